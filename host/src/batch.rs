@@ -1,0 +1,292 @@
+//! `Batch`: messages as fixed-size records over one byte arena, the form in which
+//! they cross queue, operators and sinks. Every step of the path carries it; it
+//! knows nothing of transports, guests or scheduling.
+
+use bytes::{Bytes, BytesMut};
+
+/// Bytes `offset .. offset + len` of a batch's arena, or absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub offset: u32,
+    pub len: u32,
+}
+
+impl Span {
+    /// Not there at all, which is not the same as empty.
+    pub const ABSENT: Span = Span { offset: u32::MAX, len: 0 };
+    pub const EMPTY: Span = Span { offset: 0, len: 0 };
+
+    pub fn is_absent(self) -> bool {
+        self.offset == u32::MAX
+    }
+
+    /// The bytes in `arena`; `None` if absent. Panics on a span of another arena.
+    pub fn get(self, arena: &[u8]) -> Option<&[u8]> {
+        if self.is_absent() { None } else { Some(&arena[self.offset as usize..][..self.len as usize]) }
+    }
+
+    /// The bytes in `arena`; empty if absent.
+    pub fn bytes(self, arena: &[u8]) -> &[u8] {
+        self.get(arena).unwrap_or(&[])
+    }
+
+    /// Whether the span is absent or lies within an arena of `arena_bytes`.
+    pub fn fits(self, arena_bytes: usize) -> bool {
+        self.is_absent() || u64::from(self.offset) + u64::from(self.len) <= arena_bytes as u64
+    }
+}
+
+/// What an entry is, after AIO's `data-model`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Message,
+    /// Bytes alone: only `payload` is meant.
+    Bytes,
+    /// An image: frame in `payload`, format in `content_type`, width and height
+    /// as two little-endian `u32` in `properties`.
+    Snapshot,
+}
+
+/// One message. Spans point into the arena of its batch; layout and encodings
+/// are those of `tidegate:operator/types` in `wit/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which message of the delivery this one came from. Never decreases in a batch.
+    pub origin: u32,
+    pub kind: Kind,
+    /// The message's timestamp, which operators may rewrite.
+    pub seconds: u64,
+    pub nanos: u32,
+    pub counter: u64,
+    pub node: Span,
+    pub topic: Span,
+    pub content_type: Span,
+    pub payload: Span,
+    pub properties: Span,
+    pub schema: Span,
+}
+
+impl Entry {
+    pub fn spans(&self) -> [Span; 6] {
+        [self.node, self.topic, self.content_type, self.payload, self.properties, self.schema]
+    }
+
+    pub fn spans_mut(&mut self) -> [&mut Span; 6] {
+        [
+            &mut self.node,
+            &mut self.topic,
+            &mut self.content_type,
+            &mut self.payload,
+            &mut self.properties,
+            &mut self.schema,
+        ]
+    }
+
+    /// Payload, topic, properties and the rest, in bytes.
+    pub fn bytes_len(&self) -> usize {
+        self.spans().iter().map(|span| span.len as usize).sum()
+    }
+}
+
+/// At most [`Batch::MESSAGES_MAX`] messages that a source handed over at once, or
+/// what operators made of them.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub entries: Vec<Entry>,
+    pub arena: Bytes,
+}
+
+impl Batch {
+    /// Most messages in one delivery: the knee of the packed call's cost lies at 64.
+    pub const MESSAGES_MAX: usize = 256;
+    /// Most bytes in one delivery, unless a single message is larger: beyond it the
+    /// copies into a guest fall out of the cache.
+    pub const BYTES_MAX: usize = 256 << 10;
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of the arena plus records: what the batch costs the host to hold.
+    pub fn bytes_held(&self) -> usize {
+        self.arena.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Copies the entries for which `keep` holds; the arena is shared.
+    pub fn select(&self, mut keep: impl FnMut(usize, &Entry) -> bool) -> Batch {
+        let entries =
+            self.entries.iter().enumerate().filter(|(i, entry)| keep(*i, entry)).map(|(_, entry)| *entry).collect();
+        Batch { entries, arena: self.arena.clone() }
+    }
+
+    /// Entries of both in order of origin, `self` before `other` for one origin.
+    pub fn merge(self, other: Batch) -> Batch {
+        if other.is_empty() {
+            return self;
+        }
+        if self.is_empty() {
+            return other;
+        }
+        if self.arena.as_ptr() == other.arena.as_ptr() && self.arena.len() == other.arena.len() {
+            return Batch { entries: merge_by_origin(self.entries, other.entries), arena: self.arena };
+        }
+        let shift = self.arena.len() as u32;
+        let mut arena = BytesMut::with_capacity(self.arena.len() + other.arena.len());
+        arena.extend_from_slice(&self.arena);
+        arena.extend_from_slice(&other.arena);
+        let mut moved = other.entries;
+        for span in moved.iter_mut().flat_map(Entry::spans_mut).filter(|span| !span.is_absent()) {
+            span.offset += shift;
+        }
+        Batch { entries: merge_by_origin(self.entries, moved), arena: arena.freeze() }
+    }
+
+    /// The user properties of entry `index`, in order.
+    pub fn properties(&self, index: usize) -> Properties<'_> {
+        Properties { rest: self.entries[index].properties.bytes(&self.arena) }
+    }
+}
+
+fn merge_by_origin(left: Vec<Entry>, right: Vec<Entry>) -> Vec<Entry> {
+    let mut merged = left;
+    merged.extend(right);
+    // Stable, so that the left side stays first; both runs are sorted, which the
+    // standard merge sort detects.
+    merged.sort_by_key(|entry| entry.origin);
+    merged
+}
+
+/// Iterates over encoded user properties; ends at the first that is cut short.
+#[derive(Clone, Debug)]
+pub struct Properties<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Properties<'a> {
+    /// Over the bytes of an entry's `properties` span.
+    pub fn of(encoded: &'a [u8]) -> Self {
+        Properties { rest: encoded }
+    }
+
+    /// Whether `encoded` is whole pairs of UTF-8 text and nothing else.
+    pub fn is_valid(encoded: &[u8]) -> bool {
+        let mut properties = Properties::of(encoded);
+        for (key, value) in properties.by_ref() {
+            if std::str::from_utf8(key).is_err() || std::str::from_utf8(value).is_err() {
+                return false;
+            }
+        }
+        properties.rest.is_empty()
+    }
+}
+
+impl<'a> Iterator for Properties<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, rest) = take_counted(self.rest)?;
+        let (value, rest) = take_counted(rest)?;
+        self.rest = rest;
+        Some((key, value))
+    }
+}
+
+fn take_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
+}
+
+/// Appends one user property in the encoding of `tidegate:operator/types`.
+pub fn push_property(arena: &mut BytesMut, key: &[u8], value: &[u8]) {
+    for part in [key, value] {
+        arena.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        arena.extend_from_slice(part);
+    }
+}
+
+/// Fills one batch. The host's node name stands at the start of the arena, so that
+/// a message without a timestamp of its own gets the host's without a copy.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    entries: Vec<Entry>,
+    arena: BytesMut,
+    node: Span,
+}
+
+impl BatchBuilder {
+    pub fn new(node: &str) -> Self {
+        let arena = BytesMut::from(node.as_bytes());
+        BatchBuilder { entries: Vec::new(), node: Span { offset: 0, len: arena.len() as u32 }, arena }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn bytes_len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Whether one more message of `bytes` would pass what a delivery may hold.
+    pub fn is_full_for(&self, bytes: usize) -> bool {
+        self.entries.len() >= Batch::MESSAGES_MAX
+            || (!self.entries.is_empty() && self.arena.len() + bytes > Batch::BYTES_MAX)
+    }
+
+    /// Adds a message; the ingest operator stamps it. `properties` yields key and
+    /// value in order.
+    pub fn push<'p>(
+        &mut self,
+        topic: &[u8],
+        content_type: Option<&str>,
+        payload: &[u8],
+        properties: impl IntoIterator<Item = (&'p [u8], &'p [u8])>,
+    ) {
+        let topic = self.append(topic);
+        let content_type = content_type.map_or(Span::ABSENT, |text| self.append(text.as_bytes()));
+        let payload = self.append(payload);
+        let start = self.arena.len();
+        for (key, value) in properties {
+            push_property(&mut self.arena, key, value);
+        }
+        let properties = match self.arena.len() - start {
+            0 => Span::ABSENT,
+            len => Span { offset: start as u32, len: len as u32 },
+        };
+        self.entries.push(Entry {
+            origin: self.entries.len() as u32,
+            kind: Kind::Message,
+            seconds: 0,
+            nanos: 0,
+            counter: 0,
+            node: self.node,
+            topic,
+            content_type,
+            payload,
+            properties,
+            schema: Span::ABSENT,
+        });
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Span {
+        let offset = self.arena.len() as u32;
+        self.arena.extend_from_slice(bytes);
+        Span { offset, len: bytes.len() as u32 }
+    }
+
+    pub fn finish(self) -> Batch {
+        Batch { entries: self.entries, arena: self.arena.freeze() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

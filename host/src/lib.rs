@@ -1,0 +1,14 @@
+//! Tidegate hosts other people's sealed WebAssembly operators: every tenant's
+//! dataflows side by side, on a shared pool of Timely workers.
+//!
+//! The modules stand in the order of a message's path, then the control side, then
+//! what is around it; `ARCHITECTURE.md` is the map.
+
+pub mod batch;
+pub mod ledger;
+pub mod settle;
+pub mod queue;
+pub mod write;
+pub mod topic;
+pub mod wake;
+pub mod clock;

@@ -1,0 +1,140 @@
+//! `Queue`: deliveries on their way from sources to a dataflow's ingest operator,
+//! and `SourceDoor`, the source's end of it. Bounded by the tenant's credit and by
+//! the number of unsettled deliveries; knows nothing of transports.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    batch::Batch,
+    ledger::{Credit, Ledger},
+    settle::{Settle, Settled},
+};
+
+/// What a source hands over at once, and the duty to answer for it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Which source node of the dataflow.
+    pub source: u32,
+    pub batch: Batch,
+    pub settle: Settle,
+    pub credit: Credit,
+}
+
+/// Deliveries of all sources of one dataflow, first come first served.
+#[derive(Debug)]
+pub struct Queue {
+    deliveries: Mutex<VecDeque<Delivery>>,
+    ingest: Waker,
+    closed: AtomicBool,
+}
+
+impl Queue {
+    /// `ingest` is woken when a delivery comes.
+    pub fn new(ingest: Waker) -> Arc<Self> {
+        Arc::new(Queue { deliveries: Mutex::default(), ingest, closed: AtomicBool::new(false) })
+    }
+
+    /// Spends the delivery's credit on a place in the queue; a closed queue
+    /// abandons it.
+    pub fn push(&self, delivery: Delivery) {
+        if self.closed.load(Ordering::SeqCst) {
+            delivery.settle.abandon();
+            return;
+        }
+        self.deliveries.lock().expect("no panic under this lock").push_back(delivery);
+        self.ingest.wake_by_ref();
+    }
+
+    pub fn pop(&self) -> Option<Delivery> {
+        self.deliveries.lock().expect("no panic under this lock").pop_front()
+    }
+
+    pub fn len(&self) -> usize {
+        self.deliveries.lock().expect("no panic under this lock").len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes no more and abandons what waits.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while let Some(delivery) = self.pop() {
+            delivery.settle.abandon();
+        }
+    }
+}
+
+/// The source's door: deliveries in, settlements out.
+#[derive(Debug)]
+pub struct SourceDoor {
+    source: u32,
+    queue: Arc<Queue>,
+    ledger: Arc<Ledger>,
+    settled: Arc<Settled>,
+    /// Number of the last delivery handed over.
+    delivered: u64,
+}
+
+impl SourceDoor {
+    /// Most unsettled deliveries of one source: bounds what a stuck delivery keeps
+    /// behind it when each is small.
+    pub const UNSETTLED_MAX: u64 = 1024;
+
+    pub fn new(source: u32, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Self {
+        SourceDoor { source, queue, ledger, settled: Arc::default(), delivered: 0 }
+    }
+
+    /// Credit for `bytes`, once the tenant has it and fewer than
+    /// [`Self::UNSETTLED_MAX`] deliveries are unsettled.
+    pub fn poll_credit(&self, bytes: usize, ctx: &mut Context<'_>) -> Poll<Credit> {
+        if self.unsettled() >= Self::UNSETTLED_MAX {
+            let seen = self.delivered - Self::UNSETTLED_MAX;
+            if self.settled.poll_beyond(seen, ctx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.ledger.poll_acquire(bytes, ctx)
+    }
+
+    /// Hands over `batch` and gives its number: from 1, without gaps.
+    pub fn deliver(&mut self, credit: Credit, batch: Batch) -> u64 {
+        self.delivered += 1;
+        let settle = Settle::new(self.settled.clone(), self.delivered);
+        self.queue.push(Delivery { source: self.source, batch, settle, credit });
+        self.delivered
+    }
+
+    /// Everything up to this number is settled.
+    pub fn settled_upto(&self) -> u64 {
+        self.settled.upto()
+    }
+
+    /// Ready once more than `seen` is settled, or once the dataflow is gone.
+    pub fn poll_settled(&self, seen: u64, ctx: &mut Context<'_>) -> Poll<u64> {
+        self.settled.poll_beyond(seen, ctx)
+    }
+
+    /// The dataflow is gone; what is unsettled must be delivered again by whoever
+    /// opens the source next.
+    pub fn is_abandoned(&self) -> bool {
+        self.settled.is_abandoned()
+    }
+
+    pub fn unsettled(&self) -> u64 {
+        self.delivered - self.settled.upto()
+    }
+
+    /// Most bytes one delivery may hold, so that the tenant's credit can cover it.
+    pub fn delivery_bytes_max(&self) -> usize {
+        Batch::BYTES_MAX.min(self.ledger.bytes_max())
+    }
+}

@@ -1,0 +1,103 @@
+//! `Settle`: the duty to answer a source for one delivery. Made with the delivery,
+//! spent by the commit operator; knows a delivery only by its number.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+/// Duties dropped without an answer while their dataflow was alive: a bug of ours.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many duties were dropped unanswered since the process began. Must stay 0.
+pub fn dropped_count() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// How far one source's deliveries are settled. Shared by the source and its duties.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Every delivery up to this number is acked.
+    upto: AtomicU64,
+    abandoned: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Settled {
+    pub fn upto(&self) -> u64 {
+        self.upto.load(Ordering::SeqCst)
+    }
+
+    /// The dataflow is gone: what is not settled now never will be.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// Ready with the greatest settled number once it is above `seen`, or once the
+    /// rest is abandoned.
+    pub fn poll_beyond(&self, seen: u64, ctx: &mut Context<'_>) -> Poll<u64> {
+        if let Some(upto) = self.beyond(seen) {
+            return Poll::Ready(upto);
+        }
+        *self.waker.lock().expect("no panic under this lock") = Some(ctx.waker().clone());
+        // Again, for what came between the look and the registration.
+        self.beyond(seen).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn beyond(&self, seen: u64) -> Option<u64> {
+        let upto = self.upto();
+        (upto > seen || self.is_abandoned()).then_some(upto)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.lock().expect("no panic under this lock").take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The duty to answer the source for one delivery.
+#[derive(Debug)]
+#[must_use = "ack or abandon it"]
+pub struct Settle {
+    settled: Arc<Settled>,
+    number: u64,
+    answered: bool,
+}
+
+impl Settle {
+    /// For delivery `number` (from 1, without gaps) of the source that `settled`
+    /// belongs to.
+    pub fn new(settled: Arc<Settled>, number: u64) -> Self {
+        Settle { settled, number, answered: false }
+    }
+
+    /// All that follows from the delivery is durable, confirmed or dead-lettered.
+    /// Deliveries of one source are acked in order; anything else is our own bug.
+    pub fn ack(mut self) {
+        self.answered = true;
+        let before = self.settled.upto.swap(self.number, Ordering::SeqCst);
+        assert!(before + 1 == self.number, "delivery {} acked after {before}", self.number);
+        self.settled.wake();
+    }
+
+    /// Its dataflow is gone: the source will deliver it again.
+    pub fn abandon(mut self) {
+        self.answered = true;
+        self.settled.abandoned.store(true, Ordering::SeqCst);
+        self.settled.wake();
+    }
+}
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        if !self.answered {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+            self.settled.abandoned.store(true, Ordering::SeqCst);
+            self.settled.wake();
+        }
+    }
+}
