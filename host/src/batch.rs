@@ -124,26 +124,39 @@ impl Batch {
         Batch { entries, arena: self.arena.clone() }
     }
 
-    /// Entries of both in order of origin, `self` before `other` for one origin.
-    pub fn merge(self, other: Batch) -> Batch {
-        if other.is_empty() {
-            return self;
+    /// Entries of all in order of origin, earlier batches first for one origin.
+    /// Arenas are copied once, or not at all where they are the same one.
+    pub fn merge(mut batches: Vec<Batch>) -> Batch {
+        batches.retain(|batch| !batch.is_empty());
+        match batches.as_slice() {
+            [] => return Batch::default(),
+            [_] => return batches.swap_remove(0),
+            [first, rest @ ..] if rest.iter().all(|batch| batch.shares_arena(first)) => {
+                let arena = first.arena.clone();
+                return Batch { entries: merge_by_origin(batches), arena };
+            }
+            _ => {}
         }
-        if self.is_empty() {
-            return other;
+        let mut arena = BytesMut::with_capacity(batches.iter().map(|batch| batch.arena.len()).sum());
+        let mut last: Option<Bytes> = None;
+        let mut shift = 0;
+        for batch in &mut batches {
+            let same = last.as_ref().is_some_and(|last| last.as_ptr() == batch.arena.as_ptr());
+            if !same {
+                shift = arena.len() as u32;
+                arena.extend_from_slice(&batch.arena);
+                last = Some(batch.arena.clone());
+            }
+            for span in batch.entries.iter_mut().flat_map(Entry::spans_mut).filter(|span| !span.is_absent()) {
+                span.offset += shift;
+            }
         }
-        if self.arena.as_ptr() == other.arena.as_ptr() && self.arena.len() == other.arena.len() {
-            return Batch { entries: merge_by_origin(self.entries, other.entries), arena: self.arena };
-        }
-        let shift = self.arena.len() as u32;
-        let mut arena = BytesMut::with_capacity(self.arena.len() + other.arena.len());
-        arena.extend_from_slice(&self.arena);
-        arena.extend_from_slice(&other.arena);
-        let mut moved = other.entries;
-        for span in moved.iter_mut().flat_map(Entry::spans_mut).filter(|span| !span.is_absent()) {
-            span.offset += shift;
-        }
-        Batch { entries: merge_by_origin(self.entries, moved), arena: arena.freeze() }
+        Batch { entries: merge_by_origin(batches), arena: arena.freeze() }
+    }
+
+    /// Whether spans of the one hold in the other.
+    pub fn shares_arena(&self, other: &Batch) -> bool {
+        self.arena.as_ptr() == other.arena.as_ptr() && self.arena.len() == other.arena.len()
     }
 
     /// The user properties of entry `index`, in order.
@@ -152,13 +165,13 @@ impl Batch {
     }
 }
 
-fn merge_by_origin(left: Vec<Entry>, right: Vec<Entry>) -> Vec<Entry> {
-    let mut merged = left;
-    merged.extend(right);
-    // Stable, so that the left side stays first; both runs are sorted, which the
+fn merge_by_origin(batches: Vec<Batch>) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(batches.iter().map(Batch::len).sum());
+    batches.into_iter().for_each(|batch| entries.extend(batch.entries));
+    // Stable, so that earlier batches stay first; the runs are sorted, which the
     // standard merge sort detects.
-    merged.sort_by_key(|entry| entry.origin);
-    merged
+    entries.sort_by_key(|entry| entry.origin);
+    entries
 }
 
 /// Iterates over encoded user properties; ends at the first that is cut short.

@@ -8,7 +8,16 @@ pub mod batch;
 pub mod ledger;
 pub mod settle;
 pub mod queue;
+pub mod hlc;
+pub mod dataflow;
+pub mod guest;
 pub mod write;
 pub mod topic;
-pub mod wake;
+pub mod dead_letter;
+
+pub mod resource;
+
 pub mod clock;
+pub mod stats;
+pub mod tenant;
+pub mod wake;

@@ -44,11 +44,14 @@ impl Queue {
     /// Spends the delivery's credit on a place in the queue; a closed queue
     /// abandons it.
     pub fn push(&self, delivery: Delivery) {
-        if self.closed.load(Ordering::SeqCst) {
+        let mut deliveries = self.deliveries.lock().expect("no panic under this lock");
+        if self.is_closed() {
+            drop(deliveries);
             delivery.settle.abandon();
             return;
         }
-        self.deliveries.lock().expect("no panic under this lock").push_back(delivery);
+        deliveries.push_back(delivery);
+        drop(deliveries);
         self.ingest.wake_by_ref();
     }
 
@@ -64,9 +67,19 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Takes no more and abandons what waits.
+    /// Takes no more; what waits stays.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.ingest.wake_by_ref();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more and abandons what waits.
+    pub fn abandon(&self) {
+        self.close();
         while let Some(delivery) = self.pop() {
             delivery.settle.abandon();
         }

@@ -45,21 +45,15 @@ impl Mailbox {
     }
 }
 
-/// What a wake-up is for: a dataflow of the shard and a part of it.
+/// What a wake-up is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WakeKey {
-    pub dataflow: u32,
-    pub part: WakePart,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WakePart {
-    /// Deliveries wait in the dataflow's queue.
-    Ingest,
-    /// The region's work can go on and asks for a slice.
-    Region,
-    /// Writes or dead letters were confirmed.
-    Confirm,
+pub enum WakeKey {
+    /// Deliveries wait in a dataflow's queue.
+    Ingest(u32),
+    /// Writes or dead letters of a dataflow were confirmed.
+    Confirm(u32),
+    /// Guest work can go on and asks for a slice.
+    Task(u32),
 }
 
 /// Wakes one key of one shard; many wake-ups between two turns count as one.

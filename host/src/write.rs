@@ -27,6 +27,8 @@ impl Write {
 
     /// The far side has every message but the `rejected` ones, for good.
     pub fn confirm(self, rejected: Vec<Rejected>) {
+        let origin = |rejected: Rejected| (self.batch.entries[rejected.index as usize].origin, rejected.reason);
+        let rejected = rejected.into_iter().map(origin).collect();
         self.confirms.push(Confirmed { id: self.id, rejected });
     }
 }
@@ -47,7 +49,8 @@ pub struct Destination {
 #[derive(Debug)]
 pub struct Confirmed {
     pub id: u64,
-    pub rejected: Vec<Rejected>,
+    /// Messages that were refused for good: which of the delivery, and why.
+    pub rejected: Vec<(u32, String)>,
 }
 
 /// A message that the far side will never take.

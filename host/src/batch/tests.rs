@@ -30,9 +30,9 @@ fn merge_keeps_origin_order_and_bytes_whether_the_arena_is_shared_or_not() {
     let even = whole.select(|i, _| i % 2 == 0);
     let odd = whole.select(|i, _| i % 2 == 1);
     let expected = [(0, "0".into()), (1, "1".into()), (2, "2".into()), (3, "3".into())];
-    assert_eq!(payloads(&odd.clone().merge(even.clone())), expected);
+    assert_eq!(payloads(&Batch::merge(vec![odd.clone(), even.clone()])), expected);
     let copied = Batch { arena: Bytes::copy_from_slice(&odd.arena), entries: odd.entries };
-    assert_eq!(payloads(&even.merge(copied)), expected);
+    assert_eq!(payloads(&Batch::merge(vec![even, copied])), expected);
 }
 
 #[test]

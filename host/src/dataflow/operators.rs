@@ -1,0 +1,425 @@
+//! The four Timely operators of a dataflow: ingest, region, sink, commit. A batch
+//! is one timestamp, the ingest sequence; a capability held anywhere keeps the
+//! frontier, and so the settlement, of everything behind it.
+//!
+//! ```text
+//! queue ─► ingest ─► region ─► sink ─► commit ─► Settle::ack up to the frontier
+//!            seq     guests    holds   frontier
+//! ```
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+
+use timely::{
+    Accountable,
+    dataflow::{
+        Scope, Stream,
+        channels::pact::Pipeline,
+        operators::{Capability, generic::builder_rc::OperatorBuilder},
+    },
+    progress::operate::FrontierInterest,
+    scheduling::Activator,
+};
+
+use crate::{
+    clock::Clock,
+    dataflow::{
+        plan::{Health, Plan},
+        region::{Flow, Outcome, Region},
+        run_queue::TaskId,
+        tasks::{Polled, Tasks},
+    },
+    dead_letter::{DeadLetters, Reason},
+    guest::AcquireError,
+    hlc::Hlc,
+    queue::Queue,
+    settle::Settle,
+    write::{Confirmed, Confirms, Write},
+};
+
+/// At most one item on an edge at a time, so that an edge allocates nothing.
+#[derive(Debug)]
+struct One<T>(Option<T>);
+
+impl<T> Default for One<T> {
+    fn default() -> Self {
+        One(None)
+    }
+}
+
+impl<T> Accountable for One<T> {
+    fn record_count(&self) -> i64 {
+        i64::from(self.0.is_some())
+    }
+}
+
+/// Deliveries that may be between ingest and the end of the region: enough to keep
+/// it busy, few enough that the rest waits where it is cheap.
+const IN_REGION_MAX: usize = 16;
+
+/// What the operators of one dataflow and its shard share.
+pub struct Parts {
+    pub plan: Arc<Plan>,
+    pub queue: Arc<Queue>,
+    pub confirms: Arc<Confirms>,
+    pub tasks: Tasks,
+    pub task: TaskId,
+    pub region: Rc<Region>,
+    pub dead_letters: DeadLetters,
+    pub hlc: Rc<RefCell<Hlc>>,
+    pub clock: Clock,
+    pub ledger: Ledger,
+    /// Deliveries between ingest and the end of the region.
+    in_region: Cell<usize>,
+    /// What the region's task left.
+    finished: RefCell<Option<Finished>>,
+    /// Closed by a failure: nothing is settled any more.
+    gate_closed: Cell<bool>,
+    activators: RefCell<Option<Activators>>,
+}
+
+struct Finished {
+    flow: Flow,
+    result: Result<Outcome, AcquireError>,
+}
+
+/// Schedules the operators of one dataflow.
+#[derive(Clone)]
+pub struct Activators {
+    pub ingest: Activator,
+    pub region: Activator,
+    pub sink: Activator,
+    pub commit: Activator,
+}
+
+impl Activators {
+    /// Every operator: after a panic, any of them may have lost its activation.
+    pub fn all(&self) {
+        [&self.ingest, &self.region, &self.sink, &self.commit].into_iter().for_each(Activator::activate);
+    }
+}
+
+/// The duties of one dataflow, in the order of their sequence. Whatever ends the
+/// dataflow, each is answered once.
+#[derive(Default)]
+pub struct Ledger {
+    duties: RefCell<VecDeque<(u64, Settle)>>,
+}
+
+impl Ledger {
+    pub fn len(&self) -> usize {
+        self.duties.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.duties.take().into_iter().for_each(|(_, settle)| settle.abandon());
+    }
+}
+
+/// What [`Parts`] is made of.
+pub struct Setup {
+    pub plan: Arc<Plan>,
+    pub queue: Arc<Queue>,
+    pub confirms: Arc<Confirms>,
+    pub tasks: Tasks,
+    pub task: TaskId,
+    pub region: Rc<Region>,
+    pub dead_letters: DeadLetters,
+    pub hlc: Rc<RefCell<Hlc>>,
+    pub clock: Clock,
+}
+
+impl Parts {
+    pub fn new(setup: Setup) -> Rc<Self> {
+        let Setup { plan, queue, confirms, tasks, task, region, dead_letters, hlc, clock } = setup;
+        Rc::new(Parts {
+            plan,
+            queue,
+            confirms,
+            tasks,
+            task,
+            region,
+            dead_letters,
+            hlc,
+            clock,
+            ledger: Ledger::default(),
+            in_region: Cell::new(0),
+            finished: RefCell::new(None),
+            gate_closed: Cell::new(false),
+            activators: RefCell::new(None),
+        })
+    }
+
+    /// Builds the operators in `scope`.
+    pub fn build(self: &Rc<Self>, scope: Scope<'_, u64>) {
+        let (ingest, flows) = self.build_ingest(scope);
+        let (region, outcomes) = self.build_region(scope, flows);
+        let (sink, held) = self.build_sink(scope, outcomes);
+        let commit = self.build_commit(scope, held);
+        *self.activators.borrow_mut() = Some(Activators { ingest, region, sink, commit });
+    }
+
+    pub fn activators(&self) -> Activators {
+        self.activators.borrow().clone().expect("built before it is used")
+    }
+
+    /// Answers every duty that is left: the sources will deliver again.
+    pub fn abandon(&self) {
+        self.ledger.duties.take().into_iter().for_each(|(_, settle)| settle.abandon());
+    }
+
+    /// The dataflow cannot go on: nothing more is settled, its sources wait.
+    pub fn fail(&self, cause: &str) {
+        self.gate_closed.set(true);
+        tracing::error!(dataflow = %self.plan.name(), cause, "dataflow failed");
+        self.plan.set_health(Health::Failed { cause: cause.to_owned() });
+    }
+
+    fn build_ingest<'s>(
+        self: &Rc<Self>,
+        scope: Scope<'s, u64>,
+    ) -> (Activator, Stream<'s, u64, One<Flow>>) {
+        let parts = self.clone();
+        let mut builder = OperatorBuilder::new("ingest".into(), scope);
+        let (mut output, stream) = builder.new_output::<One<Flow>>();
+        let activator = scope.activator_for(builder.operator_info().address);
+        builder.build(move |mut capabilities| {
+            let mut capability = capabilities.pop();
+            move |_frontiers| {
+                let Some(cap) = &mut capability else { return };
+                let closed = parts.queue.is_closed();
+                while parts.in_region.get() < IN_REGION_MAX && !parts.gate_closed.get() {
+                    let Some(delivery) = parts.queue.pop() else {
+                        if closed {
+                            // Nothing can come any more: the frontier may pass everything.
+                            capability = None;
+                        }
+                        return;
+                    };
+                    let sequence = *cap.time();
+                    let mut batch = delivery.batch;
+                    parts.hlc.borrow_mut().stamp(&mut batch, parts.clock.wall());
+                    let stats = &parts.plan.stats;
+                    stats.deliveries.add(1);
+                    stats.received.add(batch.len() as u64);
+                    stats.received_bytes.add(batch.arena.len() as u64);
+                    parts.ledger.duties.borrow_mut().push_back((sequence, delivery.settle));
+                    parts.in_region.set(parts.in_region.get() + 1);
+                    let flow = Flow { sequence, source: delivery.source, batch, credit: delivery.credit };
+                    output.activate().give(&*cap, &mut One(Some(flow)));
+                    cap.downgrade(&(sequence + 1));
+                }
+            }
+        });
+        (activator, stream)
+    }
+
+    fn build_region<'s>(
+        self: &Rc<Self>,
+        scope: Scope<'s, u64>,
+        flows: Stream<'s, u64, One<Flow>>,
+    ) -> (Activator, Stream<'s, u64, One<Done>>) {
+        let parts = self.clone();
+        let mut builder = OperatorBuilder::new("region".into(), scope);
+        let mut input = builder.new_input(flows, Pipeline);
+        builder.set_notify_for(0, FrontierInterest::Never);
+        let (mut output, stream) = builder.new_output::<One<Done>>();
+        let activator = scope.activator_for(builder.operator_info().address);
+        builder.build(move |capabilities| {
+            drop(capabilities);
+            let mut inbox: VecDeque<(Capability<u64>, Flow)> = VecDeque::new();
+            // The delivery that the guests have now, or that they failed on.
+            let mut current: Option<Capability<u64>> = None;
+            move |_frontiers| {
+                input.for_each(|cap, one| {
+                    let cap = cap.retain_least(0).expect("every batch has its timestamp");
+                    inbox.extend(one.0.take().map(|flow| (cap, flow)));
+                });
+                loop {
+                    if current.is_none() {
+                        let Some((cap, flow)) = inbox.pop_front() else { break };
+                        current = Some(cap);
+                        parts.start(flow);
+                    }
+                    let Some(Finished { flow, result }) = parts.finished.take() else { break };
+                    match result {
+                        Ok(outcome) => {
+                            let cap = current.take().expect("set when the work began");
+                            output.activate().give(&cap, &mut One(Some(Done { flow, outcome })));
+                            parts.leave_region();
+                        }
+                        Err(error) => {
+                            // Capability and input stay: the delivery is not settled.
+                            parts.fail(&error.to_string());
+                            inbox.push_front((current.clone().expect("set when the work began"), flow));
+                            break;
+                        }
+                    }
+                }
+            }
+        });
+        (activator, stream)
+    }
+
+    fn start(self: &Rc<Self>, flow: Flow) {
+        let parts = self.clone();
+        let polled = self.tasks.start(
+            self.task,
+            Box::pin(async move {
+                let result = parts.region.run(&flow).await;
+                *parts.finished.borrow_mut() = Some(Finished { flow, result });
+            }),
+        );
+        if polled == Polled::Panicked {
+            // Inside a step: the shard's fence finds out whose operator runs now.
+            std::panic::resume_unwind(Box::new("panic in a region"));
+        }
+    }
+
+    fn leave_region(&self) {
+        let before = self.in_region.get();
+        self.in_region.set(before - 1);
+        if before == IN_REGION_MAX && !self.queue.is_empty() || self.queue.is_closed() {
+            self.activators().ingest.activate();
+        }
+    }
+
+    fn build_sink<'s>(
+        self: &Rc<Self>,
+        scope: Scope<'s, u64>,
+        outcomes: Stream<'s, u64, One<Done>>,
+    ) -> (Activator, Stream<'s, u64, One<()>>) {
+        let parts = self.clone();
+        let mut builder = OperatorBuilder::new("sink".into(), scope);
+        let mut input = builder.new_input(outcomes, Pipeline);
+        builder.set_notify_for(0, FrontierInterest::Never);
+        let (_output, stream) = builder.new_output::<One<()>>();
+        let activator = scope.activator_for(builder.operator_info().address);
+        builder.build(move |capabilities| {
+            drop(capabilities);
+            let mut holds: HashMap<u64, Hold> = HashMap::new();
+            let mut confirmed: Vec<Confirmed> = Vec::new();
+            move |_frontiers| {
+                input.for_each(|cap, one| {
+                    let cap = cap.retain_least(0).expect("every batch has its timestamp");
+                    if let Some(done) = one.0.take() {
+                        parts.write(cap, done, &mut holds);
+                    }
+                });
+                parts.confirms.take(&mut confirmed);
+                for confirmed in confirmed.drain(..) {
+                    parts.confirmed(confirmed, &mut holds);
+                }
+            }
+        });
+        (activator, stream)
+    }
+
+    /// Hands an outcome to its sinks and to the dead letters, and holds its
+    /// capability until all of them have confirmed.
+    fn write(&self, cap: Capability<u64>, done: Done, holds: &mut HashMap<u64, Hold>) {
+        let Done { flow, outcome } = done;
+        let sequence = flow.sequence;
+        let mut hold = Hold { _cap: cap, flow, waiting: 0, written: 0 };
+        let mut writes = Vec::new();
+        for (destination, batch) in self.plan.destinations.iter().zip(outcome.writes) {
+            if !batch.is_empty() {
+                hold.waiting += 1;
+                hold.written += batch.len() as u64;
+                writes.push((destination, batch));
+            }
+        }
+        hold.waiting += u32::from(!outcome.dead.is_empty());
+        self.plan.stats.dead.add(outcome.dead.len() as u64);
+        if hold.waiting == 0 {
+            return;
+        }
+        // Before the writes: a sink may confirm at once.
+        holds.insert(sequence, hold);
+        for (destination, batch) in writes {
+            let write = Write::new(sequence, batch, destination.destination.clone(), self.confirms.clone());
+            destination.sink.push(write);
+        }
+        if !outcome.dead.is_empty() {
+            self.dead_letters.submit(outcome.dead, sequence, &self.confirms);
+        }
+    }
+
+    fn confirmed(&self, confirmed: Confirmed, holds: &mut HashMap<u64, Hold>) {
+        let Confirmed { id, rejected } = confirmed;
+        let hold = holds.get_mut(&id).expect("each write is confirmed once");
+        hold.waiting -= 1;
+        if !rejected.is_empty() {
+            hold.written -= rejected.len() as u64;
+            let flow = &hold.flow;
+            let letter = |(origin, reason)| self.region.dead_letter(flow, origin, Reason::Rejected, reason);
+            let letters: Vec<_> = rejected.into_iter().map(letter).collect();
+            self.plan.stats.dead.add(letters.len() as u64);
+            hold.waiting += 1;
+            self.dead_letters.submit(letters, id, &self.confirms);
+        }
+        if hold.waiting == 0 {
+            self.plan.stats.delivered.add(hold.written);
+            holds.remove(&id);
+        }
+    }
+
+    fn build_commit<'s>(
+        self: &Rc<Self>,
+        scope: Scope<'s, u64>,
+        held: Stream<'s, u64, One<()>>,
+    ) -> Activator {
+        let parts = self.clone();
+        let mut builder = OperatorBuilder::new("commit".into(), scope);
+        let mut input = builder.new_input(held, Pipeline);
+        builder.set_notify_for(0, FrontierInterest::Always);
+        let activator = scope.activator_for(builder.operator_info().address);
+        builder.build(move |_capabilities| {
+            move |frontiers| {
+                input.for_each(|_, _| {});
+                if parts.gate_closed.get() {
+                    return;
+                }
+                // Everything before the frontier is finished; an empty one means that
+                // all that was ever given out is.
+                let frontier = frontiers[0].frontier().first().copied().unwrap_or(u64::MAX);
+                let mut duties = parts.ledger.duties.borrow_mut();
+                while duties.front().is_some_and(|(sequence, _)| *sequence < frontier) {
+                    if let Some((_, settle)) = duties.pop_front() {
+                        settle.ack();
+                        parts.plan.stats.settled.add(1);
+                    }
+                }
+            }
+        });
+        activator
+    }
+}
+
+/// A delivery that the region is done with.
+#[derive(Debug)]
+struct Done {
+    flow: Flow,
+    outcome: Outcome,
+}
+
+/// A delivery whose results are on their way. Its credit goes back when it is
+/// dropped, and its capability lets the frontier pass.
+struct Hold {
+    _cap: Capability<u64>,
+    flow: Flow,
+    /// Writes and dead letters not yet confirmed.
+    waiting: u32,
+    /// Messages written and not rejected.
+    written: u64,
+}

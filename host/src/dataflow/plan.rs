@@ -1,0 +1,84 @@
+//! `Plan`: a dataflow resource with all its graphs, flattened into what a shard
+//! runs: sources, operators in topological order, destinations. Made once at
+//! deploy; holding one means that it was checked.
+
+use std::sync::{Arc, Mutex};
+
+use crate::{
+    guest::Operator,
+    stats::DataflowStats,
+    tenant::Tenant,
+    write::{Destination, SinkQueue},
+};
+
+/// One dataflow, ready to be installed on a shard.
+#[derive(Debug)]
+pub struct Plan {
+    pub tenant: Arc<Tenant>,
+    pub dataflow: String,
+    /// Names of the source nodes; deliveries refer to them by place.
+    pub sources: Vec<SourcePlan>,
+    /// Operators, each after all that feed it.
+    pub steps: Vec<Step>,
+    pub destinations: Vec<DestinationPlan>,
+    pub stats: Arc<DataflowStats>,
+    pub health: Mutex<Health>,
+}
+
+/// Whether a dataflow does its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Running,
+    /// It cannot go on; its sources wait, and nothing of what they sent is settled.
+    Failed { cause: String },
+    /// It takes nothing more and ends once it is empty.
+    Draining,
+}
+
+#[derive(Debug)]
+pub struct SourcePlan {
+    pub name: String,
+    pub targets: Vec<Target>,
+}
+
+/// One operator of the region, and where its results go.
+#[derive(Debug)]
+pub struct Step {
+    pub operator: Arc<Operator>,
+    /// Where a map's or filter's results go, or a branch's arm "False".
+    pub targets: Vec<Target>,
+    /// Where a branch's arm "True" goes.
+    pub targets_true: Vec<Target>,
+}
+
+#[derive(Debug)]
+pub struct DestinationPlan {
+    pub destination: Arc<Destination>,
+    pub sink: Arc<SinkQueue>,
+}
+
+/// An end of an edge. Concatenate has no step of its own: edges go through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Step(usize),
+    Destination(usize),
+}
+
+impl Plan {
+    /// `tenant/dataflow`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.tenant.name, self.dataflow)
+    }
+
+    pub fn health(&self) -> Health {
+        self.health.lock().expect("no panic under this lock").clone()
+    }
+
+    pub fn set_health(&self, health: Health) {
+        *self.health.lock().expect("no panic under this lock") = health;
+    }
+
+    pub fn operators(&self) -> impl Iterator<Item = &Arc<Operator>> {
+        self.steps.iter().map(|step| &step.operator)
+    }
+}

@@ -1,0 +1,483 @@
+//! `Shard`: one Timely worker with the dataflows that live on it, stepped by a loop
+//! of ours: commands, wake-ups, one slice for the run queue's pick, cheap work until
+//! idle. On a thread of its own in production, by hand on a virtual clock in
+//! simulation. Knows connectors only as doors.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use timely::{WorkerConfig, communication::Allocator, worker::Worker};
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::{Clock, Instant},
+    dataflow::{
+        operators::{Parts, Setup},
+        plan::{Health, Plan},
+        region::Region,
+        run_queue::{TaskId, TenantIndex},
+        tasks::{Polled, Tasks},
+        timers::Timers,
+    },
+    dead_letter::DeadLetters,
+    guest::{Guests, Operator, component::Components, instance::GuestsSetup, linker::Linkers},
+    hlc::Hlc,
+    queue::Queue,
+    tenant::Tenant,
+    wake::{Mailbox, Wake, WakeKey},
+    write::Confirms,
+};
+
+/// Names a dataflow on its shard; never used again.
+pub type DataflowId = u32;
+
+/// Steps of one turn, so that a chatty dataflow cannot keep the shard from its
+/// commands.
+const STEPS_MAX: usize = 8;
+/// Dataflows installed in one turn: each costs some 30 µs, and its first step as much.
+const INSTALLS_MAX: usize = 20;
+
+/// What a shard is told to do.
+pub enum Command {
+    /// Builds the dataflow. Answers with its id and the queue for its sources.
+    Install { plan: Arc<Plan>, reply: oneshot::Sender<(DataflowId, Arc<Queue>)> },
+    /// Closes the dataflow's queue, lets it empty for at most `drain`, and ends it.
+    Remove { dataflow: DataflowId, drain: Duration, reply: oneshot::Sender<Removed> },
+    /// Runs `init` of each operator once, on instances that are thrown away.
+    Try { operators: Vec<Arc<Operator>>, reply: oneshot::Sender<Result<(), String>> },
+    /// Counts instances.
+    Census { reply: oneshot::Sender<Census> },
+    /// Abandons what is left and ends the shard.
+    Stop,
+}
+
+/// How a removed dataflow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Everything it had taken is settled.
+    Drained,
+    /// The deadline came first: what it had taken will be delivered again.
+    Abandoned,
+}
+
+/// What a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    pub dataflows: usize,
+    pub instances: usize,
+    pub instances_idle: usize,
+}
+
+/// Sends commands to a shard; clones reach the same one.
+#[derive(Clone)]
+pub struct ShardDoor {
+    commands: mpsc::Sender<Command>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl ShardDoor {
+    /// A shard that has ended drops the command, and with it the reply's sender.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.mailbox.nudge();
+        }
+    }
+}
+
+/// What a shard is made of.
+pub struct ShardSetup {
+    pub clock: Clock,
+    pub components: Components,
+    pub linkers: Arc<Linkers>,
+    pub dead_letters: DeadLetters,
+    /// Instances and components that this shard may have at once.
+    pub slots_max: usize,
+    pub components_max: usize,
+    /// Seed of its guests' random numbers.
+    pub seed: u64,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There may be more to do at once.
+    Busy,
+    /// Nothing to do until a wake-up, a command, or this instant.
+    Idle { until: Option<Instant> },
+    Stopped,
+}
+
+pub struct Shard {
+    worker: Worker,
+    clock: Clock,
+    timers: Timers,
+    mailbox: Arc<Mailbox>,
+    tasks: Tasks,
+    guests: Guests,
+    dead_letters: DeadLetters,
+    hlc: Rc<RefCell<Hlc>>,
+    commands: mpsc::Receiver<Command>,
+    dataflows: HashMap<DataflowId, Installed>,
+    next_dataflow: DataflowId,
+    /// Whose region a task is; tasks without an owner are trials.
+    task_owners: HashMap<TaskId, DataflowId>,
+    tenants: HashMap<usize, (TenantIndex, Arc<Tenant>)>,
+    removals: Vec<Removal>,
+    woken: Vec<WakeKey>,
+    stopped: bool,
+}
+
+struct Installed {
+    parts: Rc<Parts>,
+    timely_index: usize,
+    /// Identifiers of its Timely operators.
+    operators: std::ops::Range<usize>,
+}
+
+struct Removal {
+    dataflow: DataflowId,
+    deadline: Instant,
+    reply: oneshot::Sender<Removed>,
+}
+
+impl Shard {
+    pub fn new(setup: ShardSetup) -> (Self, ShardDoor) {
+        let ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed } = setup;
+        let mailbox = Arc::<Mailbox>::default();
+        let timers = Timers::default();
+        let tasks = Tasks::new(clock.clone(), mailbox.clone());
+        let guests = Guests::new(GuestsSetup {
+            components,
+            linkers,
+            clock: clock.clone(),
+            timers: timers.clone(),
+            cpu_spent_ns: tasks.cpu_spent_ns(),
+            slots_max,
+            components_max,
+            seed,
+        });
+        let allocator = Allocator::Thread(timely::communication::allocator::thread::Thread::default());
+        // No instant: none of Timely's timers is used, so nothing reads a real clock.
+        let worker = Worker::new(WorkerConfig::default(), allocator, None);
+        let (tx, commands) = mpsc::channel();
+        let door = ShardDoor { commands: tx, mailbox: mailbox.clone() };
+        let shard = Shard {
+            worker,
+            clock,
+            timers,
+            mailbox,
+            tasks,
+            guests,
+            dead_letters,
+            hlc: Rc::default(),
+            commands,
+            dataflows: HashMap::new(),
+            next_dataflow: 0,
+            task_owners: HashMap::new(),
+            tenants: HashMap::new(),
+            removals: Vec::new(),
+            woken: Vec::new(),
+            stopped: false,
+        };
+        (shard, door)
+    }
+
+    /// Runs on the calling thread until stopped.
+    pub fn run(mut self) {
+        self.mailbox.attend(std::thread::current());
+        loop {
+            match self.turn() {
+                Turn::Busy => {}
+                Turn::Stopped => return,
+                Turn::Idle { until: None } => std::thread::park(),
+                Turn::Idle { until: Some(until) } => std::thread::park_timeout(until.since(self.clock.now())),
+            }
+        }
+    }
+
+    /// One turn: commands, wake-ups, one slice, then cheap work until idle.
+    pub fn turn(&mut self) -> Turn {
+        self.take_commands();
+        if self.stopped {
+            return Turn::Stopped;
+        }
+        if self.timers.next().is_some() {
+            self.timers.fire(self.clock.now());
+        }
+        let woken = self.take_wakes();
+        self.tasks.queue(|queue| queue.begin_turn());
+        let granted = self.grant_slice();
+        let mut stepped = false;
+        for _ in 0..STEPS_MAX {
+            if self.is_timely_idle() {
+                break;
+            }
+            stepped = true;
+            self.step();
+        }
+        self.finish_removals();
+        let busy = woken
+            || granted
+            || stepped
+            || !self.mailbox.is_empty()
+            || !self.is_timely_idle()
+            || !self.tasks.queue(|queue| queue.is_empty());
+        if busy { Turn::Busy } else { Turn::Idle { until: self.next_deadline() } }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.removals.iter().map(|removal| removal.deadline).chain(self.timers.next()).min()
+    }
+
+    fn is_timely_idle(&self) -> bool {
+        self.worker.activations().borrow().empty_for() != Some(Duration::ZERO)
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..INSTALLS_MAX {
+            let Ok(command) = self.commands.try_recv() else { return };
+            match command {
+                Command::Install { plan, reply } => {
+                    let installed = self.install(plan);
+                    // Whoever asked may have gone away; the dataflow is there all the same.
+                    let _ = reply.send(installed);
+                }
+                Command::Remove { dataflow, drain, reply } => self.remove(dataflow, drain, reply),
+                Command::Try { operators, reply } => self.try_operators(operators, reply),
+                Command::Census { reply } => {
+                    let (instances, instances_idle) = self.guests.live_and_idle();
+                    let _ = reply.send(Census { dataflows: self.dataflows.len(), instances, instances_idle });
+                }
+                Command::Stop => self.stop(),
+            }
+        }
+        // More may wait: come back without parking.
+        self.mailbox.nudge();
+    }
+
+    fn take_wakes(&mut self) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.mailbox.take(&mut woken);
+        let any = !woken.is_empty();
+        for key in woken.drain(..) {
+            match key {
+                WakeKey::Task(task) => self.tasks.wake(task),
+                WakeKey::Ingest(dataflow) => self.activate(dataflow, |parts| parts.activators().ingest),
+                WakeKey::Confirm(dataflow) => self.activate(dataflow, |parts| parts.activators().sink),
+            }
+        }
+        self.woken = woken;
+        any
+    }
+
+    fn activate(&self, dataflow: DataflowId, which: impl Fn(&Parts) -> timely::scheduling::Activator) {
+        // A dataflow that is gone may still be woken by what it left behind.
+        if let Some(installed) = self.dataflows.get(&dataflow) {
+            which(&installed.parts).activate();
+        }
+    }
+
+    fn grant_slice(&mut self) -> bool {
+        self.tasks.begin_metering();
+        match self.tasks.grant() {
+            None => false,
+            Some((task, polled)) => {
+                if polled == Polled::Panicked {
+                    match self.task_owners.get(&task).copied() {
+                        Some(dataflow) => self.drop_culprit(dataflow, "panic while its guests ran"),
+                        None => self.tasks.remove(task),
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// One step of the worker behind the panic fence.
+    fn step(&mut self) {
+        let culprit = catch_unwind(AssertUnwindSafe(|| self.worker.step())).err().map(|panic| {
+            let operator = panicked_operator();
+            let owner = self.dataflows.iter().find(|(_, installed)| {
+                operator.is_some_and(|operator| installed.operators.contains(&operator))
+            });
+            (owner.map(|(dataflow, _)| *dataflow), panic)
+        });
+        match culprit {
+            None => {}
+            Some((Some(dataflow), _)) => self.drop_culprit(dataflow, "panic in one of its operators"),
+            // Nobody to blame: what the worker holds cannot be trusted.
+            Some((None, panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Drops the dataflow before any further step, which would let its frontier pass
+    /// what it lost, and schedules all others, whose activations the panic took.
+    fn drop_culprit(&mut self, dataflow: DataflowId, cause: &str) {
+        if let Some(installed) = self.dataflows.get(&dataflow) {
+            installed.parts.fail(cause);
+        }
+        self.end(dataflow);
+        self.dataflows.values().for_each(|installed| installed.parts.activators().all());
+    }
+
+    /// Installs a dataflow and gives the queue that feeds it.
+    pub fn install(&mut self, plan: Arc<Plan>) -> (DataflowId, Arc<Queue>) {
+        let dataflow = self.next_dataflow;
+        self.next_dataflow += 1;
+        let tenant = self.tenant_index(&plan.tenant);
+        let wake = |key| Wake::new(self.mailbox.clone(), key).into();
+        let queue = Queue::new(wake(WakeKey::Ingest(dataflow)));
+        let confirms = Confirms::new(wake(WakeKey::Confirm(dataflow)));
+        // The region's activator exists only once it is built.
+        let region_done: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
+        let done = region_done.clone();
+        let task = self.tasks.add(
+            tenant,
+            Rc::new(move || {
+                if let Some(region) = &*done.borrow() {
+                    region.activate();
+                }
+            }),
+        );
+        self.task_owners.insert(task, dataflow);
+        let region = Region { plan: plan.clone(), guests: self.guests.clone(), clock: self.clock.clone() };
+        let parts = Parts::new(Setup {
+            plan,
+            queue: queue.clone(),
+            confirms,
+            tasks: self.tasks.clone(),
+            task,
+            region: Rc::new(region),
+            dead_letters: self.dead_letters.clone(),
+            hlc: self.hlc.clone(),
+            clock: self.clock.clone(),
+        });
+        let timely_index = self.worker.next_dataflow_index();
+        let first = self.worker.peek_identifier();
+        self.worker.dataflow::<u64, _, _>(|scope| parts.build(scope));
+        let operators = first..self.worker.peek_identifier();
+        *region_done.borrow_mut() = Some(parts.activators().region);
+        self.dataflows.insert(dataflow, Installed { parts, timely_index, operators });
+        (dataflow, queue)
+    }
+
+    fn tenant_index(&mut self, tenant: &Arc<Tenant>) -> TenantIndex {
+        let key = Arc::as_ptr(tenant) as usize;
+        if let Some((index, _)) = self.tenants.get(&key) {
+            return *index;
+        }
+        let index = self.tasks.queue(|queue| queue.add_tenant(tenant.limits.weight));
+        // Held, so that no other tenant gets its address.
+        self.tenants.insert(key, (index, tenant.clone()));
+        index
+    }
+
+    fn remove(&mut self, dataflow: DataflowId, drain: Duration, reply: oneshot::Sender<Removed>) {
+        let Some(installed) = self.dataflows.get(&dataflow) else {
+            // It panicked or was removed before.
+            let _ = reply.send(Removed::Abandoned);
+            return;
+        };
+        installed.parts.plan.set_health(Health::Draining);
+        installed.parts.queue.close();
+        installed.parts.activators().all();
+        self.removals.push(Removal { dataflow, deadline: self.clock.now().plus(drain), reply });
+    }
+
+    fn finish_removals(&mut self) {
+        if self.removals.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let alive = self.worker.installed_dataflows();
+        let (ended, waiting) = std::mem::take(&mut self.removals).into_iter().partition(|removal: &Removal| {
+            removal.deadline <= now
+                || self.dataflows.get(&removal.dataflow).is_none_or(|it| !alive.contains(&it.timely_index))
+        });
+        self.removals = waiting;
+        let ended: Vec<Removal> = ended;
+        for removal in ended {
+            let installed = self.dataflows.get(&removal.dataflow);
+            let drained = installed.is_some_and(|it| !alive.contains(&it.timely_index) && it.parts.ledger.is_empty());
+            self.end(removal.dataflow);
+            let _ = removal.reply.send(if drained { Removed::Drained } else { Removed::Abandoned });
+        }
+    }
+
+    /// Ends a dataflow at once; what is not settled is abandoned.
+    fn end(&mut self, dataflow: DataflowId) {
+        let Some(installed) = self.dataflows.remove(&dataflow) else { return };
+        self.tasks.remove(installed.parts.task);
+        self.task_owners.remove(&installed.parts.task);
+        self.worker.drop_dataflow(installed.timely_index);
+        installed.parts.queue.abandon();
+        installed.parts.plan.operators().for_each(|operator| self.guests.forget(operator));
+        installed.parts.abandon();
+    }
+
+    fn try_operators(&mut self, operators: Vec<Arc<Operator>>, reply: oneshot::Sender<Result<(), String>>) {
+        let Some(first) = operators.first() else {
+            let _ = reply.send(Ok(()));
+            return;
+        };
+        let tenant = self.tenant_index(&first.tenant);
+        let task_cell: Rc<Cell<Option<TaskId>>> = Rc::default();
+        let (tasks, cell) = (self.tasks.clone(), task_cell.clone());
+        let task = self.tasks.add(
+            tenant,
+            Rc::new(move || {
+                if let Some(task) = cell.take() {
+                    tasks.remove(task);
+                }
+            }),
+        );
+        task_cell.set(Some(task));
+        let guests = self.guests.clone();
+        // A trial that panics leaves no owner to drop; the reply's sender goes with it.
+        self.tasks.start(
+            task,
+            Box::pin(async move {
+                let mut result = Ok(());
+                for operator in &operators {
+                    if let Err(error) = guests.try_init(operator).await {
+                        result = Err(error.to_string());
+                        break;
+                    }
+                }
+                let _ = reply.send(result);
+            }),
+        );
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+        let all: Vec<_> = self.dataflows.keys().copied().collect();
+        all.into_iter().for_each(|dataflow| self.end(dataflow));
+    }
+}
+
+thread_local! {
+    static PANICKED: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Makes panics remember which Timely operator ran. Once, before any shard.
+pub fn install_panic_hook() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICKED.set(timely::scheduling::current::operator_id());
+            before(info);
+        }));
+    });
+}
+
+fn panicked_operator() -> Option<usize> {
+    PANICKED.take()
+}

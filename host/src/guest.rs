@@ -1,0 +1,133 @@
+//! Guests: sealed components in wasmtime's pooling allocator, entered in slices.
+//! The operators' side of the path; the only module that names wasmtime. It knows
+//! neither Timely nor transports, does no I/O on a shard and never blocks.
+
+pub mod aio;
+pub mod compile;
+pub mod component;
+pub mod engine;
+pub mod instance;
+pub mod linker;
+pub mod packed;
+pub mod state;
+
+use std::{fmt, sync::Arc};
+
+pub use instance::{AcquireError, Guest, Guests};
+
+use crate::{batch::Batch, guest::component::Digest, stats::OperatorStats, tenant::Tenant};
+
+/// One operation of a dataflow, bound to the component that serves it.
+#[derive(Debug)]
+pub struct Operator {
+    /// `tenant/dataflow/operation`, as logs, metrics and errors name it.
+    pub name: String,
+    pub tenant: Arc<Tenant>,
+    pub kind: OperatorKind,
+    pub contract: Contract,
+    pub digest: Digest,
+    /// The policy world whose imports the guest is linked with.
+    pub world: Arc<str>,
+    /// Key and value, as the operator sees them.
+    pub configuration: Vec<(String, String)>,
+    /// Keeps its instance however long it is idle.
+    pub pinned: bool,
+    pub stats: Arc<OperatorStats>,
+}
+
+impl Operator {
+    /// The last part of the name: the operation in its graph.
+    pub fn operation(&self) -> &str {
+        self.name.splitn(3, '/').nth(2).unwrap_or(&self.name)
+    }
+
+    pub fn is_branch(&self) -> bool {
+        self.kind == OperatorKind::Branch
+    }
+
+    pub fn digest_short(&self) -> String {
+        self.digest.short()
+    }
+}
+
+/// Kinds of operators that a guest can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperatorKind {
+    Map,
+    Filter,
+    Branch,
+}
+
+impl fmt::Display for OperatorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OperatorKind::Map => "map",
+            OperatorKind::Filter => "filter",
+            OperatorKind::Branch => "branch",
+        })
+    }
+}
+
+/// How a guest is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Contract {
+    /// `tidegate:operator@0.1.0`: a batch a call.
+    Packed,
+    /// `wasm-graph:processor@1.1.0`: a message a call.
+    Aio,
+}
+
+/// What a guest made of a batch. Checked: every index and span is sound.
+#[derive(Debug)]
+pub enum Output {
+    /// `origin` of each entry is the place of the message it came from, in the call.
+    Mapped { batch: Batch, errors: Vec<OperatorError> },
+    /// One verdict for each message.
+    Judged { verdicts: Vec<Verdict>, errors: Vec<OperatorError> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    False,
+    True,
+    /// The operator returned an error, which is among the errors.
+    Error,
+}
+
+/// The operator's own `error` for one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorError {
+    /// The message's place in the call.
+    pub index: u32,
+    pub text: String,
+}
+
+/// A call that failed, and the fuel it used.
+#[derive(Debug)]
+pub struct Fault {
+    pub error: InvokeError,
+    pub fuel: u64,
+}
+
+/// Why a call of a guest gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    #[error("guest trapped: {cause}")]
+    Trap { cause: String },
+    #[error("guest was refused memory beyond {limit_bytes} bytes: {cause}")]
+    MemoryRefused { limit_bytes: u64, cause: String },
+    #[error("guest ran out of fuel ({limit} for {messages} messages)")]
+    OutOfFuel { limit: u64, messages: usize },
+    #[error("guest ran past its CPU time ({limit_ms} ms for {messages} messages)")]
+    OutOfTime { limit_ms: u64, messages: usize },
+    #[error("guest gave bad output: {cause}")]
+    BadOutput { cause: String },
+}
+
+impl InvokeError {
+    /// Whether the same message may fare better on a fresh instance. Fuel is counted
+    /// deterministically, and what a guest writes is checked the same way each time.
+    pub fn is_worth_a_retry(&self) -> bool {
+        matches!(self, InvokeError::Trap { .. } | InvokeError::MemoryRefused { .. })
+    }
+}

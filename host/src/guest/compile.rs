@@ -1,0 +1,261 @@
+//! Compiling: once by digest, in a child process with limits of its own, into an
+//! authenticated `.cwasm` in a private folder. The only place that names the
+//! compiler, and one of the two that may use `unsafe`: loading what we compiled.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use hmac::{Hmac, Mac as _};
+use rand::RngCore as _;
+use sha2::Sha256;
+use wasmtime::{Engine, component::Component};
+
+use crate::guest::{component::Digest, engine};
+
+/// The hidden subcommand that turns the binary into the compile process.
+pub const SUBCOMMAND: &str = "compile-component";
+
+/// Memory that the compile process may use.
+const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
+
+/// What compiles: the same binary run again, or this process.
+#[derive(Clone, Debug)]
+pub enum Compiler {
+    /// `program compile-component`, with limits on CPU time and memory.
+    Child { program: PathBuf },
+    /// In this process, without limits: for benches and simulations of our own
+    /// components, whose process is not the host's binary.
+    InProcess,
+}
+
+/// Why a component was not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    #[error("compiling took longer than {limit:?}, policy's `component.compileTime`")]
+    TooLong { limit: Duration },
+    #[error("the component does not compile: {cause}")]
+    Refused { cause: String },
+    #[error("the compile process ended with {status}: it may have used more than {memory_bytes_max} bytes of memory")]
+    Died { status: ExitStatus, memory_bytes_max: u64 },
+    #[error("cannot run the compile process")]
+    Spawn(#[source] io::Error),
+    #[error("cannot keep the compiled component")]
+    Store(#[source] io::Error),
+}
+
+/// Why a compiled component is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("{} cannot be read", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} was not written by this host", path.display())]
+    NotAuthentic { path: PathBuf },
+    #[error("{} does not load: {cause}", path.display())]
+    Load { path: PathBuf, cause: String },
+}
+
+/// Compiled components below one folder, which only this host's user can read.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: PathBuf,
+    key: [u8; 32],
+    compiler: Compiler,
+    /// Tells apart files of other versions and settings of the engine.
+    engine_hash: u64,
+}
+
+impl Cache {
+    /// Opens the folder, making it and its key if there is none.
+    pub fn open(dir: &Path, engine: &Engine, compiler: Compiler) -> io::Result<Self> {
+        if !dir.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        let key = read_or_make_key(&dir.join("key"))?;
+        Ok(Cache { dir: dir.to_owned(), key, compiler, engine_hash: hash_of(engine) })
+    }
+
+    /// Compiles `bytes` unless that was done before.
+    pub fn compile(&self, digest: Digest, bytes: &[u8], time_max: Duration) -> Result<(), CompileError> {
+        let (path, mac_path) = self.paths(digest);
+        if path.exists() && mac_path.exists() {
+            return Ok(());
+        }
+        let compiled = match &self.compiler {
+            Compiler::InProcess => precompile(bytes).map_err(|cause| CompileError::Refused { cause })?,
+            Compiler::Child { program } => compile_in_child(program, bytes, time_max)?,
+        };
+        let mac = self.mac(digest, &compiled);
+        // The proof last: a file without one counts as absent.
+        replace(&path, &compiled).and_then(|()| replace(&mac_path, &mac)).map_err(CompileError::Store)
+    }
+
+    /// Maps a compiled component into memory.
+    pub fn load(&self, engine: &Engine, digest: Digest) -> Result<Component, CacheError> {
+        let (path, mac_path) = self.paths(digest);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CacheError::Io { path, source }
+        };
+        let compiled = fs::read(&path).map_err(io(&path))?;
+        let mac = fs::read(&mac_path).map_err(io(&mac_path))?;
+        if self.mac(digest, &compiled) != mac[..] {
+            return Err(CacheError::NotAuthentic { path });
+        }
+        // Safe because the bytes carry our own authentication code, made when the
+        // compile process gave them to us, in a folder that only our user can write.
+        #[allow(unsafe_code)]
+        let loaded = unsafe { Component::deserialize_file(engine, &path) };
+        loaded.map_err(|error| CacheError::Load { path, cause: format!("{error:#}") })
+    }
+
+    fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
+        let stem = format!("{digest}-{:016x}", self.engine_hash);
+        (self.dir.join(format!("{stem}.cwasm")), self.dir.join(format!("{stem}.mac")))
+    }
+
+    fn mac(&self, digest: Digest, compiled: &[u8]) -> Vec<u8> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length of key will do");
+        mac.update(digest.to_string().as_bytes());
+        mac.update(&self.engine_hash.to_le_bytes());
+        mac.update(compiled);
+        mac.finalize().into_bytes().to_vec()
+    }
+}
+
+fn hash_of(engine: &Engine) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
+    match fs::read(path) {
+        Ok(key) => key.try_into().map_err(|_| io::Error::other(format!("{} holds no key", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut key = [0; 32];
+            rand::rng().fill_bytes(&mut key);
+            replace(path, &key)?;
+            Ok(key)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes beside and renames: a mapped file is never changed.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension(format!("{:016x}.tmp", rand::rng().next_u64()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Compiles in this process; the text says what is wrong with the component.
+fn precompile(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let engine = engine::compiling().map_err(|error| error.to_string())?;
+    engine.precompile_component(bytes).map_err(|error| format!("{error:#}"))
+}
+
+fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<Vec<u8>, CompileError> {
+    let mut child = Command::new(program)
+        .arg(SUBCOMMAND)
+        .arg(time_max.as_secs().max(1).to_string())
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(CompileError::Spawn)?;
+    let (mut stdin, stdout, stderr) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    // Wall time bounds what a limit on CPU time cannot: a child that is stopped.
+    let deadline = Instant::now() + time_max + Duration::from_secs(5);
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A child that dies early closes the pipe; its status tells why.
+            if let Some(stdin) = stdin.take().as_mut() {
+                let _ = stdin.write_all(bytes);
+            }
+        });
+        let stdout = scope.spawn(|| read_all(stdout));
+        let stderr = scope.spawn(|| read_all(stderr));
+        let status = wait_until(&mut child, deadline).map_err(CompileError::Spawn)?;
+        let stdout = stdout.join().expect("reading does not panic").map_err(CompileError::Spawn)?;
+        let stderr = stderr.join().expect("reading does not panic").map_err(CompileError::Spawn)?;
+        Ok((status, stdout, stderr))
+    })?;
+    match status {
+        (Some(status), stdout, _) if status.success() => Ok(stdout),
+        (Some(status), _, stderr) if status.code() == Some(1) => {
+            let _ = status;
+            Err(CompileError::Refused { cause: String::from_utf8_lossy(&stderr).trim().to_owned() })
+        }
+        (Some(status), _, _) if is_cpu_limit(status) => Err(CompileError::TooLong { limit: time_max }),
+        (Some(status), _, _) => Err(CompileError::Died { status, memory_bytes_max: COMPILE_MEMORY_BYTES_MAX }),
+        (None, _, _) => Err(CompileError::TooLong { limit: time_max }),
+    }
+}
+
+fn is_cpu_limit(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    let signal = status.signal();
+    signal == Some(rustix::process::Signal::XCPU.as_raw()) || signal == Some(rustix::process::Signal::KILL.as_raw())
+}
+
+/// Largest output that is read from the compile process, in bytes.
+const COMPILED_BYTES_MAX: u64 = 512 << 20;
+
+fn read_all(pipe: Option<impl io::Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(COMPILED_BYTES_MAX).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Waits for the child; kills it at the deadline and gives `None`.
+fn wait_until(child: &mut std::process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The compile process itself: reads a component from standard input and writes the
+/// compiled one to standard output, under limits that it sets for itself first.
+/// Exit status 1 with a text on standard error if the component is refused.
+pub fn child_main(cpu_seconds_max: u64) -> io::Result<i32> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    // The compiler may use every core for the time that one would take.
+    setrlimit(Resource::Cpu, limit(cpu_seconds_max))?;
+    setrlimit(Resource::As, limit(COMPILE_MEMORY_BYTES_MAX))?;
+    setrlimit(Resource::Core, limit(0))?;
+    rustix::process::nice(10)?;
+    let mut bytes = Vec::new();
+    io::stdin().read_to_end(&mut bytes)?;
+    match precompile(&bytes) {
+        Ok(compiled) => {
+            io::stdout().write_all(&compiled)?;
+            Ok(0)
+        }
+        Err(cause) => {
+            io::stderr().write_all(cause.as_bytes())?;
+            Ok(1)
+        }
+    }
+}

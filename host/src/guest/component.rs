@@ -1,0 +1,204 @@
+//! Components on disk and in memory: compiled once by digest, loaded when needed,
+//! the least recently used unloaded. Between the compile process and instances.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak, mpsc},
+};
+
+use dashmap::DashMap;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+use wasmtime::{
+    Engine,
+    component::{Component, InstancePre},
+};
+
+use crate::guest::{
+    compile::{Cache, CacheError},
+    linker::Linkers,
+    state::GuestState,
+};
+
+/// SHA-256 of a component's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Digest(Sha256::digest(bytes).into())
+    }
+
+    /// The first 12 hexadecimal digits, as messages show it.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{self}")
+    }
+}
+
+/// A component in memory, linked once for each policy world that uses it.
+pub struct Loaded {
+    component: Component,
+    by_world: DashMap<Arc<str>, InstancePre<GuestState>>,
+}
+
+impl Loaded {
+    fn new(component: Component) -> Self {
+        Loaded { component, by_world: DashMap::new() }
+    }
+
+    /// The component linked with what `world` grants.
+    pub fn linked(&self, linkers: &Linkers, world: &Arc<str>) -> Result<InstancePre<GuestState>, LoadError> {
+        if let Some(pre) = self.by_world.get(world) {
+            return Ok(pre.clone());
+        }
+        let pre = linkers.link(world, &self.component).map_err(LoadError::Link)?;
+        self.by_world.insert(world.clone(), pre.clone());
+        Ok(pre)
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").finish_non_exhaustive()
+    }
+}
+
+/// Why a deployed component cannot be loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("compiled component {digest:?} cannot be read: {cause}")]
+    Cache { digest: Digest, cause: Arc<CacheError> },
+    #[error("component cannot be linked: {0}")]
+    Link(Arc<str>),
+    #[error("the host is shutting down")]
+    ShuttingDown,
+}
+
+/// Where shards get components from; clones share what is loaded.
+#[derive(Clone)]
+pub struct Components {
+    shared: Arc<Shared>,
+    door: LoadDoor,
+}
+
+struct Shared {
+    engine: Engine,
+    cache: Cache,
+    /// Loaded by some shard, which holds the strong reference in its own LRU.
+    alive: DashMap<Digest, Weak<Loaded>>,
+}
+
+#[derive(Clone)]
+enum LoadDoor {
+    /// Reading files is not for a shard's thread.
+    Thread(mpsc::Sender<(Digest, oneshot::Sender<Result<Arc<Loaded>, LoadError>>)>),
+    /// On the calling thread, so that a simulation is deterministic.
+    Inline,
+}
+
+impl Components {
+    /// Loads on a thread of its own, which ends with the last clone.
+    pub fn threaded(engine: Engine, cache: Cache) -> io::Result<Self> {
+        let shared = Arc::new(Shared { engine, cache, alive: DashMap::new() });
+        let (tx, rx) = mpsc::channel::<(Digest, oneshot::Sender<_>)>();
+        let loader = shared.clone();
+        std::thread::Builder::new().name("load".into()).spawn(move || {
+            for (digest, reply) in rx {
+                // A shard that went away needs no answer.
+                let _ = reply.send(loader.load(digest));
+            }
+        })?;
+        Ok(Components { shared, door: LoadDoor::Thread(tx) })
+    }
+
+    /// Loads on the calling thread.
+    pub fn inline(engine: Engine, cache: Cache) -> Self {
+        Components { shared: Arc::new(Shared { engine, cache, alive: DashMap::new() }), door: LoadDoor::Inline }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.shared.cache
+    }
+
+    /// The component, from memory or from its compiled file.
+    pub async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
+        if let Some(loaded) = self.shared.alive(digest) {
+            return Ok(loaded);
+        }
+        match &self.door {
+            LoadDoor::Inline => self.shared.load(digest),
+            LoadDoor::Thread(door) => {
+                let (tx, rx) = oneshot::channel();
+                door.send((digest, tx)).map_err(|_| LoadError::ShuttingDown)?;
+                rx.await.map_err(|_| LoadError::ShuttingDown)?
+            }
+        }
+    }
+
+    /// Components in memory now.
+    pub fn loaded_count(&self) -> usize {
+        self.shared.alive.iter().filter(|entry| entry.value().strong_count() > 0).count()
+    }
+}
+
+impl fmt::Debug for Components {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Components").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn alive(&self, digest: Digest) -> Option<Arc<Loaded>> {
+        self.alive.get(&digest).and_then(|loaded| loaded.upgrade())
+    }
+
+    fn load(&self, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
+        if let Some(loaded) = self.alive(digest) {
+            return Ok(loaded);
+        }
+        let component = self
+            .cache
+            .load(&self.engine, digest)
+            .map_err(|cause| LoadError::Cache { digest, cause: Arc::new(cause) })?;
+        let loaded = Arc::new(Loaded::new(component));
+        self.alive.retain(|_, loaded| loaded.strong_count() > 0);
+        self.alive.insert(digest, Arc::downgrade(&loaded));
+        Ok(loaded)
+    }
+}
+
+/// Reads a component's bytes, at most `bytes_max`.
+pub fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
+    let read = |source| ReadError::Io { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(read)?.len();
+    if bytes > bytes_max {
+        return Err(ReadError::TooLarge { path: path.to_owned(), bytes, bytes_max });
+    }
+    std::fs::read(path).map_err(read)
+}
+
+/// Why a component's file gives no bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} has {bytes} bytes, and policy's `component.size` allows {bytes_max}", path.display())]
+    TooLarge { path: PathBuf, bytes: u64, bytes_max: u64 },
+}

@@ -1,0 +1,126 @@
+//! The wasmtime engine and its pool, with settings that each have a measured
+//! reason. One engine now: fuel. Knows nothing of tenants.
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::resource::Limits;
+
+/// Fuel between two yields of a guest: 100 to 200 µs of work at 5 to 11 units a ns.
+pub const SLICE_FUEL: u64 = 1_000_000;
+
+/// Kernel mappings that one instance needs: four for its copy-on-write memory, two
+/// for its fiber stack.
+const MAPS_PER_SLOT: u64 = 6;
+/// Mappings of a loaded component.
+const MAPS_PER_COMPONENT: u64 = 3;
+/// Mappings left for everything else in the process.
+const MAPS_SPARE: u64 = 5_000;
+
+/// How large the pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Instances live at once.
+    pub slots: u32,
+    /// Components loaded at once.
+    pub components: u32,
+    /// Largest linear memory of one instance.
+    pub memory_bytes_max: u64,
+}
+
+/// Why the pool cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(
+        "{slots} slots and {components} components need {needed} memory mappings and the kernel allows {allowed} \
+         (vm.max_map_count): lower `slots.fuel` to {fit} in the Host resource, or raise the kernel's limit"
+    )]
+    TooManyMaps { slots: u32, components: u32, needed: u64, allowed: u64, fit: u64 },
+    #[error("cannot set up the WebAssembly engine")]
+    Wasmtime(#[source] wasmtime::Error),
+}
+
+impl PoolSize {
+    /// Checks the pool against the kernel's limit on mappings: past it every
+    /// allocation in the process fails. `maps_max` is `vm.max_map_count`.
+    pub fn check(self, maps_max: u64) -> Result<(), EngineError> {
+        let PoolSize { slots, components, .. } = self;
+        let fixed = MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components);
+        let needed = fixed + MAPS_PER_SLOT * u64::from(slots);
+        if needed > maps_max {
+            let fit = maps_max.saturating_sub(fixed) / MAPS_PER_SLOT;
+            return Err(EngineError::TooManyMaps { slots, components, needed, allowed: maps_max, fit });
+        }
+        Ok(())
+    }
+
+    /// The kernel's limit on mappings of one process, or its default.
+    pub fn maps_max() -> u64 {
+        std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(65_530)
+    }
+}
+
+impl Default for PoolSize {
+    fn default() -> Self {
+        PoolSize { slots: 6144, components: 2000, memory_bytes_max: Limits::default().memory_instance_bytes_max }
+    }
+}
+
+/// The engine that runs guests: fuel, with a pool of `size`.
+pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(size.slots)
+        .total_core_instances(size.slots * 8)
+        .total_memories(size.slots)
+        .total_tables(size.slots * 2)
+        .total_stacks(size.slots)
+        .max_memories_per_component(1)
+        .max_tables_per_component(4)
+        .max_core_instances_per_component(16)
+        .max_component_instance_size(256 << 10)
+        .max_core_instance_size(64 << 10)
+        .table_elements(10_000)
+        .max_memory_size(size.memory_bytes_max as usize)
+        // Guests link a 64 KiB stack, so that all they touch lies in this window and
+        // a slot is reset by a memset, not by a system call.
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(16 << 10)
+        // 48.0.8 skips pages that were swapped out and would show them to the next tenant.
+        .pagemap_scan(Enabled::No)
+        .async_stack_keep_resident(8 << 10)
+        .max_unused_warm_slots(256)
+        .decommit_batch_size(1);
+    let mut config = common();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config).map_err(EngineError::Wasmtime)
+}
+
+/// The engine of the compile process: what it makes, [`running`] can load. It has
+/// no pool, since it runs nothing.
+pub fn compiling() -> Result<Engine, EngineError> {
+    Engine::new(&common()).map_err(EngineError::Wasmtime)
+}
+
+/// All that decides what compiled code looks like, in one place for both engines.
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        // Every call would otherwise build task state: 2.6 to 4.6 times dearer.
+        .concurrency_support(false)
+        .wasm_backtrace(false)
+        .wasm_memory64(false)
+        .max_wasm_stack(128 << 10)
+        .async_stack_size(256 << 10)
+        .async_stack_zeroing(true)
+        // The whole 32-bit space, so that no access needs a bounds check.
+        .memory_reservation(4 << 30)
+        .memory_guard_size(32 << 20)
+        .memory_init_cow(true);
+    config
+}
+
+#[cfg(test)]
+mod tests;

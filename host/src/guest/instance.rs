@@ -1,0 +1,471 @@
+//! Instances: one per operator, made on its first message, kept while hot, retired
+//! by least recent use when slots run short. A shard's side of the pool; every
+//! entry into a guest goes through [`Guest`]. Knows nothing of dataflows.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use lru::LruCache;
+use wasmtime::{Store, Trap};
+
+use crate::{
+    batch::Batch,
+    clock::Clock,
+    dataflow::timers::Timers,
+    guest::{
+        Contract, Fault, InvokeError, Operator, Output,
+        aio::Aio,
+        component::{Components, Digest, LoadError, Loaded},
+        engine::SLICE_FUEL,
+        linker::Linkers,
+        packed::{CallError, OutputMax, Packed},
+        state::{Bounds, GuestState},
+    },
+    tenant::Tenant,
+};
+
+/// `init` may use as much fuel and time as this many messages.
+const INIT_MESSAGES: u64 = 64;
+
+/// The guests of one shard; clones share them.
+#[derive(Clone)]
+pub struct Guests {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    components: Components,
+    linkers: Arc<Linkers>,
+    clock: Clock,
+    timers: Timers,
+    /// CPU time of the shard's slices so far, in ns.
+    cpu_spent_ns: Rc<Cell<u64>>,
+    slots_max: usize,
+    cells: RefCell<Cells>,
+    /// Fuel used since the last yield, over several short calls.
+    slice_fuel: Cell<u64>,
+    /// Seeds of guests' random numbers, drawn in order.
+    seed: Cell<u64>,
+}
+
+struct Cells {
+    /// Instances that nobody uses now, by operator, least recently used first out.
+    idle: LruCache<usize, Guest>,
+    /// Idle instances of pinned operators.
+    pinned: HashMap<usize, Guest>,
+    /// Idle and in use.
+    live: usize,
+    /// Components that this shard keeps in memory.
+    loaded: LruCache<Digest, Arc<Loaded>>,
+    waiting: Vec<Waker>,
+}
+
+/// Why an operator has no instance.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("`init` of {operator} refused its configuration: {cause}")]
+    Init { operator: String, cause: String },
+    #[error("{operator} cannot be instantiated: {error}")]
+    Start { operator: String, error: InvokeError },
+}
+
+/// What a shard's guests share with the rest of the host.
+pub struct GuestsSetup {
+    pub components: Components,
+    pub linkers: Arc<Linkers>,
+    pub clock: Clock,
+    pub timers: Timers,
+    pub cpu_spent_ns: Rc<Cell<u64>>,
+    /// Instances live at once on this shard.
+    pub slots_max: usize,
+    /// Components loaded at once by this shard.
+    pub components_max: usize,
+    /// Seed of the guests' random numbers.
+    pub seed: u64,
+}
+
+impl Guests {
+    pub fn new(setup: GuestsSetup) -> Self {
+        let components_max = setup.components_max.max(1).try_into().expect("at least 1");
+        let cells = Cells {
+            idle: LruCache::unbounded(),
+            pinned: HashMap::new(),
+            live: 0,
+            loaded: LruCache::new(components_max),
+            waiting: Vec::new(),
+        };
+        Guests {
+            inner: Rc::new(Inner {
+                components: setup.components,
+                linkers: setup.linkers,
+                clock: setup.clock,
+                timers: setup.timers,
+                cpu_spent_ns: setup.cpu_spent_ns,
+                slots_max: setup.slots_max.max(1),
+                cells: RefCell::new(cells),
+                slice_fuel: Cell::new(0),
+                seed: Cell::new(setup.seed),
+            }),
+        }
+    }
+
+    /// The operator's idle instance, or a new one that has been through `init`.
+    /// Waits while all slots are in use.
+    pub async fn acquire(&self, operator: &Arc<Operator>) -> Result<Guest, AcquireError> {
+        let key = key_of(operator);
+        {
+            let mut cells = self.inner.cells.borrow_mut();
+            if let Some(guest) = cells.idle.pop(&key).or_else(|| cells.pinned.remove(&key)) {
+                return Ok(guest);
+            }
+        }
+        let loaded = self.load(operator.digest).await?;
+        let slot = poll_fn(|ctx| self.poll_slot(&operator.tenant, ctx)).await;
+        self.start(operator, loaded, slot).await
+    }
+
+    /// Gives an instance back after a call that did not fail.
+    pub fn release(&self, guest: Guest) {
+        let waiting = {
+            let mut cells = self.inner.cells.borrow_mut();
+            let key = key_of(&guest.operator);
+            if guest.operator.pinned {
+                cells.pinned.insert(key, guest);
+            } else {
+                cells.idle.put(key, guest);
+            }
+            std::mem::take(&mut cells.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Throws away the operator's idle instance: its dataflow is gone.
+    pub fn forget(&self, operator: &Arc<Operator>) {
+        let key = key_of(operator);
+        let guest = {
+            let mut cells = self.inner.cells.borrow_mut();
+            cells.idle.pop(&key).or_else(|| cells.pinned.remove(&key))
+        };
+        drop(guest);
+    }
+
+    /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
+    pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
+        let loaded = self.load(operator.digest).await?;
+        let slot = poll_fn(|ctx| self.poll_slot(&operator.tenant, ctx)).await;
+        self.start(operator, loaded, slot).await.map(drop)
+    }
+
+    /// Instances live now, and of these idle.
+    pub fn live_and_idle(&self) -> (usize, usize) {
+        let cells = self.inner.cells.borrow();
+        (cells.live, cells.idle.len() + cells.pinned.len())
+    }
+
+    async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, AcquireError> {
+        if let Some(loaded) = self.inner.cells.borrow_mut().loaded.get(&digest) {
+            return Ok(loaded.clone());
+        }
+        let loaded = self.inner.components.load(digest).await?;
+        let retired = {
+            let mut cells = self.inner.cells.borrow_mut();
+            let evicted = cells.loaded.push(digest, loaded.clone()).filter(|(old, _)| *old != digest);
+            // Its idle instances would keep the evicted component in memory.
+            evicted.map(|(old, _)| cells.take_idle_of(old))
+        };
+        retired.into_iter().flatten().for_each(Guest::retire);
+        Ok(loaded)
+    }
+
+    /// A slot in the pool: free, or taken from whoever used its instance least
+    /// recently; from the tenant's own if it has as many as policy allows.
+    fn poll_slot(&self, tenant: &Arc<Tenant>, ctx: &mut Context<'_>) -> Poll<Slot> {
+        let retired = {
+            let mut cells = self.inner.cells.borrow_mut();
+            let own_max = tenant.limits.instances_max.max(1);
+            let retired = if tenant.instances.load(Ordering::Relaxed) >= own_max {
+                cells.pop_idle_of_tenant(tenant)
+            } else if cells.live >= self.inner.slots_max {
+                cells.idle.pop_lru().map(|(_, guest)| guest)
+            } else {
+                None
+            };
+            let own = tenant.instances.load(Ordering::Relaxed) - u32::from(retired.as_ref().is_some_and(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant)));
+            let live = cells.live - usize::from(retired.is_some());
+            if own >= own_max || live >= self.inner.slots_max {
+                if !cells.waiting.iter().any(|waker| waker.will_wake(ctx.waker())) {
+                    cells.waiting.push(ctx.waker().clone());
+                }
+                return Poll::Pending;
+            }
+            retired
+        };
+        if let Some(guest) = retired {
+            guest.retire();
+        }
+        self.inner.cells.borrow_mut().live += 1;
+        tenant.instances.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Slot { inner: self.inner.clone(), tenant: tenant.clone() })
+    }
+
+    async fn start(&self, operator: &Arc<Operator>, loaded: Arc<Loaded>, slot: Slot) -> Result<Guest, AcquireError> {
+        let inner = &self.inner;
+        let limits = &operator.tenant.limits;
+        let seed = inner.seed.get();
+        inner.seed.set(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let pre = loaded.linked(&inner.linkers, &operator.world)?;
+        let bounds = Bounds {
+            memory_bytes_max: limits.memory_instance_bytes_max,
+            hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
+        };
+        let state = GuestState::new(&operator.name, bounds, inner.clock.clone(), inner.timers.clone(), seed);
+        let mut store = Store::new(inner.components.engine(), state);
+        GuestState::configure(&mut store);
+        store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
+        let budget = Budget {
+            fuel: limits.message_fuel_max.saturating_mul(INIT_MESSAGES),
+            time: limits.message_time_max.saturating_mul(INIT_MESSAGES as u32),
+            messages: INIT_MESSAGES as usize,
+        };
+        store.set_fuel(budget.fuel).map_err(|error| start_error(operator, &error))?;
+        let started = self.limited(budget.time, async {
+            let instance = pre.instantiate_async(&mut store).await?;
+            let mut exports = match operator.contract {
+                Contract::Packed => Exports::Packed(Packed::new(&mut store, &instance, operator.kind)?),
+                Contract::Aio => Exports::Aio(Aio::new(&mut store, &instance, operator.kind)?),
+            };
+            let verdict = exports.init(&mut store, &operator.configuration).await?;
+            wasmtime::Result::Ok((exports, verdict))
+        });
+        let result = started.await;
+        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        self.spend(fuel).await;
+        let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
+        match result {
+            None => Err(start(budget.out_of_time())),
+            Some(Err(error)) => Err(start(classify(&error, store.data(), limits.memory_instance_bytes_max, &budget))),
+            Some(Ok((_, Err(cause)))) => Err(AcquireError::Init { operator: operator.name.clone(), cause }),
+            Some(Ok((exports, Ok(())))) => {
+                operator.stats.instances.add(1);
+                Ok(Guest { operator: operator.clone(), guests: self.clone(), store, exports, _loaded: loaded, _slot: slot })
+            }
+        }
+    }
+
+    /// Ends `call` once it has used `time` of CPU, counted after each slice.
+    async fn limited<T>(&self, time: Duration, call: impl Future<Output = T>) -> Option<T> {
+        let spent_ns = || self.inner.cpu_spent_ns.get();
+        let (begin_ns, time_ns) = (spent_ns(), time.as_nanos() as u64);
+        let mut call = pin!(call);
+        let mut slices = 0_u64;
+        poll_fn(|ctx| {
+            // A call's first slice cannot be over yet.
+            if slices > 0 {
+                self.inner.clock.spend_fuel(SLICE_FUEL);
+                if spent_ns() - begin_ns > time_ns {
+                    return Poll::Ready(None);
+                }
+            }
+            slices += 1;
+            call.as_mut().poll(ctx).map(Some)
+        })
+        .await
+    }
+
+    /// Accounts for the fuel of a finished call, and yields once many short calls
+    /// have made a slice between them.
+    async fn spend(&self, fuel: u64) {
+        self.inner.clock.spend_fuel(fuel % SLICE_FUEL);
+        let spent = self.inner.slice_fuel.get() + fuel % SLICE_FUEL;
+        if spent < SLICE_FUEL {
+            self.inner.slice_fuel.set(spent);
+            return;
+        }
+        self.inner.slice_fuel.set(0);
+        yield_once().await;
+    }
+}
+
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guests").finish_non_exhaustive()
+    }
+}
+
+/// Operators are told apart by where they live: an [`Arc`] for each, kept by
+/// whoever can call it.
+fn key_of(operator: &Arc<Operator>) -> usize {
+    Arc::as_ptr(operator) as usize
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|ctx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        ctx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Cells {
+    fn take_idle_of(&mut self, digest: Digest) -> Vec<Guest> {
+        let keys: Vec<_> =
+            self.idle.iter().filter(|(_, guest)| guest.operator.digest == digest).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.idle.pop(&key)).collect()
+    }
+
+    fn pop_idle_of_tenant(&mut self, tenant: &Arc<Tenant>) -> Option<Guest> {
+        let own = self.idle.iter().rev().find(|(_, guest)| Arc::ptr_eq(&guest.operator.tenant, tenant));
+        let key = own.map(|(key, _)| *key)?;
+        self.idle.pop(&key)
+    }
+}
+
+/// A place in the pool, given back when dropped.
+struct Slot {
+    inner: Rc<Inner>,
+    tenant: Arc<Tenant>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.tenant.instances.fetch_sub(1, Ordering::Relaxed);
+        let waiting = {
+            let mut cells = self.inner.cells.borrow_mut();
+            cells.live -= 1;
+            std::mem::take(&mut cells.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+enum Exports {
+    Packed(Packed),
+    Aio(Aio),
+}
+
+impl Exports {
+    async fn init(
+        &mut self,
+        store: &mut Store<GuestState>,
+        configuration: &[(String, String)],
+    ) -> wasmtime::Result<Result<(), String>> {
+        match self {
+            Exports::Packed(packed) => packed.init(store, configuration).await,
+            Exports::Aio(aio) => {
+                let accepted = aio.init(store, configuration).await?;
+                Ok(if accepted { Ok(()) } else { Err("it returned false".into()) })
+            }
+        }
+    }
+}
+
+/// What a call may use.
+struct Budget {
+    fuel: u64,
+    time: Duration,
+    messages: usize,
+}
+
+impl Budget {
+    fn out_of_time(&self) -> InvokeError {
+        InvokeError::OutOfTime { limit_ms: self.time.as_millis() as u64, messages: self.messages }
+    }
+}
+
+/// The most that a call with `messages` may give back.
+fn output_max(limits: &crate::resource::Limits, messages: usize) -> OutputMax {
+    // n times a message's, up to the largest batch, but a single message may have
+    // its whole allowance.
+    let scaled = |one: u64, batch_max: u64| one.saturating_mul(messages as u64).min(one.max(batch_max));
+    OutputMax {
+        messages: scaled(u64::from(limits.output_messages_max), 16 * Batch::MESSAGES_MAX as u64),
+        bytes: scaled(limits.output_bytes_max, 4 * Batch::BYTES_MAX as u64),
+    }
+}
+
+/// A live instance, for one call at a time. Dropping it frees its slot.
+pub struct Guest {
+    operator: Arc<Operator>,
+    guests: Guests,
+    store: Store<GuestState>,
+    exports: Exports,
+    _loaded: Arc<Loaded>,
+    _slot: Slot,
+}
+
+impl Guest {
+    /// Calls `process` on `input`; `delivery` is what ingest stamped. After an error
+    /// the instance is poisoned: drop it.
+    pub async fn process(&mut self, input: &Batch, delivery: &Batch) -> Result<Output, Fault> {
+        let Guest { operator, guests, store, exports, .. } = self;
+        let limits = &operator.tenant.limits;
+        let messages = input.len();
+        let budget = Budget {
+            fuel: limits.message_fuel_max.saturating_mul(messages as u64),
+            time: limits.message_time_max.saturating_mul(messages as u32),
+            messages,
+        };
+        store.set_fuel(budget.fuel).expect("the engine counts fuel");
+        store.data_mut().begin_call();
+        let max = output_max(limits, messages);
+        let call = async {
+            match exports {
+                Exports::Packed(packed) => packed.process(store, input, delivery, max).await,
+                Exports::Aio(aio) => aio.process(store, input, delivery, max).await,
+            }
+        };
+        let result = guests.limited(budget.time, call).await;
+        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        operator.stats.fuel.add(fuel);
+        guests.spend(fuel).await;
+        let error = match result {
+            Some(Ok(output)) => return Ok(output),
+            None => budget.out_of_time(),
+            Some(Err(error)) => match error.bad_output() {
+                Ok(error) => error,
+                Err(error) => classify(&error, store.data(), limits.memory_instance_bytes_max, &budget),
+            },
+        };
+        Err(Fault { error, fuel })
+    }
+
+    /// Ends an idle instance to make room.
+    fn retire(self) {
+        self.operator.stats.retired.add(1);
+    }
+}
+
+/// What an error of wasmtime means for the message.
+fn classify(error: &wasmtime::Error, state: &GuestState, memory_bytes_max: u64, budget: &Budget) -> InvokeError {
+    let cause = format!("{error:#}");
+    if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
+        return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
+    }
+    if state.memory_was_refused() {
+        return InvokeError::MemoryRefused { limit_bytes: memory_bytes_max, cause };
+    }
+    if cause.contains("too much data is being copied") {
+        return InvokeError::BadOutput { cause };
+    }
+    InvokeError::Trap { cause }
+}
+
+fn start_error(operator: &Arc<Operator>, error: &wasmtime::Error) -> AcquireError {
+    let error = InvokeError::Trap { cause: format!("{error:#}") };
+    AcquireError::Start { operator: operator.name.clone(), error }
+}

@@ -1,0 +1,125 @@
+//! Hybrid logical clocks: the time of a message, from its `__ts` property or from
+//! the host. Serves ingest, which stamps, and sinks, which write `__ts`.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::batch::{Batch, Entry, Properties, Span};
+
+/// The user property that carries a message's time, as AIO names it.
+pub const PROPERTY: &str = "__ts";
+
+/// Furthest that another's clock may run ahead before it is not followed.
+const DRIFT_MAX: Duration = Duration::from_secs(60);
+
+/// The host's own clock: never goes back, and past what it has seen of others.
+#[derive(Debug, Default)]
+pub struct Hlc {
+    ms: u64,
+    counter: u64,
+}
+
+/// A point of a hybrid logical clock, without its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point {
+    pub ms: u64,
+    pub counter: u64,
+}
+
+impl Hlc {
+    /// The next point, later than every one before. `wall` is the time since the
+    /// Unix epoch.
+    pub fn tick(&mut self, wall: Duration) -> Point {
+        let now_ms = wall.as_millis() as u64;
+        if now_ms > self.ms {
+            (self.ms, self.counter) = (now_ms, 0);
+        } else {
+            self.counter += 1;
+        }
+        Point { ms: self.ms, counter: self.counter }
+    }
+
+    /// Follows another's point, unless it is further ahead than clocks may drift.
+    pub fn observe(&mut self, other: Point, wall: Duration) {
+        if Duration::from_millis(other.ms) > wall + DRIFT_MAX {
+            return;
+        }
+        if (other.ms, other.counter) > (self.ms, self.counter) {
+            (self.ms, self.counter) = (other.ms, other.counter);
+        }
+    }
+
+    /// Gives every message of a delivery its logical time: its own `__ts` if it
+    /// has one that can be read, the host's otherwise.
+    pub fn stamp(&mut self, batch: &mut Batch, wall: Duration) {
+        let arena = batch.arena.clone();
+        for entry in &mut batch.entries {
+            let own = if entry.properties.is_absent() { None } else { own_time(entry, &arena) };
+            let (point, node) = match own {
+                Some((point, node)) => {
+                    self.observe(point, wall);
+                    (point, node)
+                }
+                None => (self.tick(wall), entry.node),
+            };
+            entry.seconds = point.ms / 1000;
+            entry.nanos = (point.ms % 1000) as u32 * 1_000_000;
+            entry.counter = point.counter;
+            entry.node = node;
+        }
+    }
+}
+
+fn own_time(entry: &Entry, arena: &[u8]) -> Option<(Point, Span)> {
+    let encoded = entry.properties.bytes(arena);
+    let (_, value) = Properties::of(encoded).find(|(key, _)| *key == PROPERTY.as_bytes())?;
+    let (point, node) = parse(value)?;
+    // Where the node stands in the arena: both are slices of it.
+    let offset = node.as_ptr() as usize - arena.as_ptr() as usize;
+    Some((point, Span { offset: offset as u32, len: node.len() as u32 }))
+}
+
+/// Reads `<ms>:<counter>:<node>`, leniently: any number of digits, any node.
+pub fn parse(text: &[u8]) -> Option<(Point, &[u8])> {
+    let mut parts = text.splitn(3, |byte| *byte == b':');
+    let (ms, counter, node) = (parts.next()?, parts.next()?, parts.next()?);
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.trim().parse::<u64>().ok();
+    std::str::from_utf8(node).ok()?;
+    // Seconds must fit what later arithmetic does with them.
+    let ms = number(ms).filter(|ms| *ms < u64::MAX / 2_000_000)?;
+    Some((Point { ms, counter: number(counter)? }, node))
+}
+
+/// Appends the time of `entry` as `__ts` carries it: 15 and 5 digits, then the node.
+pub fn format(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
+    let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+    put_padded(out, ms, 15);
+    out.extend_from_slice(b":");
+    put_padded(out, entry.counter, 5);
+    out.extend_from_slice(b":");
+    out.extend_from_slice(entry.node.bytes(arena));
+}
+
+/// Bytes that [`format`] appends.
+pub fn formatted_len(entry: &Entry) -> usize {
+    let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+    digits(ms).max(15) + 1 + digits(entry.counter).max(5) + 1 + entry.node.len as usize
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+fn put_padded(out: &mut BytesMut, mut number: u64, width: usize) {
+    let mut text = [b'0'; 20];
+    let len = digits(number).max(width);
+    for place in text[..len].iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&text[..len]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Counters of the path, by dataflow and by operator: written by shards and
+//! connectors once a batch, read by `status`, the plain lines of `up` and tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, by: u64) {
+        if by > 0 {
+            self.0.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)* }
+
+        impl $name {
+            /// Every counter with its name, in the order of declaration.
+            pub fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.get())),*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages of one dataflow. What came in is `filtered`, `errors` or `dead`, or
+    /// went on as at least one message of `written`.
+    DataflowStats {
+        /// Messages taken from sources.
+        received,
+        /// Messages handed to sinks.
+        written,
+        /// Messages confirmed by sinks.
+        delivered,
+        /// Messages dropped by a filter, or mapped to nothing.
+        filtered,
+        /// Messages dropped because an operator returned an error.
+        errors,
+        /// Messages written to the dead letters.
+        dead,
+        /// Deliveries taken, and deliveries settled.
+        deliveries,
+        settled,
+        /// Bytes of topic, payload and properties taken.
+        received_bytes,
+    }
+}
+
+counters! {
+    /// One operator of a dataflow.
+    OperatorStats {
+        /// Messages given to the guest, retries not counted.
+        taken,
+        /// Messages that it gave or passed on.
+        given,
+        /// Messages that it answered with an error.
+        errors,
+        /// Calls that ended in a fault.
+        faults,
+        /// Calls repeated for a single message after a fault.
+        retries,
+        /// Fuel used by finished calls.
+        fuel,
+        /// Instances created.
+        instances,
+        /// Instances retired while idle, with what they kept in their statics.
+        retired,
+    }
+}
