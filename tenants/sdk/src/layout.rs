@@ -1,0 +1,98 @@
+//! The packed layout of `tidegate:operator/types`, byte for byte as the canonical ABI
+//! lays its records out, so that a list of entries is read and returned in place.
+//! Serves the guest side of a call; knows nothing of messages.
+
+/// Bytes `offset .. offset + len` of a call's arena, or absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Span {
+    pub offset: u32,
+    pub len: u32,
+}
+
+impl Span {
+    /// Not there at all, which is not the same as empty.
+    pub const ABSENT: Span = Span { offset: u32::MAX, len: 0 };
+
+    pub fn is_absent(self) -> bool {
+        self.offset == u32::MAX
+    }
+
+    /// The bytes in `arena`; `None` if absent.
+    pub fn get(self, arena: &[u8]) -> Option<&[u8]> {
+        if self.is_absent() { None } else { Some(&arena[self.offset as usize..][..self.len as usize]) }
+    }
+
+    /// The bytes in `arena`; empty if absent.
+    pub fn bytes(self, arena: &[u8]) -> &[u8] {
+        self.get(arena).unwrap_or(&[])
+    }
+}
+
+/// One message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    pub origin: u32,
+    pub kind: u8,
+    pub seconds: u64,
+    pub nanos: u32,
+    pub counter: u64,
+    pub node: Span,
+    pub topic: Span,
+    pub content_type: Span,
+    pub payload: Span,
+    pub properties: Span,
+    pub schema: Span,
+}
+
+impl Entry {
+    pub fn spans_but_node_mut(&mut self) -> [&mut Span; 5] {
+        [&mut self.topic, &mut self.content_type, &mut self.payload, &mut self.properties, &mut self.schema]
+    }
+
+    /// Bytes that its spans refer to.
+    pub fn bytes_len(&self) -> usize {
+        [self.node, self.topic, self.content_type, self.payload, self.properties, self.schema]
+            .iter()
+            .map(|span| span.len as usize)
+            .sum()
+    }
+}
+
+/// The logical time of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LogicalTime {
+    pub seconds: u64,
+    pub nanos: u32,
+    pub counter: u64,
+    pub node: Span,
+}
+
+/// What went wrong with one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fault {
+    pub origin: u32,
+    pub text: Span,
+}
+
+/// Values of `kind` on the wire.
+pub mod kind {
+    pub const MESSAGE: u8 = 0;
+    pub const BYTES: u8 = 1;
+}
+
+/// Values of a verdict on the wire.
+pub mod verdict {
+    pub const ERROR: u8 = 2;
+}
+
+// The records of the contract, as the canonical ABI sizes them.
+const _: () = {
+    assert!(size_of::<Span>() == 8 && align_of::<Span>() == 4);
+    assert!(size_of::<Entry>() == 80 && align_of::<Entry>() == 8);
+    assert!(size_of::<LogicalTime>() == 32 && align_of::<LogicalTime>() == 8);
+    assert!(size_of::<Fault>() == 12 && align_of::<Fault>() == 4);
+};
