@@ -163,8 +163,9 @@ impl Shard {
             seed,
         });
         let allocator = Allocator::Thread(timely::communication::allocator::thread::Thread::default());
-        // No instant: none of Timely's timers is used, so nothing reads a real clock.
-        let worker = Worker::new(WorkerConfig::default(), allocator, None);
+        // Without an instant a worker never counts as idle. None of Timely's timers is
+        // used, so that nothing depends on it.
+        let worker = Worker::new(WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
         let (tx, commands) = mpsc::channel();
         let door = ShardDoor { commands: tx, mailbox: mailbox.clone() };
         let shard = Shard {

@@ -1,0 +1,180 @@
+//! A shard stepped by hand with sources and sinks in memory: the narrowest door
+//! through which whole dataflows are tested.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tidegate::{
+    batch::{Batch, BatchBuilder},
+    clock::Clock,
+    dataflow::{
+        plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
+        shard::{DataflowId, Shard, ShardDoor, ShardSetup, Turn, install_panic_hook},
+    },
+    dead_letter::{DeadLetters, Record},
+    guest::{
+        Contract, Operator, OperatorKind,
+        compile::{Cache, Compiler},
+        component::{Components, Digest},
+        engine::{self, PoolSize},
+        linker::Linkers,
+    },
+    queue::SourceDoor,
+    resource::Limits,
+    stats::{DataflowStats, OperatorStats},
+    tenant::Tenant,
+    topic::TopicTemplate,
+    write::{Destination, SinkQueue, Write},
+};
+
+/// Where `cargo xtask guests` leaves components.
+pub fn guest_path(name: &str) -> PathBuf {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../tenants/target/wasm32-wasip2/release");
+    PathBuf::from(root).join(format!("{name}.wasm"))
+}
+
+pub struct Rig {
+    pub shard: Shard,
+    pub door: ShardDoor,
+    pub components: Components,
+    pub dead: Arc<Mutex<Vec<Record>>>,
+}
+
+pub struct Running {
+    pub id: DataflowId,
+    pub plan: Arc<Plan>,
+    pub source: SourceDoor,
+    pub sink: Arc<SinkQueue>,
+}
+
+/// An operator of a chain: name of the guest, kind, configuration.
+pub type Link<'a> = (&'a str, OperatorKind, &'a [(&'a str, &'a str)]);
+
+impl Rig {
+    pub fn new(slots_max: usize, components_max: usize) -> Self {
+        Self::on(Clock::System, slots_max, components_max)
+    }
+
+    pub fn on(clock: Clock, slots_max: usize, components_max: usize) -> Self {
+        install_panic_hook();
+        let size = PoolSize { slots: 64, components: 16, memory_bytes_max: 4 << 20 };
+        let engine = engine::running(size).expect("engine");
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        let cache = Cache::open(&dir, &engine, Compiler::InProcess).expect("cache");
+        let linkers = Arc::new(Linkers::new(&engine));
+        let components = Components::inline(engine, cache);
+        let dead = Arc::new(Mutex::new(Vec::new()));
+        let setup = ShardSetup {
+            clock,
+            components: components.clone(),
+            linkers,
+            dead_letters: DeadLetters::Memory(dead.clone()),
+            slots_max,
+            components_max,
+            seed: 7,
+        };
+        let (shard, door) = Shard::new(setup);
+        Rig { shard, door, components, dead }
+    }
+
+    pub fn operator(&self, tenant: &Arc<Tenant>, dataflow: &str, link: Link<'_>) -> Arc<Operator> {
+        let (guest, kind, configuration) = link;
+        let path = guest_path(guest);
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let digest = Digest::of(&bytes);
+        self.components.cache().compile(digest, &bytes, Duration::from_secs(60)).expect("compiles");
+        Arc::new(Operator {
+            name: format!("{}/{dataflow}/{guest}", tenant.name),
+            tenant: tenant.clone(),
+            kind,
+            contract: if guest.starts_with("aio_") { Contract::Aio } else { Contract::Packed },
+            digest,
+            world: "tidegate:policy/standard@0.1.0".into(),
+            configuration: configuration.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            pinned: false,
+            stats: Arc::new(OperatorStats::default()),
+        })
+    }
+
+    /// Installs source → operators in a row → sink.
+    pub fn install(&mut self, tenant: &Arc<Tenant>, dataflow: &str, links: &[Link<'_>]) -> Running {
+        let last = links.len();
+        let next = |index: usize| if index == last { Target::Destination(0) } else { Target::Step(index) };
+        let steps = links.iter().enumerate().map(|(index, link)| Step {
+            operator: self.operator(tenant, dataflow, *link),
+            targets: vec![next(index + 1)],
+            targets_true: vec![next(index + 1)],
+        });
+        let sink = SinkQueue::new(1 << 20);
+        let plan = Arc::new(Plan {
+            tenant: tenant.clone(),
+            dataflow: dataflow.into(),
+            sources: vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }],
+            steps: steps.collect(),
+            destinations: vec![DestinationPlan {
+                destination: Arc::new(Destination {
+                    name: format!("{}/{dataflow}/out", tenant.name),
+                    topic: TopicTemplate::parse("out").expect("a topic"),
+                    write_grants: Vec::new(),
+                }),
+                sink: sink.clone(),
+            }],
+            stats: Arc::new(DataflowStats::default()),
+            health: Mutex::new(Health::Running),
+        });
+        let (id, queue) = self.shard.install(plan.clone());
+        let source = SourceDoor::new(0, queue, tenant.ledger.clone());
+        Running { id, plan, source, sink }
+    }
+
+    /// Turns the shard until it is idle.
+    pub fn settle(&mut self) {
+        for _ in 0..1_000_000 {
+            if let Turn::Idle { .. } | Turn::Stopped = self.shard.turn() {
+                return;
+            }
+        }
+        panic!("the shard is never idle");
+    }
+}
+
+impl Running {
+    pub fn send(&mut self, payloads: &[&str]) -> u64 {
+        let mut builder = BatchBuilder::new("host");
+        payloads.iter().for_each(|payload| builder.push(b"in", None, payload.as_bytes(), []));
+        let batch = builder.finish();
+        let credit = self.plan.tenant.ledger.try_acquire(batch.arena.len()).expect("credit");
+        self.source.deliver(credit, batch)
+    }
+
+    /// Takes and confirms all writes; gives their payloads.
+    pub fn receive(&self) -> Vec<String> {
+        let mut payloads = Vec::new();
+        for write in self.take() {
+            payloads.extend(texts(&write.batch));
+            write.confirm(Vec::new());
+        }
+        payloads
+    }
+
+    pub fn take(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        while let Poll::Ready(Some(write)) = self.sink.poll_next(&mut Context::from_waker(Waker::noop())) {
+            writes.push(write);
+        }
+        writes
+    }
+}
+
+pub fn texts(batch: &Batch) -> Vec<String> {
+    let text = |entry: &tidegate::batch::Entry| String::from_utf8_lossy(entry.payload.bytes(&batch.arena)).into_owned();
+    batch.entries.iter().map(text).collect()
+}
+
+pub fn tenant(name: &str) -> Arc<Tenant> {
+    Tenant::new(name, Limits::default())
+}

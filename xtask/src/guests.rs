@@ -1,0 +1,10 @@
+//! Builds the guests: components for wasm32-wasip2, in release because that is what
+//! tenants deploy and what the host's limits are made for.
+
+use crate::{root, run::cargo};
+
+/// Builds all of `tenants/`.
+pub fn build() -> anyhow::Result<()> {
+    eprintln!("building guests");
+    cargo(&root().join("tenants"), ["build", "--quiet", "--release", "--target", "wasm32-wasip2"], &[])
+}
