@@ -18,6 +18,7 @@ pub mod dead_letter;
 pub mod resource;
 
 pub mod clock;
+pub mod planted;
 pub mod stats;
 pub mod tenant;
 pub mod wake;

@@ -9,6 +9,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use crate::planted::{self, Bug};
+
 /// Duties dropped without an answer while their dataflow was alive: a bug of ours.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -81,6 +83,9 @@ impl Settle {
         self.answered = true;
         let before = self.settled.upto.swap(self.number, Ordering::SeqCst);
         assert!(before + 1 == self.number, "delivery {} acked after {before}", self.number);
+        if planted::is_now_and_then(Bug::DoubleSettle, 20) {
+            self.settled.upto.fetch_add(1, Ordering::SeqCst);
+        }
         self.settled.wake();
     }
 

@@ -9,6 +9,8 @@ use std::{
     thread::Thread,
 };
 
+use crate::planted::{self, Bug};
+
 /// Keys that want a shard's attention, and the thread to unpark for them.
 #[derive(Debug, Default)]
 pub struct Mailbox {
@@ -77,6 +79,9 @@ impl std::task::Wake for Wake {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.scheduled.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if planted::is_now_and_then(Bug::LostWake, 40) {
             return;
         }
         self.mailbox.woken.lock().expect("no panic under this lock").push(self.clone());

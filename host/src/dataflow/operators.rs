@@ -36,6 +36,7 @@ use crate::{
     dead_letter::{DeadLetters, Reason},
     guest::AcquireError,
     hlc::Hlc,
+    planted::{self, Bug},
     queue::Queue,
     settle::Settle,
     write::{Confirmed, Confirms, Write},
@@ -218,6 +219,9 @@ impl Parts {
                     let flow = Flow { sequence, source: delivery.source, batch, credit: delivery.credit };
                     output.activate().give(&*cap, &mut One(Some(flow)));
                     cap.downgrade(&(sequence + 1));
+                    if planted::is(Bug::EarlyAck) {
+                        parts.activators().commit.activate();
+                    }
                 }
             }
         });
@@ -346,7 +350,13 @@ impl Parts {
         }
         // Before the writes: a sink may confirm at once.
         holds.insert(sequence, hold);
-        for (destination, batch) in writes {
+        if planted::is_now_and_then(Bug::Panic, 50) {
+            panic!("planted");
+        }
+        for (destination, mut batch) in writes {
+            if planted::is_now_and_then(Bug::HalfBatch, 10) {
+                batch.entries.truncate(batch.len() / 2);
+            }
             let write = Write::new(sequence, batch, destination.destination.clone(), self.confirms.clone());
             destination.sink.push(write);
         }
@@ -393,6 +403,7 @@ impl Parts {
                 // Everything before the frontier is finished; an empty one means that
                 // all that was ever given out is.
                 let frontier = frontiers[0].frontier().first().copied().unwrap_or(u64::MAX);
+                let frontier = if planted::is(Bug::EarlyAck) { u64::MAX } else { frontier };
                 let mut duties = parts.ledger.duties.borrow_mut();
                 while duties.front().is_some_and(|(sequence, _)| *sequence < frontier) {
                     if let Some((_, settle)) = duties.pop_front() {

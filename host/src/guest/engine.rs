@@ -110,7 +110,7 @@ fn common() -> Config {
         .consume_fuel(true)
         // Every call would otherwise build task state: 2.6 to 4.6 times dearer.
         .concurrency_support(false)
-        .wasm_backtrace(false)
+        .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
         .max_wasm_stack(128 << 10)
         .async_stack_size(256 << 10)

@@ -26,7 +26,7 @@ use crate::{
         component::{Components, Digest, LoadError, Loaded},
         engine::SLICE_FUEL,
         linker::Linkers,
-        packed::{CallError, OutputMax, Packed},
+        packed::{OutputMax, Packed},
         state::{Bounds, GuestState},
     },
     tenant::Tenant,

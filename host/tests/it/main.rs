@@ -1,4 +1,4 @@
 //! Whole-host tests: one binary, so that it links once.
 
 mod path;
-mod rig;
+

@@ -6,7 +6,7 @@ use tidegate::{
     guest::OperatorKind::{Filter, Map},
 };
 
-use crate::rig::{Link, Rig, tenant};
+use tidegate_benches::rig::{Link, Rig, tenant};
 
 const PASS: Link<'_> = ("pass_through", Map, &[]);
 const HOT: Link<'_> = ("json_filter", Filter, &[("field", "t"), ("op", "gt"), ("value", "50")]);

@@ -2,7 +2,7 @@
 //! through which whole dataflows are tested.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -51,6 +51,15 @@ pub struct Running {
     pub sink: Arc<SinkQueue>,
 }
 
+/// An engine with a small pool, and components loaded on the calling thread.
+pub fn components() -> Components {
+    let size = PoolSize { slots: 64, components: 16, memory_bytes_max: 4 << 20 };
+    let engine = engine::running(size).expect("a small pool fits any machine");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rig-compiled");
+    let cache = Cache::open(&dir, &engine, Compiler::InProcess).expect("target/ can be written");
+    Components::inline(engine, cache)
+}
+
 /// An operator of a chain: name of the guest, kind, configuration.
 pub type Link<'a> = (&'a str, OperatorKind, &'a [(&'a str, &'a str)]);
 
@@ -60,13 +69,13 @@ impl Rig {
     }
 
     pub fn on(clock: Clock, slots_max: usize, components_max: usize) -> Self {
+        Self::with(components(), clock, slots_max, components_max, 7)
+    }
+
+    /// With components that other rigs share.
+    pub fn with(components: Components, clock: Clock, slots_max: usize, components_max: usize, seed: u64) -> Self {
         install_panic_hook();
-        let size = PoolSize { slots: 64, components: 16, memory_bytes_max: 4 << 20 };
-        let engine = engine::running(size).expect("engine");
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-        let cache = Cache::open(&dir, &engine, Compiler::InProcess).expect("cache");
-        let linkers = Arc::new(Linkers::new(&engine));
-        let components = Components::inline(engine, cache);
+        let linkers = Arc::new(Linkers::new(components.engine()));
         let dead = Arc::new(Mutex::new(Vec::new()));
         let setup = ShardSetup {
             clock,
@@ -75,7 +84,7 @@ impl Rig {
             dead_letters: DeadLetters::Memory(dead.clone()),
             slots_max,
             components_max,
-            seed: 7,
+            seed,
         };
         let (shard, door) = Shard::new(setup);
         Rig { shard, door, components, dead }
@@ -143,10 +152,19 @@ impl Rig {
 }
 
 impl Running {
-    pub fn send(&mut self, payloads: &[&str]) -> u64 {
+    /// One delivery of these payloads.
+    pub fn batch(&self, payloads: &[impl AsRef<str>]) -> Batch {
         let mut builder = BatchBuilder::new("host");
-        payloads.iter().for_each(|payload| builder.push(b"in", None, payload.as_bytes(), []));
-        let batch = builder.finish();
+        payloads.iter().for_each(|payload| builder.push(b"in", None, payload.as_ref().as_bytes(), []));
+        builder.finish()
+    }
+
+    pub fn send(&mut self, payloads: &[impl AsRef<str>]) -> u64 {
+        let batch = self.batch(payloads);
+        self.deliver(batch)
+    }
+
+    pub fn deliver(&mut self, batch: Batch) -> u64 {
         let credit = self.plan.tenant.ledger.try_acquire(batch.arena.len()).expect("credit");
         self.source.deliver(credit, batch)
     }

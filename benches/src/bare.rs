@@ -1,0 +1,110 @@
+//! The bare wasmtime call that the host is compared with: same engine, same
+//! component, same batch, nothing around it.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use tidegate::batch::Batch;
+use wasmtime::{
+    Engine, Store,
+    component::{Component, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+macro_rules! bare_call {
+    ($(#[$doc:meta])* $name:ident, $module:ident, $world:literal, $type:ident, $exports:ident) => {
+        mod $module {
+            wasmtime::component::bindgen!({
+                path: "../wit/tidegate-operator", world: $world, exports: { default: async },
+            });
+        }
+
+        $(#[$doc])*
+        pub struct $name {
+            store: Store<State>,
+            bindings: $module::$type,
+            entries: Vec<$module::tidegate::operator::types::Entry>,
+            arena: Vec<u8>,
+        }
+
+        impl $name {
+            /// Instantiates the component and runs `init`.
+            pub fn new(engine: &Engine, bytes: &[u8], properties: &[(&str, &str)], batch: &Batch) -> anyhow::Result<Self> {
+                use $module::tidegate::operator::types::{Configuration, Kind, Span};
+                let component = Component::new(engine, bytes)?;
+                let mut linker = Linker::new(engine);
+                wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+                let mut store = Store::new(engine, State::new());
+                store.set_fuel(u64::MAX / 2)?;
+                store.fuel_async_yield_interval(Some(tidegate::guest::engine::SLICE_FUEL))?;
+                let bindings = finish($module::$type::instantiate_async(&mut store, &component, &linker))?;
+                let properties = properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+                let configuration = Configuration { properties, schemas: Vec::new() };
+                let exports = bindings.$exports();
+                finish(exports.call_init(&mut store, &configuration))?.map_err(anyhow::Error::msg)?;
+                let span = |span: tidegate::batch::Span| Span { offset: span.offset, len: span.len };
+                let entries = batch.entries.iter().map(|entry| $module::tidegate::operator::types::Entry {
+                    origin: entry.origin,
+                    kind: Kind::Message,
+                    seconds: entry.seconds,
+                    nanos: entry.nanos,
+                    counter: entry.counter,
+                    node: span(entry.node),
+                    topic: span(entry.topic),
+                    content_type: span(entry.content_type),
+                    payload: span(entry.payload),
+                    properties: span(entry.properties),
+                    schema: span(entry.schema),
+                });
+                let entries = entries.collect();
+                Ok($name { store, bindings, entries, arena: batch.arena.to_vec() })
+            }
+
+            /// One call of `process`; its result is dropped.
+            pub fn call(&mut self) -> anyhow::Result<()> {
+                let $name { store, bindings, entries, arena } = self;
+                store.set_fuel(u64::MAX / 2)?;
+                finish(bindings.$exports().call_process(store, entries, arena))?;
+                Ok(())
+            }
+        }
+    };
+}
+
+bare_call!(
+    /// A filter, called bare.
+    BareFilter, filter, "filter-operator", FilterOperator, tidegate_operator_filter
+);
+bare_call!(
+    /// A map, called bare.
+    BareMap, map, "map-operator", MapOperator, tidegate_operator_map
+);
+
+/// Polls a call of a guest to its end on this thread.
+fn finish<T>(call: impl Future<Output = wasmtime::Result<T>>) -> anyhow::Result<T> {
+    let mut call = pin!(call);
+    loop {
+        if let Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Ok(result?);
+        }
+    }
+}
+
+pub struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        State { wasi: WasiCtxBuilder::new().build(), table: ResourceTable::new() }
+    }
+}
