@@ -64,6 +64,7 @@ impl<C> Default for State<C> {
 impl<C: DeserializeOwned> State<C> {
     /// Reads the configuration.
     pub fn init(&mut self, properties: &[(String, String)]) -> *const InitReturn {
+        run_constructors();
         self.init = match configuration::read(properties) {
             Ok(config) => {
                 self.config = Some(config);
@@ -125,6 +126,24 @@ impl<C: DeserializeOwned> State<C> {
         &self.judged_return
     }
 }
+
+/// What stands in place of a `main`: a module that never names the constructors has
+/// them run by the linker, before every call of every export.
+#[cfg(target_family = "wasm")]
+fn run_constructors() {
+    use std::sync::Once;
+
+    static ONCE: Once = Once::new();
+    unsafe extern "C" {
+        fn __wasm_call_ctors();
+    }
+    // Safe: the linker makes this function, to be called once.
+    ONCE.call_once(|| unsafe { __wasm_call_ctors() });
+}
+
+/// Elsewhere the loader runs them.
+#[cfg(not(target_family = "wasm"))]
+fn run_constructors() {}
 
 const NOT_INITIALISED: &str = "the host calls `init` first";
 

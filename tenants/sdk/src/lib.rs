@@ -193,9 +193,9 @@ macro_rules! __operator {
         }
 
         #[cfg_attr(
-                            target_family = "wasm",
-                            unsafe(export_name = concat!("tidegate:operator/", $kind, "@0.1.0#init"))
-                        )]
+                                    target_family = "wasm",
+                                    unsafe(export_name = concat!("tidegate:operator/", $kind, "@0.1.0#init"))
+                                )]
         #[allow(dead_code)]
         unsafe extern "C" fn init(
             properties: *mut sdk::RawProperty,

@@ -22,7 +22,7 @@ impl Output {
     /// Emits the message. The draft that comes back changes it; left alone, it is
     /// the message as it came.
     pub fn emit<'o>(&'o mut self, message: &Message<'o>) -> Draft<'o> {
-        self.entries.push(*message.entry);
+        message.entry.push_to(&mut self.entries);
         let Output { entries, written, base, .. } = self;
         let entry = entries.last_mut().expect("it was pushed just now");
         Draft { entry, written, base: *base, input: message.arena }

@@ -26,10 +26,9 @@ pub fn text(payload: &[u8]) -> Result<&str, JsonError> {
 /// Checks all of `json` and finds the value at `path`: names of members, and indices
 /// into arrays. Of several members of one name the last counts.
 pub fn find(json: &str, path: &[impl AsRef<str>]) -> Result<Option<Range<usize>>, JsonError> {
-    let mut scanner = Scanner::of(json);
-    scanner.space();
-    let found = scanner.find(path)?;
-    scanner.end()?;
+    let bytes = json.as_bytes();
+    let (found, end) = find_at(json, skip_space(bytes, 0), path, 0)?;
+    check_end(bytes, end)?;
     Ok(found)
 }
 
@@ -64,274 +63,294 @@ impl<'j> Member<'j> {
 /// Reads an object member by member; that nothing follows it is checked after the last.
 #[derive(Debug)]
 pub struct Members<'j> {
-    scanner: Scanner<'j>,
-    read: usize,
+    json: &'j str,
+    at: usize,
+    is_first: bool,
 }
 
 impl<'j> Members<'j> {
     pub fn of(object: &'j str) -> Result<Self, JsonError> {
-        let mut scanner = Scanner::of(object);
-        scanner.space();
-        scanner.take(b'{', "an object")?;
-        Ok(Members { scanner, read: 0 })
+        let at = skip_space(object.as_bytes(), 0);
+        if byte_at(object.as_bytes(), at) != b'{' {
+            return Err(JsonError::Syntax { expected: "an object", at });
+        }
+        Ok(Members { json: object, at: at + 1, is_first: true })
     }
 
     /// The next member, or `None` behind the last. Not to be called after that.
     pub fn take_next(&mut self) -> Result<Option<Member<'j>>, JsonError> {
-        let Some((name, escaped)) = self.scanner.member(self.read == 0)? else {
-            self.scanner.end()?;
+        let bytes = self.json.as_bytes();
+        let Some((name, escaped, start)) = next_member(bytes, self.at, self.is_first)? else {
+            check_end(bytes, skip_space(bytes, self.at) + 1)?;
             return Ok(None);
         };
-        self.read += 1;
-        let start = self.scanner.at;
-        self.scanner.skip()?;
-        let raw_name = &self.scanner.json[name];
-        Ok(Some(Member { raw_name, escaped, value: start..self.scanner.at }))
+        self.is_first = false;
+        self.at = skip_value(bytes, start, 1)?;
+        Ok(Some(Member { raw_name: &self.json[name], escaped, value: start..self.at }))
     }
 }
 
-#[derive(Debug)]
-struct Scanner<'j> {
-    json: &'j str,
+// What follows passes over text from a place `at` and gives the place behind. Places
+// are kept out of memory on purpose: with a cursor behind a reference every byte cost
+// five times as much.
+
+/// Passes over the value at `at`, `depth` objects deep, and finds what lies at `path`
+/// within it.
+fn find_at(
+    json: &str,
     at: usize,
+    path: &[impl AsRef<str>],
     depth: u32,
+) -> Result<(Option<Range<usize>>, usize), JsonError> {
+    let bytes = json.as_bytes();
+    let Some((first, rest)) = path.split_first() else {
+        let end = skip_value(bytes, at, depth)?;
+        return Ok((Some(at..end), end));
+    };
+    if depth >= DEPTH_MAX {
+        return Err(JsonError::Depth);
+    }
+    let first = first.as_ref();
+    let (mut found, mut end, mut is_first) = (None, at + 1, true);
+    match byte_at(bytes, at) {
+        b'{' => {
+            while let Some((name, escaped, start)) = next_member(bytes, end, is_first)? {
+                is_first = false;
+                if raw_is(&json[name], escaped, first) {
+                    (found, end) = find_at(json, start, rest, depth + 1)?;
+                } else {
+                    end = skip_value(bytes, start, depth + 1)?;
+                }
+            }
+        }
+        b'[' => {
+            let wanted = first.parse().unwrap_or(usize::MAX);
+            let mut index = 0;
+            while let Some(start) = next_item(bytes, end, is_first)? {
+                is_first = false;
+                if index == wanted {
+                    (found, end) = find_at(json, start, rest, depth + 1)?;
+                } else {
+                    end = skip_value(bytes, start, depth + 1)?;
+                }
+                index += 1;
+            }
+        }
+        _ => return Ok((None, skip_value(bytes, at, depth)?)),
+    }
+    // The bracket that ended the loop.
+    Ok((found, skip_space(bytes, end) + 1))
 }
 
-impl<'j> Scanner<'j> {
-    fn of(json: &'j str) -> Self {
-        Scanner { json, at: 0, depth: 0 }
+/// From behind an object's `{` or a member to its next member: its name, whether that
+/// has escapes, and where its value starts. `None` before the `}`.
+#[inline]
+fn next_member(
+    bytes: &[u8],
+    at: usize,
+    is_first: bool,
+) -> Result<Option<(Range<usize>, bool, usize)>, JsonError> {
+    let mut at = skip_space(bytes, at);
+    match byte_at(bytes, at) {
+        b'}' => return Ok(None),
+        b',' if !is_first => at = skip_space(bytes, at + 1),
+        _ if !is_first => return Err(JsonError::Syntax { expected: "`,` or `}`", at }),
+        _ => {}
     }
+    let (end, escaped) = skip_name(bytes, at)?;
+    Ok(Some((at + 1..end - 1, escaped, skip_colon(bytes, end)?)))
+}
 
-    /// Passes over one value and finds what lies at `path` within it.
-    fn find(&mut self, path: &[impl AsRef<str>]) -> Result<Option<Range<usize>>, JsonError> {
-        let start = self.at;
-        let Some((first, rest)) = path.split_first() else {
-            self.skip()?;
-            return Ok(Some(start..self.at));
-        };
-        let mut found = None;
-        match self.peek() {
-            Some(b'{') => {
-                self.descend()?;
-                let mut is_first = true;
-                while let Some((name, escaped)) = self.member(is_first)? {
-                    is_first = false;
-                    if raw_is(&self.json[name], escaped, first.as_ref()) {
-                        found = self.find(rest)?;
-                    } else {
-                        self.skip()?;
+/// From behind an array's `[` or an item to its next item; `None` before the `]`.
+#[inline]
+fn next_item(bytes: &[u8], at: usize, is_first: bool) -> Result<Option<usize>, JsonError> {
+    let at = skip_space(bytes, at);
+    match byte_at(bytes, at) {
+        b']' => Ok(None),
+        b',' if !is_first => Ok(Some(skip_space(bytes, at + 1))),
+        _ if !is_first => Err(JsonError::Syntax { expected: "`,` or `]`", at }),
+        _ => Ok(Some(at)),
+    }
+}
+
+/// Passes over one value that lies `depth` deep.
+fn skip_value(bytes: &[u8], mut at: usize, depth: u32) -> Result<usize, JsonError> {
+    // Which of the brackets that are open are objects, the innermost in the lowest bit.
+    let (mut objects, mut open) = (0_u128, 0);
+    loop {
+        match byte_at(bytes, at) {
+            b'"' => at = skip_string(bytes, at)?.0,
+            b'-' | b'0'..=b'9' => at = skip_number(bytes, at)?,
+            b't' => at = skip_literal(bytes, at, b"true")?,
+            b'f' => at = skip_literal(bytes, at, b"false")?,
+            b'n' => at = skip_literal(bytes, at, b"null")?,
+            bracket @ (b'{' | b'[') => {
+                if depth + open >= DEPTH_MAX {
+                    return Err(JsonError::Depth);
+                }
+                let is_object = bracket == b'{';
+                at = skip_space(bytes, at + 1);
+                if byte_at(bytes, at) == closing(is_object) {
+                    at += 1;
+                } else {
+                    objects = objects << 1 | u128::from(is_object);
+                    open += 1;
+                    if is_object {
+                        at = skip_colon(bytes, skip_name(bytes, at)?.0)?;
                     }
+                    continue;
                 }
-                self.depth -= 1;
             }
-            Some(b'[') => {
-                self.descend()?;
-                let wanted: Option<usize> = first.as_ref().parse().ok();
-                let mut index = 0;
-                while self.item(index == 0)? {
-                    if wanted == Some(index) {
-                        found = self.find(rest)?;
-                    } else {
-                        self.skip()?;
-                    }
-                    index += 1;
-                }
-                self.depth -= 1;
-            }
-            _ => self.skip()?,
+            _ => return Err(JsonError::Syntax { expected: "a value", at }),
         }
-        Ok(found)
-    }
-
-    /// Passes over one value.
-    fn skip(&mut self) -> Result<(), JsonError> {
-        match self.peek() {
-            Some(b'"') => self.string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => {
-                self.descend()?;
-                let mut is_first = true;
-                while self.member(is_first)?.is_some() {
-                    is_first = false;
-                    self.skip()?;
-                }
-                self.depth -= 1;
-                Ok(())
-            }
-            Some(b'[') => {
-                self.descend()?;
-                let mut is_first = true;
-                while self.item(is_first)? {
-                    is_first = false;
-                    self.skip()?;
-                }
-                self.depth -= 1;
-                Ok(())
-            }
-            Some(b't') => self.literal("true"),
-            Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
-            _ => Err(self.expected("a value")),
-        }
-    }
-
-    /// Up to the value of an object's next member, whose name it gives; `None` when
-    /// the object has been closed.
-    fn member(&mut self, is_first: bool) -> Result<Option<(Range<usize>, bool)>, JsonError> {
-        self.space();
-        match self.peek() {
-            Some(b'}') => {
-                self.at += 1;
-                return Ok(None);
-            }
-            Some(b',') if !is_first => {
-                self.at += 1;
-                self.space();
-            }
-            _ if !is_first => return Err(self.expected("`,` or `}`")),
-            _ => {}
-        }
-        if self.peek() != Some(b'"') {
-            return Err(self.expected("a member's name"));
-        }
-        let name = self.string()?;
-        self.space();
-        self.take(b':', "`:`")?;
-        self.space();
-        Ok(Some(name))
-    }
-
-    /// Up to an array's next item; false when the array has been closed.
-    fn item(&mut self, is_first: bool) -> Result<bool, JsonError> {
-        self.space();
-        match self.peek() {
-            Some(b']') => {
-                self.at += 1;
-                Ok(false)
-            }
-            Some(b',') if !is_first => {
-                self.at += 1;
-                self.space();
-                Ok(true)
-            }
-            _ if !is_first => Err(self.expected("`,` or `]`")),
-            _ => Ok(true),
-        }
-    }
-
-    /// A string: what lies between its quotes, and whether a backslash is there.
-    fn string(&mut self) -> Result<(Range<usize>, bool), JsonError> {
-        let start = self.at + 1;
-        self.at = start;
-        let mut escaped = false;
         loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok((start..self.at - 1, escaped));
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(0x20..) => self.at += 1,
-                Some(_) => return Err(self.expected("no control character in a string")),
-                None => return Err(self.expected("the end of a string")),
+            if open == 0 {
+                return Ok(at);
             }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), JsonError> {
-        self.at += 1;
-        match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
-            Some(b'u') => {
-                self.at += 1;
-                for _ in 0..4 {
-                    if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return Err(self.expected("four hexadecimal digits"));
+            let is_object = objects & 1 == 1;
+            at = skip_space(bytes, at);
+            match byte_at(bytes, at) {
+                b',' => {
+                    at = skip_space(bytes, at + 1);
+                    if is_object {
+                        at = skip_colon(bytes, skip_name(bytes, at)?.0)?;
                     }
-                    self.at += 1;
+                    break;
                 }
+                close if close == closing(is_object) => {
+                    at += 1;
+                    open -= 1;
+                    objects >>= 1;
+                }
+                _ => return Err(JsonError::Syntax { expected: "`,` or a closing bracket", at }),
             }
-            _ => return Err(self.expected("an escape")),
         }
-        Ok(())
     }
+}
 
-    fn number(&mut self) -> Result<(), JsonError> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
+fn closing(is_object: bool) -> u8 {
+    if is_object { b'}' } else { b']' }
+}
+
+#[inline]
+fn skip_name(bytes: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
+    match byte_at(bytes, at) {
+        b'"' => skip_string(bytes, at),
+        _ => Err(JsonError::Syntax { expected: "a member's name", at }),
+    }
+}
+
+/// Passes over a name's colon, to its value.
+#[inline]
+fn skip_colon(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
+    let at = skip_space(bytes, at);
+    match byte_at(bytes, at) {
+        b':' => Ok(skip_space(bytes, at + 1)),
+        _ => Err(JsonError::Syntax { expected: "`:`", at }),
+    }
+}
+
+/// Passes over a string, and tells whether a backslash is in it.
+#[inline]
+fn skip_string(bytes: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
+    let mut at = special_from(bytes, at + 1);
+    let mut escaped = false;
+    loop {
+        match byte_at(bytes, at) {
+            b'"' => return Ok((at + 1, escaped)),
+            b'\\' => {
+                escaped = true;
+                at = special_from(bytes, skip_escape(bytes, at)?);
             }
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    /// At least one.
-    fn digits(&mut self) -> Result<(), JsonError> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
-    }
-
-    fn literal(&mut self, literal: &'static str) -> Result<(), JsonError> {
-        if self.json.as_bytes()[self.at..].starts_with(literal.as_bytes()) {
-            self.at += literal.len();
-            Ok(())
-        } else {
-            Err(self.expected("a value"))
+            _ => return Err(JsonError::Syntax { expected: "the end of a string", at }),
         }
     }
+}
 
-    fn descend(&mut self) -> Result<(), JsonError> {
-        self.at += 1;
-        self.depth += 1;
-        if self.depth > DEPTH_MAX { Err(JsonError::Depth) } else { Ok(()) }
+fn skip_escape(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
+    match byte_at(bytes, at + 1) {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 2),
+        b'u' if (2..6).all(|digit| byte_at(bytes, at + digit).is_ascii_hexdigit()) => Ok(at + 6),
+        _ => Err(JsonError::Syntax { expected: "an escape", at }),
     }
+}
 
-    fn take(&mut self, byte: u8, expected: &'static str) -> Result<(), JsonError> {
-        if self.peek() != Some(byte) {
-            return Err(self.expected(expected));
+#[inline]
+fn skip_number(bytes: &[u8], mut at: usize) -> Result<usize, JsonError> {
+    if byte_at(bytes, at) == b'-' {
+        at += 1;
+    }
+    at = if byte_at(bytes, at) == b'0' { at + 1 } else { skip_digits(bytes, at)? };
+    if byte_at(bytes, at) == b'.' {
+        at = skip_digits(bytes, at + 1)?;
+    }
+    if let b'e' | b'E' = byte_at(bytes, at) {
+        at += 1;
+        if let b'+' | b'-' = byte_at(bytes, at) {
+            at += 1;
         }
-        self.at += 1;
-        Ok(())
+        at = skip_digits(bytes, at)?;
     }
+    Ok(at)
+}
 
-    fn end(&mut self) -> Result<(), JsonError> {
-        self.space();
-        if self.at == self.json.len() { Ok(()) } else { Err(self.expected("the end")) }
+/// At least one.
+#[inline]
+fn skip_digits(bytes: &[u8], start: usize) -> Result<usize, JsonError> {
+    let mut at = start;
+    while byte_at(bytes, at).is_ascii_digit() {
+        at += 1;
     }
+    if at == start { Err(JsonError::Syntax { expected: "a digit", at }) } else { Ok(at) }
+}
 
-    fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+fn skip_literal(bytes: &[u8], at: usize, literal: &[u8]) -> Result<usize, JsonError> {
+    match bytes[at..].starts_with(literal) {
+        true => Ok(at + literal.len()),
+        false => Err(JsonError::Syntax { expected: "a value", at }),
+    }
+}
+
+fn check_end(bytes: &[u8], at: usize) -> Result<(), JsonError> {
+    let at = skip_space(bytes, at);
+    if at == bytes.len() { Ok(()) } else { Err(JsonError::Syntax { expected: "the end", at }) }
+}
+
+#[inline]
+fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    // Most places have none: one comparison tells.
+    while byte_at(bytes, at) <= b' ' && matches!(byte_at(bytes, at), b' ' | b'\t' | b'\n' | b'\r') {
+        at += 1;
+    }
+    at
+}
+
+/// The byte at `at`; behind the end 0, which stands nowhere in JSON.
+#[inline]
+fn byte_at(bytes: &[u8], at: usize) -> u8 {
+    bytes.get(at).copied().unwrap_or(0)
+}
+
+/// The first place from `at` on where a string ends or needs a look: a quote, a
+/// backslash or a control character. Looks at eight bytes at once.
+fn special_from(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    // The top bit of each byte below `limit`; a bit above the lowest that is set may
+    // be a mistake, so only that one is used.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & (ONES << 7);
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let special = quote | backslash | below(word, 0x20);
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
         }
+        at += 8;
     }
-
-    fn peek(&self) -> Option<u8> {
-        self.json.as_bytes().get(self.at).copied()
-    }
-
-    fn expected(&self, expected: &'static str) -> JsonError {
-        JsonError::Syntax { expected, at: self.at }
-    }
+    let tail =
+        bytes.get(at..).unwrap_or_default().iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20));
+    tail.map_or(bytes.len(), |found| at + found)
 }
 
 /// Whether a string that stands as `raw` between its quotes means `text`.
