@@ -12,7 +12,7 @@ use serde::{Deserializer, forward_to_deserialize_any};
 /// numbers, `bool`, unit enums, lists (separated by commas), `Option` of these, and
 /// whatever says `#[serde(try_from = "…")]` of these. A key that occurs twice has its
 /// last value; a key that no field has is ignored, because a dataflow has one flat
-/// list of keys for all its operators.
+/// list of keys for all its operators. A tuple of structs reads them all into each.
 ///
 /// ```
 /// # use tidegate_sdk::configuration::read;
@@ -86,7 +86,8 @@ struct Property<'p> {
     value: &'p str,
 }
 
-/// All the properties: a struct, or nothing for `()`.
+/// All the properties: a struct, several in a tuple, or nothing for `()`.
+#[derive(Clone, Copy)]
 struct Root<'p> {
     properties: &'p [Property<'p>],
 }
@@ -115,9 +116,22 @@ impl<'de> Deserializer<'de> for Root<'_> {
         visitor.visit_newtype_struct(self)
     }
 
+    /// Each part of a tuple reads all the properties.
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_seq(SeqDeserializer::new(std::iter::repeat_n(self, len)))
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        option unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        option unit_struct seq tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl IntoDeserializer<'_, ConfigurationError> for Root<'_> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 

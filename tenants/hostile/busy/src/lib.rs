@@ -13,7 +13,7 @@ struct Config {
 }
 
 /// Measured on a Zen 4 core with the host's fuel engine.
-const ROUNDS_PER_MICRO: u64 = 500;
+const ROUNDS_PER_MICRO: u64 = 575;
 
 fn work(config: &Config, message: &Message, output: &mut Output) -> Result<(), Infallible> {
     let mut state = message.payload().len() as u64 | 1;

@@ -1,0 +1,238 @@
+//! Returns results that break the packed layout, in the way that the key `breach` names
+//! (see [`Breach`]), for batches in which a payload contains `attack`; honest for all
+//! others, and for all other entries of such a batch. Generated bindings instead of the
+//! SDK, which could not be talked into any of this. Exports map, filter and branch.
+
+// Attacks on a machine that is not a guest's would be attacks.
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::Cell;
+
+use serde::Deserialize;
+
+wit_bindgen::generate!({
+    inline: r#"
+        package hostile:layout;
+        world all {
+            export tidegate:operator/%map@0.1.0;
+            export tidegate:operator/filter@0.1.0;
+            export tidegate:operator/branch@0.1.0;
+        }
+    "#,
+    path: "../../../wit/tidegate-operator",
+    generate_all,
+});
+
+use exports::tidegate::operator::{branch, filter, map};
+use tidegate::operator::types::{Configuration, Entry, Fault, Judged, Kind, LogicalTime, Mapped, Span};
+
+/// How the layout is broken. `span` below is the one that the key `span` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Breach {
+    /// The span starts behind the arena.
+    OffsetBeyond,
+    /// The span ends behind the arena.
+    LengthBeyond,
+    /// Offset and length add up to little, modulo 2³².
+    Wrap,
+    /// The span is absent but has a length.
+    AbsentLength,
+    /// The span's bytes are no UTF-8.
+    NotUtf8,
+    /// An entry comes from one that was not taken in.
+    OriginBeyond,
+    /// An entry comes from an earlier one than the entry before it.
+    OriginDecreasing,
+    /// Properties whose last length says more than there is.
+    PropertiesCut,
+    /// A property whose value is no UTF-8.
+    PropertiesNotUtf8,
+    /// A schema of a kind that does not exist.
+    SchemaTag,
+    /// An inline schema whose length says more than there is.
+    SchemaCut,
+    /// An image whose size is cut short.
+    SnapshotCut,
+    /// A fault of an entry that was not taken in.
+    FaultOriginBeyond,
+    /// A fault whose text ends behind the arena.
+    FaultTextBeyond,
+    /// A fault whose text is no UTF-8.
+    FaultNotUtf8,
+    /// A fault of an entry that also has a result.
+    FaultBesides,
+    /// A verdict of 7. Filter and branch, as all that follow.
+    VerdictSeven,
+    /// One verdict too few.
+    VerdictsFew,
+    /// One verdict too many.
+    VerdictsMany,
+    /// An error that no fault explains.
+    ErrorAlone,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SpanName {
+    Node,
+    Topic,
+    ContentType,
+    #[default]
+    Payload,
+    Properties,
+    Schema,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Config {
+    breach: Breach,
+    #[serde(default)]
+    span: SpanName,
+}
+
+thread_local! {
+    static CONFIG: Cell<Option<Config>> = const { Cell::new(None) };
+}
+
+struct Layout;
+
+fn init(configuration: &Configuration) -> Result<(), String> {
+    let config = tidegate_sdk::configuration::read(&configuration.properties);
+    CONFIG.set(Some(config.map_err(|error| error.to_string())?));
+    Ok(())
+}
+
+fn config() -> Config {
+    CONFIG.get().expect("the host calls `init` first")
+}
+
+impl map::Guest for Layout {
+    fn init(configuration: Configuration) -> Result<(), String> {
+        init(&configuration)
+    }
+
+    fn process(mut entries: Vec<Entry>, mut arena: Vec<u8>) -> Mapped {
+        let config = config();
+        let mut faults = Vec::new();
+        for (origin, entry) in entries.iter_mut().enumerate() {
+            entry.origin = origin as u32;
+        }
+        if let Some(guilty) = guilty(&entries, &arena) {
+            breach_map(config, guilty, &mut entries, &mut faults, &mut arena);
+        }
+        Mapped { entries, faults, arena }
+    }
+}
+
+impl filter::Guest for Layout {
+    fn init(configuration: Configuration) -> Result<(), String> {
+        init(&configuration)
+    }
+
+    fn process(entries: Vec<Entry>, arena: Vec<u8>) -> Judged {
+        judge(&entries, &arena)
+    }
+}
+
+impl branch::Guest for Layout {
+    fn init(configuration: Configuration) -> Result<(), String> {
+        init(&configuration)
+    }
+
+    fn process(entries: Vec<Entry>, _times: Vec<LogicalTime>, arena: Vec<u8>) -> Judged {
+        judge(&entries, &arena)
+    }
+}
+
+export!(Layout);
+
+fn guilty(entries: &[Entry], arena: &[u8]) -> Option<usize> {
+    entries.iter().position(|entry| {
+        let payload = &arena[entry.payload.offset as usize..][..entry.payload.len as usize];
+        payload.windows(6).any(|window| window == b"attack")
+    })
+}
+
+fn breach_map(
+    config: Config,
+    guilty: usize,
+    entries: &mut [Entry],
+    faults: &mut Vec<Fault>,
+    arena: &mut Vec<u8>,
+) {
+    let (count, end) = (entries.len() as u32, arena.len() as u32);
+    let entry = &mut entries[guilty];
+    let mut store = |bytes: &[u8]| {
+        let offset = arena.len() as u32;
+        arena.extend_from_slice(bytes);
+        Span { offset, len: bytes.len() as u32 }
+    };
+    let mut fault = |origin, text| faults.push(Fault { origin, text });
+    let span = match config.span {
+        SpanName::Node => &mut entry.node,
+        SpanName::Topic => &mut entry.topic,
+        SpanName::ContentType => &mut entry.content_type,
+        SpanName::Payload => &mut entry.payload,
+        SpanName::Properties => &mut entry.properties,
+        SpanName::Schema => &mut entry.schema,
+    };
+    match config.breach {
+        Breach::OffsetBeyond => *span = Span { offset: end + 1, len: 8 },
+        Breach::LengthBeyond => *span = Span { offset: 0, len: end + 1 },
+        Breach::Wrap => *span = Span { offset: u32::MAX - 15, len: 32 },
+        Breach::AbsentLength => *span = Span { offset: u32::MAX, len: 8 },
+        Breach::NotUtf8 => *span = store(b"\xff\xfe"),
+        Breach::OriginBeyond => entry.origin = count,
+        Breach::OriginDecreasing => {
+            entry.origin = count - 1;
+            if guilty + 1 == entries.len() {
+                entries[0].origin = count - 1;
+                entries[guilty].origin = 0;
+            }
+        }
+        Breach::PropertiesCut => entry.properties = store(b"\x01\0\0\0k\xff\0\0\0v"),
+        Breach::PropertiesNotUtf8 => entry.properties = store(b"\x01\0\0\0k\x01\0\0\0\xff"),
+        Breach::SchemaTag => entry.schema = store(b"\x07name"),
+        Breach::SchemaCut => entry.schema = store(b"\x01\xff\0\0\0name"),
+        Breach::SnapshotCut => {
+            entry.kind = Kind::Snapshot;
+            entry.properties = store(b"\x01\0\0");
+        }
+        Breach::FaultOriginBeyond => fault(count, store(b"a fault")),
+        Breach::FaultTextBeyond => fault(guilty as u32, Span { offset: end, len: 8 }),
+        Breach::FaultNotUtf8 => fault(guilty as u32, store(b"\xff\xfe")),
+        Breach::FaultBesides => fault(guilty as u32, store(b"a fault")),
+        Breach::VerdictSeven | Breach::VerdictsFew | Breach::VerdictsMany | Breach::ErrorAlone => {}
+    }
+}
+
+fn judge(entries: &[Entry], arena: &[u8]) -> Judged {
+    let mut judged = Judged { verdicts: vec![1; entries.len()], faults: Vec::new(), arena: Vec::new() };
+    let Some(guilty) = guilty(entries, arena) else {
+        return judged;
+    };
+    let fault = |origin: usize, offset, len| Fault { origin: origin as u32, text: Span { offset, len } };
+    match config().breach {
+        Breach::VerdictSeven => judged.verdicts[guilty] = 7,
+        Breach::VerdictsFew => _ = judged.verdicts.pop(),
+        Breach::VerdictsMany => judged.verdicts.push(1),
+        Breach::ErrorAlone => judged.verdicts[guilty] = 2,
+        Breach::FaultOriginBeyond => {
+            judged.verdicts[guilty] = 2;
+            judged.faults.push(fault(entries.len(), 0, 0));
+        }
+        Breach::FaultTextBeyond => {
+            judged.verdicts[guilty] = 2;
+            judged.faults.push(fault(guilty, 4, 8));
+        }
+        Breach::FaultNotUtf8 => {
+            judged.verdicts[guilty] = 2;
+            judged.arena = b"\xff\xfe".to_vec();
+            judged.faults.push(fault(guilty, 0, 2));
+        }
+        Breach::FaultBesides => judged.faults.push(fault(guilty, 0, 0)),
+        _ => {}
+    }
+    judged
+}
