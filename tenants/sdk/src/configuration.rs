@@ -3,8 +3,10 @@
 
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, VariantAccess};
+use serde::de::value::SeqDeserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, MapAccess, VariantAccess,
+};
 use serde::de::{Unexpected, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 
@@ -38,18 +40,24 @@ pub fn read<C: DeserializeOwned>(
 
 /// Why a configuration was refused: a text that names the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigurationError(String);
+pub struct ConfigurationError {
+    /// The key whose value it is about, if it is about one value.
+    key: Option<String>,
+    text: String,
+}
 
 impl ConfigurationError {
-    /// Of one key.
-    fn at(self, key: &str) -> Self {
-        ConfigurationError(format!("configuration key `{key}`: {self}"))
+    fn new(text: String) -> Self {
+        ConfigurationError { key: None, text }
     }
 }
 
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        if let Some(key) = &self.key {
+            write!(f, "configuration key `{key}`: ")?;
+        }
+        f.write_str(&self.text)
     }
 }
 
@@ -57,22 +65,22 @@ impl std::error::Error for ConfigurationError {}
 
 impl serde::de::Error for ConfigurationError {
     fn custom<T: fmt::Display>(text: T) -> Self {
-        ConfigurationError(text.to_string())
+        ConfigurationError::new(text.to_string())
     }
 
     fn missing_field(field: &'static str) -> Self {
-        ConfigurationError(format!("configuration key `{field}` is missing"))
+        ConfigurationError::new(format!("configuration key `{field}` is missing"))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        ConfigurationError(format!(
+        ConfigurationError::new(format!(
             "configuration key `{field}` is unknown, expected one of {}",
             quoted(expected)
         ))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        ConfigurationError(format!("expected one of {}, found `{variant}`", quoted(expected)))
+        ConfigurationError::new(format!("expected one of {}, found `{variant}`", quoted(expected)))
     }
 }
 
@@ -96,12 +104,7 @@ impl<'de> Deserializer<'de> for Root<'_> {
     type Error = ConfigurationError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let properties = self.properties;
-        let last = properties
-            .iter()
-            .enumerate()
-            .filter(|(i, property)| properties[i + 1..].iter().all(|later| later.key != property.key));
-        visitor.visit_map(MapDeserializer::new(last.map(|(_, property)| (property.key, *property))))
+        visitor.visit_map(Values { rest: self.properties })
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -135,6 +138,36 @@ impl IntoDeserializer<'_, ConfigurationError> for Root<'_> {
     }
 }
 
+/// Key by key. Whatever goes wrong with a value is said of its key.
+struct Values<'p> {
+    rest: &'p [Property<'p>],
+}
+
+impl<'de> MapAccess<'de> for Values<'_> {
+    type Error = ConfigurationError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Self::Error> {
+        while let Some((property, later)) = self.rest.split_first()
+            && later.iter().any(|other| other.key == property.key)
+        {
+            self.rest = later;
+        }
+        let Some(property) = self.rest.first() else {
+            return Ok(None);
+        };
+        seed.deserialize(property.key.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Self::Error> {
+        let (property, later) = self.rest.split_first().expect("its key was read");
+        self.rest = later;
+        seed.deserialize(*property).map_err(|mut error| {
+            error.key = Some(property.key.into());
+            error
+        })
+    }
+}
+
 impl<'p> IntoDeserializer<'_, ConfigurationError> for Property<'p> {
     type Deserializer = Self;
 
@@ -150,9 +183,10 @@ macro_rules! parsed {
             let parsed: Result<$type, _> = self.value.trim().parse();
             match parsed {
                 Ok(value) => visitor.$visit(value),
-                Err(_) => Err(ConfigurationError(format!("expected {}, found `{}`", $expected, self.value))),
+                Err(_) => {
+                    Err(ConfigurationError::new(format!("expected {}, found `{}`", $expected, self.value)))
+                }
             }
-            .map_err(|error| error.at(self.key))
         })*
     };
 }
@@ -161,7 +195,7 @@ impl<'de> Deserializer<'de> for Property<'_> {
     type Error = ConfigurationError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        visitor.visit_str(self.value).map_err(|error: ConfigurationError| error.at(self.key))
+        visitor.visit_str(self.value)
     }
 
     parsed! {
@@ -211,8 +245,7 @@ impl<'de> Deserializer<'de> for Property<'_> {
         _fields: &'static [&'static str],
         _visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        let error = ConfigurationError::invalid_type(Unexpected::Str(self.value), &name);
-        Err(error.at(self.key))
+        Err(Self::Error::invalid_type(Unexpected::Str(self.value), &name))
     }
 
     forward_to_deserialize_any! {
@@ -225,8 +258,7 @@ impl<'de> EnumAccess<'de> for Property<'_> {
     type Variant = OnlyUnit;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, OnlyUnit), Self::Error> {
-        let name = self.value.trim().into_deserializer();
-        let variant = seed.deserialize(name).map_err(|error: ConfigurationError| error.at(self.key))?;
+        let variant = seed.deserialize(self.value.trim().into_deserializer())?;
         Ok((variant, OnlyUnit))
     }
 }

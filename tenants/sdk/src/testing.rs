@@ -121,7 +121,7 @@ fn verdicts(judged: &Judged) -> Vec<Result<bool, String>> {
         .collect()
 }
 
-fn pack(samples: &[Sample]) -> (Vec<Entry>, Vec<LogicalTime>, Vec<u8>) {
+pub(crate) fn pack(samples: &[Sample]) -> (Vec<Entry>, Vec<LogicalTime>, Vec<u8>) {
     let mut arena = b"node".to_vec();
     let node = Span { offset: 0, len: arena.len() as u32 };
     let entries: Vec<Entry> = samples
