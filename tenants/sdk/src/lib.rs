@@ -221,3 +221,8 @@ pub mod __private {
     };
     pub use crate::layout::{Entry, LogicalTime};
 }
+
+/// The first operator of the README compiles as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::field::{Field, FieldError};
 use crate::json::{self, Members};
 
-/// `field`, `from` and `to` (names of [`UNITS`]); optionally `output`, the name that
+/// `field`, `from` and `to` (names of `UNITS`); optionally `output`, the name that
 /// the result gets beside the field, whose own place it takes by default, and
 /// `decimals`, to how many digits the result is rounded.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -110,7 +110,7 @@ impl Convert {
 
 /// Units by what they measure. One of a unit is `numerator / denominator` of the first
 /// of its kind, counted from `zero`.
-pub const UNITS: &[Unit] = &[
+const UNITS: &[Unit] = &[
     Unit::new(Kind::Temperature, "C", 1.0, 1.0, 0.0),
     Unit::new(Kind::Temperature, "F", 5.0, 9.0, 32.0),
     Unit::new(Kind::Temperature, "K", 1.0, 1.0, 273.15),
@@ -131,7 +131,7 @@ pub const UNITS: &[Unit] = &[
 
 /// One unit of measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unit {
+struct Unit {
     kind: Kind,
     name: &'static str,
     numerator: f64,
