@@ -209,7 +209,7 @@ impl World {
                 self.clock.advance(Duration::from_micros(100));
             }
             idle = if self.outcome.deliveries == before { idle + 1 } else { 0 };
-            ensure!(idle < 200_000, "nothing is settled any more: a message or a wake-up was lost");
+            ensure!(idle < 20_000, "nothing is settled any more: a message or a wake-up was lost");
         }
         self.finish()
     }

@@ -6,10 +6,17 @@ pub mod aio;
 pub mod compile;
 pub mod component;
 pub mod engine;
+pub mod imports;
+mod inert;
+pub mod inspect;
 pub mod instance;
 pub mod linker;
+pub mod log;
+pub mod metrics;
 pub mod packed;
+pub mod signature;
 pub mod state;
+pub mod world;
 
 use std::{fmt, sync::Arc};
 

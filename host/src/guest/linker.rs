@@ -1,0 +1,252 @@
+//! Linkers: one for each policy world, holding what it grants and nothing else.
+//! Serves instantiation; what differs between tenants is in the store's data.
+
+use std::{collections::HashMap, sync::Arc};
+
+use wasmtime::{
+    Engine, StoreContextMut,
+    component::{
+        Component, ComponentType, HasSelf, InstancePre, Lift, Linker, Lower, Resource, ResourceType, WasmStr,
+    },
+};
+use wasmtime_wasi::{
+    filesystem::{WasiFilesystem, WasiFilesystemView as _},
+    p2::bindings::{cli, clocks, filesystem, random, sockets},
+    sockets::{WasiSockets, WasiSocketsView as _},
+};
+use wasmtime_wasi_io::bindings::wasi::io;
+
+use crate::guest::{
+    aio::Buffer,
+    log::Severity,
+    metrics::{self, Labels, Sample},
+    state::GuestState,
+    world::{Grant, PolicyWorld},
+};
+
+/// The linkers of all shipped worlds.
+pub struct Linkers {
+    by_world: HashMap<String, Linker<GuestState>>,
+}
+
+impl Linkers {
+    /// Building them takes some hundred microseconds in all.
+    pub fn new(engine: &Engine) -> Self {
+        let linker =
+            |world| linker_for(engine, world).expect("every grant of a shipped world has an implementation");
+        let by_world =
+            PolicyWorld::shipped().iter().map(|world| (world.name.clone(), linker(world))).collect();
+        Linkers { by_world }
+    }
+
+    /// The component linked with what a world grants. The error names the world,
+    /// or what the component asks for and does not get.
+    pub fn link(&self, world: &Arc<str>, component: &Component) -> Result<InstancePre<GuestState>, Arc<str>> {
+        let linker =
+            self.by_world.get(&**world).ok_or_else(|| format!("no policy world is named `{world}`"))?;
+        Ok(linker.instantiate_pre(component).map_err(|error| format!("{error:#}"))?)
+    }
+}
+
+impl std::fmt::Debug for Linkers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linkers").field("worlds", &self.by_world.keys()).finish()
+    }
+}
+
+fn linker_for(engine: &Engine, world: &PolicyWorld) -> wasmtime::Result<Linker<GuestState>> {
+    let mut linker = Linker::new(engine);
+    for granted in world.granted() {
+        let path = granted.interface.path.as_str();
+        // Types alone need no definition.
+        if granted.items.is_empty() && !path.starts_with("wasi:") {
+            continue;
+        }
+        match granted.grant {
+            Grant::Real => add_real(&mut linker, path)?,
+            Grant::Inert => add_inert(&mut linker, path)?,
+        }
+    }
+    Ok(linker)
+}
+
+fn add_real(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()> {
+    match path {
+        "wasm-graph:processor/types" => add_types(linker),
+        "wasm-graph:processor/logger" => add_logger(linker),
+        "wasm-graph:processor/metrics" => add_metrics(linker),
+        other => Err(wasmtime::Error::msg(format!("`{other}` has no real implementation"))),
+    }
+}
+
+fn add_inert(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()> {
+    macro_rules! own {
+        ($($interface:ident)::+) => {
+            $($interface)::+::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)
+        };
+    }
+    match path {
+        "wasi:io/error" => own!(io::error),
+        "wasi:io/poll" => own!(io::poll),
+        "wasi:io/streams" => own!(io::streams),
+        "wasi:clocks/wall-clock" => own!(clocks::wall_clock),
+        "wasi:clocks/monotonic-clock" => own!(clocks::monotonic_clock),
+        "wasi:random/random" => own!(random::random),
+        "wasi:random/insecure" => own!(random::insecure),
+        "wasi:random/insecure-seed" => own!(random::insecure_seed),
+        "wasi:cli/environment" => own!(cli::environment),
+        "wasi:cli/exit" => own!(cli::exit),
+        "wasi:cli/stdin" => own!(cli::stdin),
+        "wasi:cli/stdout" => own!(cli::stdout),
+        "wasi:cli/stderr" => own!(cli::stderr),
+        "wasi:cli/terminal-input" => own!(cli::terminal_input),
+        "wasi:cli/terminal-output" => own!(cli::terminal_output),
+        "wasi:cli/terminal-stdin" => own!(cli::terminal_stdin),
+        "wasi:cli/terminal-stdout" => own!(cli::terminal_stdout),
+        "wasi:cli/terminal-stderr" => own!(cli::terminal_stderr),
+        "wasi:sockets/ip-name-lookup" => own!(sockets::ip_name_lookup),
+        other => add_inert_of_wasmtime(linker, other),
+    }
+}
+
+/// Folders and sockets: wasmtime-wasi's, over a context that opens none of either,
+/// so that every one of its functions that could wait is out of reach.
+fn add_inert_of_wasmtime(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()> {
+    macro_rules! folder {
+        ($interface:ident) => {
+            filesystem::$interface::add_to_linker::<_, WasiFilesystem>(linker, GuestState::filesystem)
+        };
+    }
+    macro_rules! socket {
+        ($interface:ident) => {
+            sockets::$interface::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)
+        };
+    }
+    match path {
+        "wasi:filesystem/types" => folder!(types),
+        "wasi:filesystem/preopens" => folder!(preopens),
+        "wasi:sockets/network" => {
+            let options = sockets::network::LinkOptions::default();
+            sockets::network::add_to_linker::<_, WasiSockets>(linker, &options, GuestState::sockets)
+        }
+        "wasi:sockets/instance-network" => socket!(instance_network),
+        "wasi:sockets/tcp" => socket!(tcp),
+        "wasi:sockets/tcp-create-socket" => socket!(tcp_create_socket),
+        "wasi:sockets/udp" => socket!(udp),
+        "wasi:sockets/udp-create-socket" => socket!(udp_create_socket),
+        other => Err(wasmtime::Error::msg(format!("`{other}` has no inert implementation"))),
+    }
+}
+
+fn add_types(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    let mut types = linker.instance("wasm-graph:processor/types@1.1.0")?;
+    types.resource(
+        "buffer",
+        ResourceType::host::<Buffer>(),
+        |mut store: StoreContextMut<'_, GuestState>, rep| {
+            store.data_mut().table.delete(Resource::<Buffer>::new_own(rep))?;
+            Ok(())
+        },
+    )?;
+    types.func_wrap(
+        "[method]buffer.read",
+        |mut store: StoreContextMut<'_, GuestState>, (buffer,): (Resource<Buffer>,)| {
+            let state = store.data_mut();
+            let bytes = state.table.get(&buffer)?.bytes().to_vec();
+            state.charge(bytes.len() as u64)?;
+            Ok((bytes,))
+        },
+    )
+}
+
+fn add_logger(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    let mut logger = linker.instance("wasm-graph:processor/logger@1.1.0")?;
+    logger.func_wrap(
+        "log",
+        |mut store: StoreContextMut<'_, GuestState>,
+         (severity, context, message): (Severity, WasmStr, WasmStr)| {
+            let log = store.data().log.clone();
+            let (context, message) = (context.to_str(&store)?, message.to_str(&store)?);
+            let bytes = (context.len() + message.len()) as u64;
+            log.line(severity, &context, &message);
+            store.data_mut().charge(bytes)?;
+            Ok(())
+        },
+    )
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+enum CounterValue {
+    #[component(name = "u64")]
+    U64(u64),
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+enum HistogramValue {
+    #[component(name = "f64")]
+    F64(f64),
+    #[component(name = "u64")]
+    U64(u64),
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Label {
+    key: String,
+    value: String,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+enum MetricsError {
+    #[component(name = "incompatible-type")]
+    IncompatibleType(String),
+    #[component(name = "lock-error")]
+    LockError(String),
+}
+
+/// AIO has two errors; what is not a clash of types is told as the other one.
+fn told(result: Result<(), metrics::MetricsError>) -> (Result<(), MetricsError>,) {
+    let error = |error: metrics::MetricsError| match error {
+        metrics::MetricsError::IncompatibleType { .. } => MetricsError::IncompatibleType(error.to_string()),
+        metrics::MetricsError::TooManySeries | metrics::MetricsError::TooLong => {
+            MetricsError::LockError(error.to_string())
+        }
+    };
+    (result.map_err(error),)
+}
+
+fn labels(labels: Option<Vec<Label>>) -> Labels {
+    labels.into_iter().flatten().map(|Label { key, value }| (key, value)).collect()
+}
+
+fn add_metrics(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    type Params<V> = (String, V, Option<Vec<Label>>);
+    let mut metrics = linker.instance("wasm-graph:processor/metrics@1.1.0")?;
+    metrics.func_wrap(
+        "add-to-counter",
+        |mut store: StoreContextMut<'_, GuestState>,
+         (name, CounterValue::U64(by), own): Params<CounterValue>| {
+            let state = store.data_mut();
+            state.charge(name.len() as u64)?;
+            Ok(told(state.metrics.add_to_counter(&name, by, labels(own))))
+        },
+    )?;
+    metrics.func_wrap(
+        "record-to-histogram",
+        |mut store: StoreContextMut<'_, GuestState>, (name, value, own): Params<HistogramValue>| {
+            let state = store.data_mut();
+            state.charge(name.len() as u64)?;
+            let sample = match value {
+                HistogramValue::F64(value) => Sample::Float(value),
+                HistogramValue::U64(value) => Sample::Integer(value),
+            };
+            Ok(told(state.metrics.record_to_histogram(&name, sample, labels(own))))
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests;

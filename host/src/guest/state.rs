@@ -1,0 +1,304 @@
+//! `GuestState`: what a store holds beside its instance. All that differs between
+//! tenants under one policy world is here: limits, clock, timers, random numbers,
+//! log and metrics. It knows no interface; those are in `inert` and `linker`.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::{
+    clock::{Clock, Instant},
+    dataflow::timers::Timers,
+    guest::{
+        log::{GuestLog, LineStream, Severity},
+        metrics::GuestMetrics,
+    },
+};
+
+/// Handles that one instance may hold, on the guest's side and on the host's.
+const HANDLES_MAX: usize = 1_000;
+
+/// Elements of one table: as many as the pool's slots have room for.
+const TABLE_ELEMENTS_MAX: usize = 10_000;
+
+/// Host calls of one call: fuel does not count them. At 0.1 to 1 µs each they stay
+/// below the longest slice that other things can cause.
+pub const HOST_CALLS_MAX: u32 = 16_384;
+
+/// Bytes that host calls of one call may carry in either direction.
+pub const HOST_CALL_BYTES_MAX: u64 = 4 << 20;
+
+/// How long one call may wait for timers, in all.
+pub const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Host calls between two yields of those that can yield.
+const HOST_CALLS_PER_SLICE: u32 = 64;
+
+/// What an instance may use, from its tenant's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Largest linear memory.
+    pub memory_bytes_max: u64,
+    /// Bytes that one call may copy out of the guest.
+    pub hostcall_bytes_max: u64,
+}
+
+/// The data of one instance's store.
+pub struct GuestState {
+    bounds: Bounds,
+    memory_refused: bool,
+    host_calls: u32,
+    host_call_bytes: u64,
+    pub(super) table: ResourceTable,
+    pub(super) log: Arc<GuestLog>,
+    pub(super) stdout: LineStream,
+    pub(super) stderr: LineStream,
+    pub(super) metrics: Arc<GuestMetrics>,
+    pub(super) clock: Clock,
+    timers: Timers,
+    /// The earliest deadline that a pending poll asked for, as ns.
+    deadline_ns: Arc<AtomicU64>,
+    /// When waiting in this call is over.
+    wait_end: Option<Instant>,
+    seed: u64,
+    random: Option<Box<StdRng>>,
+    /// Only guests that import folders or sockets ever need one.
+    wasi: Option<Box<WasiCtx>>,
+}
+
+impl GuestState {
+    /// `name` is the operator's, `tenant/dataflow/operation`; the guest's random
+    /// numbers follow from `seed` alone.
+    pub fn new(name: &str, bounds: Bounds, clock: Clock, timers: Timers, seed: u64) -> Self {
+        let log = GuestLog::new(name);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        GuestState {
+            bounds,
+            memory_refused: false,
+            host_calls: 0,
+            host_call_bytes: 0,
+            table,
+            stdout: LineStream::new(log.clone(), Severity::Info, "stdout"),
+            stderr: LineStream::new(log.clone(), Severity::Warn, "stderr"),
+            log,
+            metrics: Arc::default(),
+            clock,
+            timers,
+            deadline_ns: Arc::new(AtomicU64::new(u64::MAX)),
+            wait_end: None,
+            seed,
+            random: None,
+            wasi: None,
+        }
+    }
+
+    /// Reports to the operator's metrics instead of some of its own.
+    pub fn share_metrics(&mut self, metrics: Arc<GuestMetrics>) {
+        self.metrics = metrics;
+    }
+
+    pub fn metrics(&self) -> &Arc<GuestMetrics> {
+        &self.metrics
+    }
+
+    /// Puts the bounds in force. Once, before the instance is made.
+    pub fn configure(store: &mut Store<GuestState>) {
+        let hostcall_bytes_max = store.data().bounds.hostcall_bytes_max as usize;
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(hostcall_bytes_max);
+        store.set_max_component_handles(HANDLES_MAX);
+    }
+
+    /// Gives the next call its own share of what is bounded for each call.
+    pub fn begin_call(&mut self) {
+        self.memory_refused = false;
+        self.host_calls = 0;
+        self.host_call_bytes = 0;
+        self.wait_end = None;
+        self.log.begin_call();
+    }
+
+    /// Whether memory was refused since the call began, so that a trap after it can
+    /// be told as what it is.
+    pub fn memory_was_refused(&self) -> bool {
+        self.memory_refused
+    }
+
+    /// Counts one host call that carries `bytes`. An error is a trap.
+    pub(super) fn charge(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        self.host_calls += 1;
+        self.host_call_bytes = self.host_call_bytes.saturating_add(bytes);
+        if self.host_calls > HOST_CALLS_MAX {
+            return Err(wasmtime::Error::msg(format!("more than {HOST_CALLS_MAX} host calls in one call")));
+        }
+        if self.host_call_bytes > HOST_CALL_BYTES_MAX {
+            return Err(wasmtime::Error::msg(format!(
+                "host calls of more than {HOST_CALL_BYTES_MAX} bytes in one call"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Counts one host call that may wait, and yields now and then: a guest in a
+    /// loop of them uses hardly any fuel.
+    pub(super) async fn charge_and_yield(&mut self) -> wasmtime::Result<()> {
+        self.charge(0)?;
+        if self.host_calls.is_multiple_of(HOST_CALLS_PER_SLICE) {
+            yield_once().await;
+        }
+        Ok(())
+    }
+
+    /// Random numbers of this instance.
+    pub(super) fn random(&mut self) -> &mut StdRng {
+        let seed = self.seed;
+        self.random.get_or_insert_with(|| Box::new(StdRng::seed_from_u64(seed)))
+    }
+
+    /// What a timer of this guest needs.
+    pub(super) fn deadline(&self, at: Instant) -> Deadline {
+        Deadline { at, clock: self.clock.clone(), earliest_ns: self.deadline_ns.clone() }
+    }
+
+    /// What waiting in this call needs.
+    pub(super) fn waiting(&mut self) -> Waiting {
+        let now = self.clock.now();
+        let end = *self.wait_end.get_or_insert(now.plus(WAIT_MAX));
+        Waiting {
+            clock: self.clock.clone(),
+            timers: self.timers.clone(),
+            earliest_ns: self.deadline_ns.clone(),
+            end,
+        }
+    }
+}
+
+impl std::fmt::Debug for GuestState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestState").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl Drop for GuestState {
+    fn drop(&mut self) {
+        // A guest's last words often have no line end.
+        self.stdout.finish();
+        self.stderr.finish();
+    }
+}
+
+/// A point on the shard's clock that a guest waits for.
+pub(super) struct Deadline {
+    at: Instant,
+    clock: Clock,
+    earliest_ns: Arc<AtomicU64>,
+}
+
+#[wasmtime_wasi::async_trait]
+impl wasmtime_wasi::p2::Pollable for Deadline {
+    async fn ready(&mut self) {
+        poll_fn(|_| {
+            if self.clock.now() >= self.at {
+                return Poll::Ready(());
+            }
+            // Whoever polls arms one timer for all that are pending: [`Waiting`].
+            self.earliest_ns.fetch_min(self.at.0, Ordering::Relaxed);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Suspends a guest's fiber until what it polls is ready, on the shard's timers.
+pub(super) struct Waiting {
+    clock: Clock,
+    timers: Timers,
+    earliest_ns: Arc<AtomicU64>,
+    end: Instant,
+}
+
+impl Waiting {
+    /// Waits for `future`, which waits for nothing but [`Deadline`]s.
+    pub async fn until<T>(self, future: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+        let mut future = pin!(future);
+        let mut armed: Option<(Instant, Waker)> = None;
+        poll_fn(|ctx| {
+            self.earliest_ns.store(u64::MAX, Ordering::Relaxed);
+            if let Poll::Ready(ready) = future.as_mut().poll(ctx) {
+                return Poll::Ready(ready);
+            }
+            if self.clock.now() >= self.end {
+                let text = format!("waited longer than {WAIT_MAX:?} in one call");
+                return Poll::Ready(Err(wasmtime::Error::msg(text)));
+            }
+            let at = self.end.min(Instant(self.earliest_ns.load(Ordering::Relaxed)));
+            let is_armed =
+                armed.as_ref().is_some_and(|(own, waker)| *own == at && waker.will_wake(ctx.waker()));
+            if !is_armed {
+                self.timers.arm(at, ctx.waker().clone());
+                armed = Some((at, ctx.waker().clone()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|ctx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        ctx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl ResourceLimiter for GuestState {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let granted = desired as u64 <= self.bounds.memory_bytes_max;
+        self.memory_refused |= !granted;
+        Ok(granted)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}
+
+impl WasiView for GuestState {
+    /// With no folder, no socket and no name service: what is built here grants
+    /// nothing, and its clocks, streams and random numbers are linked nowhere.
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| Box::new(WasiCtxBuilder::new().build()));
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+mod tests;

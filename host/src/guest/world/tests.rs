@@ -1,0 +1,84 @@
+use super::*;
+
+fn name(text: &str) -> InterfaceName {
+    InterfaceName::parse(text).unwrap()
+}
+
+#[test]
+fn names_are_read_and_matched_as_semver_does() {
+    for (text, is_name) in [
+        ("wasi:io/poll@0.2.6", true),
+        ("map:custom/types", true),
+        ("wasi:io/poll@0.2", false),
+        ("wasi:io", false),
+        ("run", false),
+        ("a/b", false),
+        ("", false),
+    ] {
+        assert_eq!(InterfaceName::parse(text).is_some(), is_name, "{text}");
+    }
+    for (one, other, expected) in [
+        ("wasi:io/poll@0.2.12", "wasi:io/poll@0.2.0", true),
+        ("wasi:io/poll@0.2.12", "wasi:io/poll@0.3.0", false),
+        ("wasi:io/poll@0.2.12", "wasi:io/streams@0.2.12", false),
+        ("wasi:io/poll@0.2.12", "wasi:io/poll", false),
+        ("a:b/c@1.1.0", "a:b/c@1.4.2", true),
+        ("a:b/c@1.1.0", "a:b/c@2.0.0", false),
+        ("a:b/c@0.0.1", "a:b/c@0.0.2", false),
+        ("a:b/c@0.0.1", "a:b/c@0.0.1", true),
+        ("wasi:nn/graph@0.2.0-rc-2024-10-28", "wasi:nn/graph@0.2.0", false),
+        ("wasi:nn/graph@0.2.0-rc-2024-10-28", "wasi:nn/graph@0.2.0-rc-2024-10-28", true),
+        ("map:custom/types", "map:custom/types", true),
+    ] {
+        assert_eq!(name(one).is_compatible_with(&name(other)), expected, "{one} and {other}");
+    }
+}
+
+#[test]
+fn worlds_grant_what_their_wit_says() {
+    let shipped: Vec<_> = PolicyWorld::shipped().iter().map(|world| world.name.as_str()).collect();
+    assert_eq!(
+        shipped,
+        ["tidegate:policy/pure@0.1.0", "tidegate:policy/standard@0.1.0", "tidegate:policy/python@0.1.0"],
+        "smallest first, building blocks left out"
+    );
+    use Grant::{Inert, Real};
+    for (import, pure, standard, python) in [
+        ("wasm-graph:processor/types@1.1.0", Some(Real), Some(Real), Some(Real)),
+        ("wasm-graph:processor/logger@1.1.0", None, Some(Real), Some(Real)),
+        ("wasm-graph:processor/metrics@1.1.0", None, Some(Real), Some(Real)),
+        ("wasm-graph:processor/metrics@2.0.0", None, None, None),
+        ("wasm-graph:processor/state-store@1.1.0", None, None, None),
+        ("wasi:io/poll@0.2.0", None, Some(Inert), Some(Inert)),
+        ("wasi:cli/stdout@0.2.12", None, Some(Inert), Some(Inert)),
+        ("wasi:sockets/tcp@0.2.0", None, None, Some(Inert)),
+        ("wasi:filesystem/preopens@0.2.6", None, None, Some(Inert)),
+        ("wasi:http/outgoing-handler@0.2.0", None, None, None),
+        ("wasi:cli/run@0.2.12", None, None, None),
+    ] {
+        let grants: Vec<_> = PolicyWorld::shipped()
+            .iter()
+            .map(|world| world.grant(&name(import)).map(|granted| granted.grant))
+            .collect();
+        assert_eq!(grants, [pure, standard, python], "{import}");
+    }
+    let smallest = |import| PolicyWorld::smallest_with(&name(import)).map(|world| world.name.as_str());
+    assert_eq!(smallest("wasi:io/poll@0.2.3"), Some("tidegate:policy/standard@0.1.0"));
+    assert_eq!(smallest("wasi:sockets/udp@0.2.3"), Some("tidegate:policy/python@0.1.0"));
+    assert_eq!(smallest("wasi:http/types@0.2.3"), None);
+}
+
+#[test]
+fn unknown_world_lists_the_shipped_ones() {
+    assert!(PolicyWorld::named("tidegate:policy/standard@0.1.0").is_ok());
+    for unknown in ["tidegate:policy/inert-std@0.1.0", "standard", "tidegate:policy/standard@0.2.0"] {
+        let error = PolicyWorld::named(unknown).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "no policy world is named `{unknown}`; there are `tidegate:policy/pure@0.1.0`, \
+                 `tidegate:policy/standard@0.1.0`, `tidegate:policy/python@0.1.0`"
+            )
+        );
+    }
+}
