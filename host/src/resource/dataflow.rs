@@ -1,0 +1,306 @@
+//! AIO's `DataflowGraph` resource: sources, graphs and destinations, connected.
+
+use crate::{
+    resource::{
+        diagnostic::{Diagnostics, nearest},
+        yaml::{Node, Object, Text, Unknown},
+    },
+    topic::{TopicFilter, TopicTemplate},
+};
+
+#[derive(Clone, Debug)]
+pub struct Dataflow {
+    pub name: Text,
+    pub enabled: bool,
+    /// Its operators keep their instances.
+    pub pinned: bool,
+    pub nodes: Vec<FlowNode>,
+    pub connections: Vec<FlowConnection>,
+}
+
+#[derive(Clone, Debug)]
+pub struct FlowNode {
+    pub name: Text,
+    pub kind: FlowNodeKind,
+}
+
+#[derive(Clone, Debug)]
+pub enum FlowNodeKind {
+    Source { endpoint: Text, topics: Vec<(TopicFilter, Text)> },
+    Graph { artifact: Text, settings: Vec<(String, String)> },
+    Destination { endpoint: Text, topic: TopicTemplate, at: Text },
+}
+
+impl FlowNodeKind {
+    fn name(&self) -> &'static str {
+        match self {
+            FlowNodeKind::Source { .. } => "Source",
+            FlowNodeKind::Graph { .. } => "Graph",
+            FlowNodeKind::Destination { .. } => "Destination",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct FlowConnection {
+    pub from: usize,
+    /// The graph's sink that this connection starts at, of `node.sink`.
+    pub output: Option<Text>,
+    pub to: usize,
+}
+
+const NAME_LEN: std::ops::RangeInclusive<usize> = 3..=63;
+
+/// Whether a resource's name is in AIO's form.
+pub fn is_resource_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    NAME_LEN.contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+impl Dataflow {
+    /// Reads a DataflowGraph. `annotations` is its metadata's, if it has any.
+    pub fn read(
+        name: Text,
+        annotations: Option<&Node>,
+        mut spec: Object<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        let before = diagnostics.errors();
+        if !is_resource_name(&name.text) {
+            let message = format!("`{}` is no name for a dataflow", name.text);
+            let label = "3 to 63 of a-z, 0-9 and `-`, not at its ends";
+            diagnostics.error("dataflow/name", name.place.clone(), message, label);
+        }
+        let modes = [("Enabled", true), ("Disabled", false)];
+        let enabled = spec.choice("mode", &modes, diagnostics).unwrap_or(true);
+        spec.get("profileRef");
+        if spec.choice("requestDiskPersistence", &modes, diagnostics) == Some(true) {
+            let place = spec.get("requestDiskPersistence").map(|node| node.place.clone());
+            diagnostics.warning("dataflow/not-yet", place, "`requestDiskPersistence` has no effect yet", "");
+        }
+        let mut nodes: Vec<FlowNode> = Vec::new();
+        for node in spec.list("nodes", diagnostics) {
+            let Some(node) = read_node(node, diagnostics) else { continue };
+            if nodes.iter().any(|other| other.name.text == node.name.text) {
+                let message = format!("two nodes are named `{}`", node.name.text);
+                diagnostics.error("dataflow/duplicate-node", node.name.place, message, "names are unique");
+            } else {
+                nodes.push(node);
+            }
+        }
+        let mut connections = Vec::new();
+        for node in spec.list("nodeConnections", diagnostics) {
+            connections.extend(read_connection(node, &nodes, diagnostics));
+        }
+        let place = spec.place();
+        spec.finish(diagnostics);
+        let pinned = read_annotations(annotations, diagnostics);
+        let dataflow = Dataflow { name, enabled, pinned, nodes, connections };
+        if diagnostics.errors() == before {
+            dataflow.check(place, diagnostics);
+        }
+        (diagnostics.errors() == before).then_some(dataflow)
+    }
+
+    fn check(&self, place: crate::resource::diagnostic::Place, diagnostics: &mut Diagnostics) {
+        for kind in ["Source", "Destination"] {
+            if !self.nodes.iter().any(|node| node.kind.name() == kind) {
+                let mut place = place.clone();
+                place.len = 1;
+                let message = format!("the dataflow `{}` has no {kind}", self.name.text);
+                diagnostics.error("dataflow/nodes", place, message, "at least one is needed");
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            let has_input = self.connections.iter().any(|it| it.to == index);
+            let has_output = self.connections.iter().any(|it| it.from == index);
+            let (needs_input, needs_output) = match node.kind {
+                FlowNodeKind::Source { .. } => (false, true),
+                FlowNodeKind::Graph { .. } => (true, true),
+                FlowNodeKind::Destination { .. } => (true, false),
+            };
+            if (needs_input && !has_input) || (needs_output && !has_output) {
+                let message = format!("the node `{}` is not connected", node.name.text);
+                diagnostics.error("dataflow/unconnected", node.name.place.clone(), message, "connect it, or remove it");
+            }
+            if let FlowNodeKind::Graph { artifact, .. } = &node.kind {
+                let same = |other: &&FlowNode| matches!(&other.kind, FlowNodeKind::Graph { artifact: it, .. } if it.text == artifact.text);
+                if self.nodes[..index].iter().any(|other| same(&other)) {
+                    let message = format!("the graph `{}` is used twice", artifact.text);
+                    diagnostics.error("dataflow/graph-twice", artifact.place.clone(), message, "push it under another name");
+                }
+            }
+        }
+        if self.order().is_none() {
+            let message = format!("the nodes of `{}` form a cycle", self.name.text);
+            diagnostics.error("dataflow/cycle", self.name.place.clone(), message, "messages would never leave it");
+        }
+    }
+
+    /// Nodes, each after all that lead to it; `None` if there is a cycle.
+    pub fn order(&self) -> Option<Vec<usize>> {
+        let mut order: Vec<usize> = Vec::new();
+        while order.len() < self.nodes.len() {
+            let ready = (0..self.nodes.len()).find(|index| {
+                let mut before = self.connections.iter().filter(|it| it.to == *index);
+                !order.contains(index) && before.all(|it| order.contains(&it.from))
+            })?;
+            order.push(ready);
+        }
+        Some(order)
+    }
+}
+
+fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> bool {
+    let Some(super::yaml::Value::Map(pairs)) = annotations.map(|node| &node.value) else { return false };
+    let mut pinned = false;
+    for (key, node) in pairs {
+        let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
+        match name {
+            "pinned" => pinned = node.text() == Some("true"),
+            "lateness" | "idle" | "tick" | "windows" => {
+                let message = format!("`tidegate.dev/{name}` has no effect yet");
+                diagnostics.warning("dataflow/not-yet", key.place.clone(), message, "");
+            }
+            _ => {
+                let known = ["pinned", "lateness", "idle", "tick", "windows"];
+                let label = nearest(name, known).map_or(String::new(), |it| format!("did you mean `tidegate.dev/{it}`?"));
+                let message = format!("unknown annotation `tidegate.dev/{name}`");
+                diagnostics.error("dataflow/annotation", key.place.clone(), message, label);
+            }
+        }
+    }
+    pinned
+}
+
+fn read_node(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNode> {
+    let mut raw = Object::of(node, "a node", Unknown::Warning, diagnostics);
+    let name = raw.need_text("name", diagnostics)?;
+    if name.text.is_empty() || !name.text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+        let message = format!("`{}` is no name for a node", name.text);
+        diagnostics.error("dataflow/node-name", name.place.clone(), message, "a-z, A-Z, 0-9, `_` and `-`");
+    }
+    let kinds = [("Source", 0), ("Graph", 1), ("Destination", 2)];
+    raw.need("nodeType", diagnostics)?;
+    let kind = match raw.choice("nodeType", &kinds, diagnostics)? {
+        0 => read_source(raw.need("sourceSettings", diagnostics)?, diagnostics)?,
+        1 => read_graph(raw.need("graphSettings", diagnostics)?, diagnostics)?,
+        _ => read_destination(raw.need("destinationSettings", diagnostics)?, diagnostics)?,
+    };
+    raw.finish(diagnostics);
+    Some(FlowNode { name, kind })
+}
+
+fn read_source(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind> {
+    let mut raw = Object::of(node, "`sourceSettings`", Unknown::Warning, diagnostics);
+    let endpoint = raw.need_text("endpointRef", diagnostics);
+    raw.need("dataSources", diagnostics)?;
+    let mut topics = Vec::new();
+    for node in raw.list("dataSources", diagnostics) {
+        let Some(text) = Text::of(node, "dataSources", diagnostics) else { continue };
+        match TopicFilter::parse(&text.text) {
+            Ok(filter) => topics.push((filter, text)),
+            Err(error) => {
+                let label = if text.text.starts_with("$share") {
+                    "shared subscriptions are not there yet".to_owned()
+                } else {
+                    error.to_string()
+                };
+                let message = format!("`{}` cannot be subscribed to", text.text);
+                diagnostics.error("dataflow/topic", text.place, message, label);
+            }
+        }
+    }
+    if let Some(asset) = raw.get("assetRef") {
+        diagnostics.warning("dataflow/not-yet", asset.place.clone(), "`assetRef` has no effect", "");
+    }
+    raw.finish(diagnostics);
+    Some(FlowNodeKind::Source { endpoint: endpoint?, topics })
+}
+
+fn read_graph(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind> {
+    let mut raw = Object::of(node, "`graphSettings`", Unknown::Warning, diagnostics);
+    raw.get("registryEndpointRef");
+    let artifact = raw.need_text("artifact", diagnostics);
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for node in raw.list("configuration", diagnostics) {
+        let mut pair = Object::of(node, "a configuration", Unknown::Warning, diagnostics);
+        let (key, value) = (pair.need_text("key", diagnostics), pair.need_text("value", diagnostics));
+        pair.finish(diagnostics);
+        if let (Some(key), Some(value)) = (key, value) {
+            if settings.iter().any(|(other, _)| *other == key.text) {
+                let message = format!("`{}` is configured twice", key.text);
+                diagnostics.error("dataflow/duplicate-key", key.place, message, "one value a key");
+            } else {
+                settings.push((key.text, value.text));
+            }
+        }
+    }
+    raw.finish(diagnostics);
+    Some(FlowNodeKind::Graph { artifact: artifact?, settings })
+}
+
+fn read_destination(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind> {
+    let mut raw = Object::of(node, "`destinationSettings`", Unknown::Warning, diagnostics);
+    let endpoint = raw.need_text("endpointRef", diagnostics);
+    let text = raw.need_text("dataDestination", diagnostics)?;
+    for key in ["headers", "outputSchemaSettings"] {
+        if let Some(node) = raw.get(key) {
+            diagnostics.warning("dataflow/not-yet", node.place.clone(), format!("`{key}` has no effect yet"), "");
+        }
+    }
+    raw.finish(diagnostics);
+    match TopicTemplate::parse(&text.text) {
+        Ok(topic) => Some(FlowNodeKind::Destination { endpoint: endpoint?, topic, at: text }),
+        Err(error) => {
+            let message = format!("`{}` cannot be written to", text.text);
+            diagnostics.error("dataflow/topic", text.place, message, error.to_string());
+            None
+        }
+    }
+}
+
+fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostics) -> Option<FlowConnection> {
+    let mut raw = Object::of(node, "a node connection", Unknown::Warning, diagnostics);
+    let mut from = raw.need("from", diagnostics).map(|it| Object::of(it, "`from`", Unknown::Warning, diagnostics))?;
+    let mut to = raw.need("to", diagnostics).map(|it| Object::of(it, "`to`", Unknown::Warning, diagnostics))?;
+    let from_name = from.need_text("name", diagnostics)?;
+    let to_name = to.need_text("name", diagnostics)?;
+    if let Some(schema) = from.get("schema") {
+        let message = "schemas on node connections have no effect yet";
+        diagnostics.warning("dataflow/not-yet", schema.place.clone(), message, "");
+    }
+    from.finish(diagnostics);
+    to.finish(diagnostics);
+    raw.finish(diagnostics);
+    let mut find = |name: &str, text: &Text| {
+        let found = nodes.iter().position(|node| node.name.text == name);
+        if found.is_none() {
+            let message = format!("unknown node `{name}` in connection");
+            let label = nearest(name, nodes.iter().map(|node| node.name.text.as_str()));
+            let label = label.map_or("no node has this name".to_owned(), |it| format!("no node has this name; `{it}` does"));
+            diagnostics.error("dataflow/unknown-node", text.place.clone(), message, label);
+        }
+        found
+    };
+    let (node_name, output) = match from_name.text.split_once('.') {
+        Some((node, output)) => (node, Some(Text { text: output.to_owned(), place: from_name.place.clone() })),
+        None => (from_name.text.as_str(), None),
+    };
+    let (source, target) = (find(node_name, &from_name), find(&to_name.text, &to_name));
+    let (source, target) = (source?, target?);
+    let (start, end) = (&nodes[source].kind, &nodes[target].kind);
+    let allowed = matches!(
+        (start, end),
+        (FlowNodeKind::Source { .. } | FlowNodeKind::Graph { .. }, FlowNodeKind::Graph { .. } | FlowNodeKind::Destination { .. })
+    );
+    if !allowed || source == target {
+        let message = format!("a {} cannot lead to a {}", start.name(), end.name());
+        diagnostics.error("dataflow/connection", from_name.place, message, "Source to Graph to Destination");
+        return None;
+    }
+    Some(FlowConnection { from: source, output, to: target })
+}

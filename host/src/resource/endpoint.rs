@@ -1,0 +1,133 @@
+//! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT,
+//! and our own kinds of it for memory and files.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::resource::{
+    diagnostic::Diagnostics,
+    host::number,
+    yaml::{Object, Text, Unknown},
+};
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub name: Text,
+    pub kind: EndpointKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointKind {
+    Mqtt(MqttSettings),
+    /// JSON lines; the path is below the site folder unless absolute.
+    File { path: PathBuf },
+    /// Nothing comes from it, and what is written to it is confirmed and forgotten.
+    Memory,
+}
+
+/// AIO's `mqttSettings`, as far as they are done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttSettings {
+    /// `host:port`.
+    pub address: String,
+    /// 0 or 1.
+    pub qos: u8,
+    pub keep_alive: Duration,
+    pub session_expiry: Duration,
+    /// Unacknowledged messages at once, either way.
+    pub inflight_max: u16,
+}
+
+/// In-flight windows beyond these bounds cost more than they give: below 64 a round
+/// trip limits the rate, and 65,535 allocates megabytes for each connection.
+const INFLIGHT: (u16, u16) = (64, 1024);
+
+impl Endpoint {
+    /// Reads a DataflowEndpoint's `spec`; `ours` if the apiVersion is Tidegate's.
+    pub fn read(name: Text, mut spec: Object<'_>, ours: bool, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let kind = spec.need_text("endpointType", diagnostics)?;
+        let kind = match (kind.text.as_str(), ours) {
+            ("Mqtt", _) => EndpointKind::Mqtt(read_mqtt(&mut spec, diagnostics)?),
+            ("Memory", true) => EndpointKind::Memory,
+            ("File", true) => {
+                let mut file = Object::of(
+                    spec.need("fileSettings", diagnostics)?,
+                    "`fileSettings`",
+                    Unknown::Error,
+                    diagnostics,
+                );
+                let path = file.need_text("path", diagnostics);
+                file.finish(diagnostics);
+                EndpointKind::File { path: path?.text.into() }
+            }
+            ("Memory" | "File", false) => {
+                let message = format!("endpoint type `{}` is Tidegate's own", kind.text);
+                diagnostics.error("endpoint/type", kind.place, message, "write `apiVersion: tidegate.dev/v1`");
+                return None;
+            }
+            ("Kafka" | "OpenTelemetry" | "Http", _) => {
+                let message = format!("endpoint type `{}` is not there yet", kind.text);
+                diagnostics.error("endpoint/type", kind.place, message, "`Mqtt`, `File` and `Memory` are");
+                return None;
+            }
+            _ => {
+                let message = format!("unknown endpoint type `{}`", kind.text);
+                diagnostics.error("endpoint/type", kind.place, message, "one of `Mqtt`, `File`, `Memory`");
+                return None;
+            }
+        };
+        spec.finish(diagnostics);
+        Some(Endpoint { name, kind })
+    }
+}
+
+fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<MqttSettings> {
+    let mut mqtt = Object::of(spec.need("mqttSettings", diagnostics)?, "`mqttSettings`", Unknown::Warning, diagnostics);
+    let host = mqtt.need_text("host", diagnostics)?;
+    let address = match host.text.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => host.text,
+        _ => {
+            let message = format!("`{}` is no address", host.text);
+            diagnostics.error("endpoint/host", host.place, message, "write `host:port`");
+            return None;
+        }
+    };
+    if let Some(protocol) = mqtt.text("protocol", diagnostics)
+        && protocol.text != "Mqtt"
+    {
+        let message = format!("protocol `{}` is not there yet", protocol.text);
+        diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
+    }
+    if let Some(mut authentication) = mqtt.object("authentication", diagnostics) {
+        match authentication.need_text("method", diagnostics) {
+            Some(method) if method.text != "Anonymous" => {
+                let message = format!("authentication `{}` is not there yet", method.text);
+                diagnostics.error("endpoint/authentication", method.place, message, "use `Anonymous`");
+            }
+            _ => authentication.finish(diagnostics),
+        }
+    }
+    if let Some(mut tls) = mqtt.object("tls", diagnostics) {
+        if let Some(mode) = tls.text("mode", diagnostics)
+            && mode.text != "Disabled"
+        {
+            diagnostics.error("endpoint/tls", mode.place, "TLS is not there yet", "write `Disabled`");
+        }
+        tls.get("trustedCaCertificateConfigMapRef");
+        tls.finish(diagnostics);
+    }
+    let mut get = |key, range| number(&mut mqtt, key, range, diagnostics);
+    let qos = get("qos", 0..=1).unwrap_or(1) as u8;
+    let keep_alive = Duration::from_secs(get("keepAliveSeconds", 1..=65_535).unwrap_or(60));
+    let session_expiry =
+        Duration::from_secs(get("sessionExpirySeconds", 0..=u64::from(u32::MAX)).unwrap_or(3600));
+    let inflight_max = get("maxInflightMessages", 1..=65_535).unwrap_or(100) as u16;
+    for ignored in ["retain", "clientIdPrefix", "cloudEventAttributes"] {
+        if let Some(node) = mqtt.get(ignored) {
+            let message = format!("`{ignored}` has no effect yet");
+            diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
+        }
+    }
+    mqtt.finish(diagnostics);
+    let inflight_max = inflight_max.clamp(INFLIGHT.0, INFLIGHT.1);
+    Some(MqttSettings { address, qos, keep_alive, session_expiry, inflight_max })
+}

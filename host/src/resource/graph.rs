@@ -1,0 +1,373 @@
+//! AIO graph definitions, checked in two stages: the published JSON schema, whose
+//! verdict is final, then the rules that a schema cannot say.
+
+use std::sync::{Arc, LazyLock};
+
+use jsonschema::Validator;
+
+use crate::resource::{
+    diagnostic::{Diagnostics, Place, nearest},
+    yaml::{Node, Object, Text, Unknown},
+};
+
+/// A graph definition that passed both stages.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub name: String,
+    pub version: String,
+    /// In the order of the file.
+    pub operations: Vec<Operation>,
+    pub connections: Vec<Connection>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub name: Text,
+    pub kind: OperationKind,
+    /// Reference of the component; none for source, sink and concatenate.
+    pub module: Option<Text>,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationKind {
+    Source,
+    Map,
+    Filter,
+    Branch,
+    Concatenate,
+    Accumulate,
+    Delay,
+    Sink,
+}
+
+impl OperationKind {
+    const ALL: [(&'static str, OperationKind); 8] = [
+        ("source", OperationKind::Source),
+        ("map", OperationKind::Map),
+        ("filter", OperationKind::Filter),
+        ("branch", OperationKind::Branch),
+        ("concatenate", OperationKind::Concatenate),
+        ("accumulate", OperationKind::Accumulate),
+        ("delay", OperationKind::Delay),
+        ("sink", OperationKind::Sink),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("operation", |(name, _)| name)
+    }
+
+    fn has_module(self) -> bool {
+        !matches!(self, OperationKind::Source | OperationKind::Sink | OperationKind::Concatenate)
+    }
+}
+
+/// One parameter that an operation declares.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// What the resource's configuration names it.
+    pub key: String,
+    /// What the operator sees.
+    pub name: String,
+    pub required: bool,
+    pub default: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Places in the graph's operations.
+    pub from: usize,
+    /// Which arm of a branch.
+    pub arm: Option<bool>,
+    pub to: usize,
+}
+
+/// Rules that are not about the graph but about how far Tidegate is.
+pub const NOT_YET_SUPPORTED: &str = "graph/not-yet-supported";
+
+static SCHEMAS: LazyLock<[(&str, Validator); 2]> = LazyLock::new(|| {
+    let validator = |text| {
+        let schema = serde_json::from_str(text).expect("the shipped schema is JSON");
+        jsonschema::draft7::new(&schema).expect("the shipped schema is a schema")
+    };
+    [
+        ("1.0.0", validator(include_str!("../../schema/aio-wasm-graph-config-1.0.0.json"))),
+        ("1.1.0", validator(include_str!("../../schema/aio-wasm-graph-config-1.1.0.json"))),
+    ]
+});
+
+/// The first stage alone: the schema's verdict on a document. The schema is the one
+/// that the document names, else the newest.
+pub fn check_schema(node: &Node, diagnostics: &mut Diagnostics) -> bool {
+    let json = node.to_json();
+    let named = json.pointer("/metadata/$schema").and_then(|name| name.as_str()).unwrap_or_default();
+    let [old, new] = &*SCHEMAS;
+    let (_, validator) = if named.contains(old.0) { old } else { new };
+    let mut valid = true;
+    for error in validator.iter_errors(&json) {
+        valid = false;
+        let place = place_of(node, error.instance_path().as_str());
+        diagnostics.error("graph/schema", place, format!("not a graph definition: {error}"), "");
+    }
+    valid
+}
+
+/// Where the value at a JSON pointer stands; as near as there is.
+fn place_of(node: &Node, pointer: &str) -> Place {
+    let mut node = node;
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        let next = match &node.value {
+            super::yaml::Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
+            _ => node.get(&step),
+        };
+        match next {
+            Some(next) => node = next,
+            None => break,
+        }
+    }
+    node.place.clone()
+}
+
+impl Graph {
+    /// Both stages. `None` if there was any error.
+    pub fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
+        if node.get("moduleRequirements").is_some_and(|it| it.get("hostlibVersion").is_some()) {
+            let message = "graph definitions of the preview (`hostlibVersion`) are not supported yet";
+            diagnostics.error(NOT_YET_SUPPORTED, node.place.clone(), message, "");
+            return None;
+        }
+        let before = diagnostics.errors();
+        if !check_schema(node, diagnostics) {
+            return None;
+        }
+        let mut raw = Object::of(node, "a graph definition", Unknown::Ignored, diagnostics);
+        let mut metadata = raw.object("metadata", diagnostics)?;
+        let (name, version) = (metadata.text("name", diagnostics)?, metadata.text("version", diagnostics)?);
+        check_features(&mut raw, diagnostics);
+        let mut operations: Vec<Operation> = Vec::new();
+        for node in raw.list("operations", diagnostics) {
+            let Some(operation) = read_operation(node, diagnostics) else { continue };
+            if operations.iter().any(|other| other.name.text == operation.name.text) {
+                let message = format!("two operations are named `{}`", operation.name.text);
+                diagnostics.error("graph/duplicate-operation", operation.name.place, message, "names are unique");
+            } else {
+                operations.push(operation);
+            }
+        }
+        read_configurations(&mut raw, &mut operations, diagnostics);
+        let mut connections = Vec::new();
+        let mut places = Vec::new();
+        for node in raw.list("connections", diagnostics) {
+            if let Some(connection) = read_connection(node, &operations, diagnostics) {
+                connections.push(connection);
+                places.push(node.place.clone());
+            }
+        }
+        let graph = Graph { name: name.text, version: version.text, operations, connections };
+        graph.check_ports(&places, diagnostics);
+        graph.check_acyclic(diagnostics);
+        (diagnostics.errors() == before).then(|| Arc::new(graph))
+    }
+
+    fn check_ports(&self, places: &[Place], diagnostics: &mut Diagnostics) {
+        for (index, operation) in self.operations.iter().enumerate() {
+            let place = || operation.name.place.clone();
+            let name = &operation.name.text;
+            let inputs = self.connections.iter().filter(|it| it.to == index).count();
+            let outputs: Vec<_> = self.connections.iter().filter(|it| it.from == index).collect();
+            let mut refuse = |rule, message: String, label: &str| diagnostics.error(rule, place(), message, label);
+            match operation.kind {
+                OperationKind::Source if inputs > 0 => {
+                    refuse("graph/source-input", format!("the source `{name}` has an input"), "a source has none");
+                }
+                OperationKind::Sink if !outputs.is_empty() => {
+                    refuse("graph/sink-output", format!("the sink `{name}` has an output"), "a sink has none");
+                }
+                OperationKind::Concatenate if inputs < 2 => {
+                    refuse("graph/concatenate-inputs", format!("`{name}` has {inputs} input(s)"), "two or more are needed");
+                }
+                OperationKind::Source => {}
+                _ if inputs == 0 => refuse("graph/no-input", format!("nothing leads to `{name}`"), "connect it, or remove it"),
+                _ => {}
+            }
+            if operation.kind != OperationKind::Sink && outputs.is_empty() {
+                refuse("graph/no-output", format!("nothing follows `{name}`"), "connect it, or remove it");
+            }
+            if operation.kind == OperationKind::Branch {
+                for arm in [false, true] {
+                    if !outputs.is_empty() && !outputs.iter().any(|it| it.arm == Some(arm)) {
+                        let arm = if arm { "True" } else { "False" };
+                        refuse("graph/branch-arm", format!("the arm \"{arm}\" of `{name}` is not connected"), "both arms must be");
+                    }
+                }
+            }
+        }
+        for (connection, place) in self.connections.iter().zip(places) {
+            let from = &self.operations[connection.from];
+            match (from.kind == OperationKind::Branch, connection.arm) {
+                (true, None) => {
+                    let message = format!("a connection from the branch `{}` needs an arm", from.name.text);
+                    diagnostics.error("graph/branch-arm", place.clone(), message, "write `arm: \"True\"` or `arm: \"False\"`");
+                }
+                (false, Some(_)) => {
+                    let message = format!("`{}` is no branch and has no arms", from.name.text);
+                    diagnostics.error("graph/arm-without-branch", place.clone(), message, "leave `arm` out");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check_acyclic(&self, diagnostics: &mut Diagnostics) {
+        if let Err(index) = self.topological() {
+            let operation = &self.operations[index];
+            let message = format!("`{}` is part of a cycle", operation.name.text);
+            diagnostics.error("graph/cycle", operation.name.place.clone(), message, "messages would never leave it");
+        }
+    }
+
+    /// Operations, each after all that lead to it; or one that is part of a cycle.
+    pub fn topological(&self) -> Result<Vec<usize>, usize> {
+        let mut inputs: Vec<usize> = vec![0; self.operations.len()];
+        self.connections.iter().for_each(|it| inputs[it.to] += 1);
+        let mut order: Vec<usize> = (0..inputs.len()).filter(|index| inputs[*index] == 0).collect();
+        let mut next = 0;
+        while let Some(&index) = order.get(next) {
+            next += 1;
+            for connection in self.connections.iter().filter(|it| it.from == index) {
+                inputs[connection.to] -= 1;
+                if inputs[connection.to] == 0 {
+                    order.push(connection.to);
+                }
+            }
+        }
+        match inputs.iter().position(|inputs| *inputs > 0) {
+            Some(stuck) => Err(stuck),
+            None => Ok(order),
+        }
+    }
+}
+
+impl Operation {
+    /// The configuration that the operator sees: for each parameter the resource's
+    /// value by key or by name, else the default, else nothing. The error names a
+    /// required parameter without a value.
+    pub fn configuration(&self, settings: &[(String, String)]) -> Result<Vec<(String, String)>, &Parameter> {
+        let mut configuration = Vec::new();
+        for parameter in &self.parameters {
+            let by = |wanted: &str| settings.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
+            let value = by(&parameter.key).or_else(|| by(&parameter.name)).or_else(|| parameter.default.clone());
+            match value {
+                Some(value) => configuration.push((parameter.name.clone(), value)),
+                None if parameter.required => return Err(parameter),
+                None => {}
+            }
+        }
+        Ok(configuration)
+    }
+}
+
+fn check_features(raw: &mut Object<'_>, diagnostics: &mut Diagnostics) {
+    let Some(mut requirements) = raw.object("moduleRequirements", diagnostics) else { return };
+    for node in requirements.list("features", diagnostics) {
+        if let Some(name) = node.get("name") {
+            let feature = name.text().unwrap_or_default();
+            let message = format!("the feature `{feature}` is not yet supported");
+            diagnostics.error(NOT_YET_SUPPORTED, name.place.clone(), message, "");
+        }
+    }
+}
+
+fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operation> {
+    let mut raw = Object::of(node, "an operation", Unknown::Ignored, diagnostics);
+    let kind = raw.choice("operationType", &OperationKind::ALL, diagnostics)?;
+    let name = raw.text("name", diagnostics)?;
+    let module = raw.text("module", diagnostics);
+    if matches!(kind, OperationKind::Accumulate | OperationKind::Delay) {
+        let place = raw.get("operationType").map(|node| node.place.clone());
+        let message = format!("the operation `{}` is not yet supported", kind.name());
+        diagnostics.error(NOT_YET_SUPPORTED, place, message, "");
+    }
+    match (&module, kind.has_module()) {
+        (None, true) => {
+            let message = format!("the {} `{}` names no module", kind.name(), name.text);
+            diagnostics.error("graph/module-missing", name.place.clone(), message, "write `module: NAME:TAG`");
+        }
+        (Some(module), false) => {
+            let message = format!("a {} runs no module", kind.name());
+            diagnostics.error("graph/module-unused", module.place.clone(), message, "leave `module` out");
+        }
+        _ => {}
+    }
+    if let Some(arity) = raw.get("arity")
+        && kind != OperationKind::Concatenate
+        && !matches!(arity.text(), Some("1"))
+        && kind != OperationKind::Source
+    {
+        diagnostics.warning("graph/arity", arity.place.clone(), "`arity` has no effect here", "");
+    }
+    Some(Operation { name, kind, module, parameters: Vec::new() })
+}
+
+fn read_configurations(raw: &mut Object<'_>, operations: &mut [Operation], diagnostics: &mut Diagnostics) {
+    let mut seen: Vec<String> = Vec::new();
+    for node in raw.list("moduleConfigurations", diagnostics) {
+        let mut raw = Object::of(node, "a module configuration", Unknown::Ignored, diagnostics);
+        let Some(name) = raw.text("name", diagnostics) else { continue };
+        if seen.contains(&name.text) {
+            let message = format!("`{}` is configured twice", name.text);
+            diagnostics.error("graph/duplicate-configuration", name.place, message, "one entry an operation");
+            continue;
+        }
+        seen.push(name.text.clone());
+        let known: Vec<String> = operations.iter().map(|it| it.name.text.clone()).collect();
+        let Some(operation) = operations.iter_mut().find(|it| it.name.text == name.text) else {
+            let message = format!("configuration of an unknown operation `{}`", name.text);
+            let label = unknown_label(&name.text, known.iter().map(String::as_str));
+            diagnostics.error("graph/unknown-operation", name.place, message, label);
+            continue;
+        };
+        let Some(super::yaml::Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else { continue };
+        for (key, node) in pairs {
+            let mut raw = Object::of(node, "a parameter", Unknown::Ignored, diagnostics);
+            let name = raw.text("name", diagnostics);
+            let key = key.text().unwrap_or_default().to_owned();
+            operation.parameters.push(Parameter {
+                name: name.map_or_else(|| key.clone(), |name| name.text),
+                key,
+                required: raw.get("required").and_then(Node::text) == Some("true"),
+                default: raw.text("default", diagnostics).map(|text| text.text),
+            });
+        }
+    }
+}
+
+fn unknown_label<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest(name, known) {
+        Some(meant) => format!("no operation has this name; `{meant}` does"),
+        None => "no operation has this name".to_owned(),
+    }
+}
+
+fn read_connection(node: &Node, operations: &[Operation], diagnostics: &mut Diagnostics) -> Option<Connection> {
+    let mut raw = Object::of(node, "a connection", Unknown::Ignored, diagnostics);
+    let mut from = raw.object("from", diagnostics)?;
+    let mut to = raw.object("to", diagnostics)?;
+    let mut find = |end: &mut Object<'_>| {
+        let name = end.text("name", diagnostics)?;
+        let found = operations.iter().position(|it| it.name.text == name.text);
+        if found.is_none() {
+            let message = format!("unknown operation `{}` in connection", name.text);
+            let label = unknown_label(&name.text, operations.iter().map(|it| it.name.text.as_str()));
+            diagnostics.error("graph/unknown-operation", name.place, message, label);
+        }
+        found
+    };
+    let (source, target) = (find(&mut from), find(&mut to));
+    let arm = from.choice("arm", &[("True", true), ("False", false)], diagnostics);
+    if let Some(schema) = from.text("schemaName", diagnostics) {
+        diagnostics.error(NOT_YET_SUPPORTED, schema.place, "schemas on connections are not yet supported", "");
+    }
+    Some(Connection { from: source?, arm, to: target? })
+}

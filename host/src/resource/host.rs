@@ -1,0 +1,104 @@
+//! The Host resource: how large the host is and where it keeps things. Everything
+//! has a default.
+
+use std::path::PathBuf;
+
+use crate::resource::{
+    diagnostic::Diagnostics,
+    quantity,
+    yaml::{Object, Text},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Part of the ids of connections; drawn once if none is given.
+    pub name: Option<String>,
+    pub shards: usize,
+    /// Instances live at once.
+    pub slots: u32,
+    /// Components loaded at once.
+    pub components: u32,
+    pub broker: Option<BrokerPorts>,
+    /// Below the site folder unless absolute.
+    pub data: PathBuf,
+}
+
+/// Ports of the embedded broker; 0 takes a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerPorts {
+    pub v5: u16,
+    pub v311: u16,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        HostConfig {
+            name: None,
+            shards: (cores - 1).max(1),
+            slots: 6144,
+            components: 2000,
+            broker: None,
+            data: ".tidegate".into(),
+        }
+    }
+}
+
+impl HostConfig {
+    /// Most shards: one a core of the largest machine that this is made for.
+    const SHARDS_MAX: u64 = 64;
+
+    /// Reads a Host's `spec`.
+    pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Self {
+        let mut host = HostConfig { name: Some(name.text), ..HostConfig::default() };
+        if let Some(shards) = number(&mut spec, "shards", 1..=Self::SHARDS_MAX, diagnostics) {
+            host.shards = shards as usize;
+        }
+        if let Some(mut slots) = spec.object("slots", diagnostics) {
+            if let Some(fuel) = number(&mut slots, "fuel", 1..=1_000_000, diagnostics) {
+                host.slots = fuel as u32;
+            }
+            for key in ["epoch", "large"] {
+                if let Some(text) = slots.text(key, diagnostics) {
+                    let message = format!("slots of the engine `{key}` are not used yet");
+                    diagnostics.warning("host/engine", text.place, message, "only `fuel` has slots");
+                }
+            }
+            slots.finish(diagnostics);
+        }
+        if let Some(components) = number(&mut spec, "components", 1..=1_000_000, diagnostics) {
+            host.components = components as u32;
+        }
+        if let Some(mut broker) = spec.object("broker", diagnostics) {
+            let embedded = broker.choice("embedded", &[("true", true), ("false", false)], diagnostics);
+            let mut port = |key| number(&mut broker, key, 0..=65_535, diagnostics).unwrap_or(0) as u16;
+            let ports = BrokerPorts { v5: port("v5"), v311: port("v311") };
+            host.broker = (embedded == Some(true)).then_some(ports);
+            broker.finish(diagnostics);
+        }
+        if let Some(data) = spec.text("data", diagnostics) {
+            host.data = data.text.into();
+        }
+        spec.finish(diagnostics);
+        host
+    }
+}
+
+/// A whole number in `range`.
+pub fn number(
+    object: &mut Object<'_>,
+    key: &'static str,
+    range: std::ops::RangeInclusive<u64>,
+    diagnostics: &mut Diagnostics,
+) -> Option<u64> {
+    let text = object.text(key, diagnostics)?;
+    match quantity::count(&text.text) {
+        Ok(number) if range.contains(&number) => Some(number),
+        _ => {
+            let message = format!("`{}` is no value for `{key}`", text.text);
+            let label = format!("a whole number from {} to {}", range.start(), range.end());
+            diagnostics.error("yaml/number", text.place, message, label);
+            None
+        }
+    }
+}

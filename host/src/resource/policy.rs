@@ -1,0 +1,329 @@
+//! Policies: what a tenant may import, use, spend, read and write.
+
+use std::time::Duration;
+
+use crate::{
+    resource::{
+        diagnostic::Diagnostics,
+        quantity::{self, QuantityError},
+        yaml::{Object, Text},
+    },
+    topic::TopicFilter,
+};
+
+/// The policy compiled in.
+pub const STANDARD: &str = include_str!("../../../policies/standard.yaml");
+
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub name: String,
+    /// The WIT world whose imports are all that may be granted.
+    pub world: Text,
+    pub limits: Limits,
+    pub endpoints: Vec<EndpointGrant>,
+}
+
+/// Topics of one endpoint, with `{tenant}` still in them.
+#[derive(Clone, Debug)]
+pub struct EndpointGrant {
+    pub name: Text,
+    pub read: Vec<Text>,
+    pub write: Vec<Text>,
+}
+
+/// What one tenant may read and write at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    pub endpoint: String,
+    pub read: Vec<TopicFilter>,
+    pub write: Vec<TopicFilter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// AIO's rule.
+    Drop,
+    DeadLetter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    Drop,
+    DeadLetter,
+    NextWindow,
+}
+
+/// Every limit of a policy, after its defaults. Fuel in wasmtime's units, CPU in
+/// thousandths of a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Share of a shard beside other busy tenants.
+    pub weight: u32,
+    pub cpu_rate_milli: u64,
+    pub cpu_burst: Duration,
+    pub cpu_cap: bool,
+    pub fuel_rate: u64,
+    pub fuel_burst: u64,
+    /// For one message.
+    pub message_fuel_max: u64,
+    pub message_time_max: Duration,
+    pub memory_total_bytes_max: u64,
+    pub memory_instance_bytes_max: u64,
+    /// Live at once.
+    pub instances_max: u32,
+    /// For one message taken in.
+    pub output_messages_max: u32,
+    pub output_bytes_max: u64,
+    /// Largest message taken in.
+    pub payload_bytes_max: u64,
+    /// From ingest to settlement.
+    pub inflight_bytes_max: u64,
+    pub component_bytes_max: u64,
+    pub compile_time_max: Duration,
+    pub fault_retries_max: u32,
+    pub fault_cool_down: Duration,
+    pub quarantine_after: u32,
+    pub quarantine_within: Duration,
+    pub on_error: OnError,
+    pub late: Late,
+    pub lateness_max: Duration,
+    pub idle_max: Duration,
+    pub tick: Duration,
+    pub connections_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            weight: 1,
+            cpu_rate_milli: 100,
+            cpu_burst: Duration::from_millis(200),
+            cpu_cap: false,
+            fuel_rate: u64::MAX,
+            fuel_burst: u64::MAX,
+            message_fuel_max: 20_000_000,
+            message_time_max: Duration::from_millis(20),
+            memory_total_bytes_max: 64 << 20,
+            memory_instance_bytes_max: 4 << 20,
+            instances_max: 16,
+            output_messages_max: 64,
+            output_bytes_max: 512 << 10,
+            payload_bytes_max: 256 << 10,
+            inflight_bytes_max: 1 << 20,
+            component_bytes_max: 8 << 20,
+            compile_time_max: Duration::from_secs(20),
+            fault_retries_max: 2,
+            fault_cool_down: Duration::from_secs(10),
+            quarantine_after: 20,
+            quarantine_within: Duration::from_secs(60),
+            on_error: OnError::Drop,
+            late: Late::Drop,
+            lateness_max: Duration::from_secs(3600),
+            idle_max: Duration::from_secs(60),
+            tick: Duration::from_millis(100),
+            connections_max: 4,
+        }
+    }
+}
+
+/// Keys that are parsed and checked today, and bite later.
+const NOT_YET: [&str; 7] = ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within", "late"];
+
+/// Reads limits over a base, each value checked against a ceiling if there is one.
+struct LimitReader<'a> {
+    diagnostics: &'a mut Diagnostics,
+    /// The policy that a tenant may only lower.
+    lowering: bool,
+}
+
+impl LimitReader<'_> {
+    fn read<T: PartialOrd + Copy>(
+        &mut self,
+        object: &mut Object<'_>,
+        key: &'static str,
+        parse: fn(&str) -> Result<T, QuantityError>,
+        into: &mut T,
+    ) {
+        let Some(text) = object.text(key, self.diagnostics) else { return };
+        match parse(&text.text) {
+            Err(error) => {
+                let message = format!("`{}` is no value for `{key}`", text.text);
+                self.diagnostics.error("policy/quantity", text.place, message, error.to_string());
+            }
+            Ok(value) if self.lowering && value > *into => {
+                let message = format!("a tenant's `{key}` may not be above its policy's");
+                self.diagnostics.error("policy/above-ceiling", text.place, message, "lower it, or leave it out");
+            }
+            Ok(value) => {
+                if NOT_YET.contains(&key) {
+                    self.not_yet(key, text);
+                }
+                *into = value;
+            }
+        }
+    }
+
+    fn not_yet(&mut self, key: &str, text: Text) {
+        let message = format!("`{key}` is not yet enforced");
+        self.diagnostics.warning("policy/not-yet-enforced", text.place, message, "it is checked and kept");
+    }
+
+    fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
+        let group = object.object(key, self.diagnostics)?;
+        if matches!(key, "cpu" | "fuel" | "time") {
+            self.not_yet(key, Text { text: String::new(), place: group.place() });
+        }
+        Some(group)
+    }
+}
+
+fn small(text: &str) -> Result<u32, QuantityError> {
+    u32::try_from(quantity::count(text)?).map_err(|_| QuantityError::TooLarge)
+}
+
+fn at_least_one(text: &str) -> Result<u32, QuantityError> {
+    match small(text)? {
+        0 => Err(QuantityError::NoNumber { example: "`1` or more" }),
+        number => Ok(number),
+    }
+}
+
+impl Limits {
+    /// Reads the limits in `object` over `self`. With `lowering`, as a tenant does:
+    /// nothing may rise.
+    pub fn read(&self, object: &mut Object<'_>, lowering: bool, diagnostics: &mut Diagnostics) -> Limits {
+        let mut limits = self.clone();
+        let mut reader = LimitReader { diagnostics, lowering };
+        reader.read(object, "weight", at_least_one, &mut limits.weight);
+        reader.read(object, "instances", at_least_one, &mut limits.instances_max);
+        reader.read(object, "payload", quantity::bytes, &mut limits.payload_bytes_max);
+        reader.read(object, "inflight", quantity::bytes, &mut limits.inflight_bytes_max);
+        reader.read(object, "connections", small, &mut limits.connections_max);
+        limits.read_groups(object, &mut reader);
+        let choices = [("drop", OnError::Drop), ("deadLetter", OnError::DeadLetter)];
+        if let Some(on_error) = object.choice("onError", &choices, reader.diagnostics) {
+            limits.on_error = on_error;
+        }
+        let choices = [("drop", Late::Drop), ("deadLetter", Late::DeadLetter), ("nextWindow", Late::NextWindow)];
+        if let Some(late) = object.choice("late", &choices, reader.diagnostics) {
+            let place = object.get("late").map_or_else(|| object.place(), |node| node.place.clone());
+            reader.not_yet("late", Text { text: String::new(), place });
+            limits.late = late;
+        }
+        if limits.payload_bytes_max > limits.inflight_bytes_max {
+            let place = object.get("payload").or(object.get("inflight")).map(|node| node.place.clone());
+            let message = "`payload` may not be above `inflight`";
+            diagnostics.error("policy/payload-above-inflight", place, message, "no such message could ever be taken in");
+        }
+        limits
+    }
+
+    fn read_groups(&mut self, object: &mut Object<'_>, reader: &mut LimitReader<'_>) {
+        if let Some(mut group) = reader.group(object, "cpu") {
+            reader.read(&mut group, "rate", quantity::cpu, &mut self.cpu_rate_milli);
+            reader.read(&mut group, "burst", quantity::time, &mut self.cpu_burst);
+            if let Some(cap) = group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
+                self.cpu_cap = cap;
+            }
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "fuel") {
+            reader.read(&mut group, "rate", quantity::fuel, &mut self.fuel_rate);
+            reader.read(&mut group, "burst", quantity::fuel, &mut self.fuel_burst);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "message") {
+            reader.read(&mut group, "fuel", quantity::fuel, &mut self.message_fuel_max);
+            reader.read(&mut group, "time", quantity::time, &mut self.message_time_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "memory") {
+            reader.read(&mut group, "total", quantity::bytes, &mut self.memory_total_bytes_max);
+            reader.read(&mut group, "instance", quantity::bytes, &mut self.memory_instance_bytes_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "output") {
+            reader.read(&mut group, "messages", at_least_one, &mut self.output_messages_max);
+            reader.read(&mut group, "bytes", quantity::bytes, &mut self.output_bytes_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "component") {
+            reader.read(&mut group, "size", quantity::bytes, &mut self.component_bytes_max);
+            reader.read(&mut group, "compileTime", quantity::time, &mut self.compile_time_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "faults") {
+            reader.read(&mut group, "retries", small, &mut self.fault_retries_max);
+            reader.read(&mut group, "coolDown", quantity::time, &mut self.fault_cool_down);
+            reader.read(&mut group, "quarantineAfter", at_least_one, &mut self.quarantine_after);
+            reader.read(&mut group, "within", quantity::time, &mut self.quarantine_within);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "time") {
+            reader.read(&mut group, "lateness", quantity::time, &mut self.lateness_max);
+            reader.read(&mut group, "idle", quantity::time, &mut self.idle_max);
+            reader.read(&mut group, "tick", quantity::time, &mut self.tick);
+            group.finish(reader.diagnostics);
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a Policy's `spec`.
+    pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
+        let world = spec.need_text("world", diagnostics);
+        let engines = [("fuel", true), ("epoch", false), ("large", false)];
+        if spec.choice("engine", &engines, diagnostics) == Some(false) {
+            let place = spec.get("engine").map(|node| node.place.clone());
+            diagnostics.error("policy/engine", place, "this engine is not there yet", "use `fuel`");
+        }
+        let limits = Limits::default().read(&mut spec, false, diagnostics);
+        let mut endpoints = Vec::new();
+        for node in spec.list("endpoints", diagnostics) {
+            let mut grant = Object::of(node, "an endpoint", super::yaml::Unknown::Error, diagnostics);
+            let name = grant.need_text("name", diagnostics);
+            let mut topics = |key| {
+                let nodes = grant.list(key, diagnostics).iter();
+                nodes.filter_map(|node| topic_grant(node, key, diagnostics)).collect::<Vec<_>>()
+            };
+            let (read, write) = (topics("read"), topics("write"));
+            grant.finish(diagnostics);
+            endpoints.extend(name.map(|name| EndpointGrant { name, read, write }));
+        }
+        spec.finish(diagnostics);
+        Some(Policy { name: name.text, world: world?, limits, endpoints })
+    }
+
+    /// What a tenant of this policy may read and write.
+    pub fn grants_for(&self, tenant: &str) -> Vec<Grants> {
+        let filters = |texts: &[Text]| {
+            let texts = texts.iter().map(|text| text.text.replace(TENANT, tenant));
+            texts.filter_map(|text| TopicFilter::parse(&text).ok()).collect()
+        };
+        let grants = self.endpoints.iter().map(|grant| Grants {
+            endpoint: grant.name.text.clone(),
+            read: filters(&grant.read),
+            write: filters(&grant.write),
+        });
+        grants.collect()
+    }
+}
+
+/// The only variable in a grant.
+const TENANT: &str = "{tenant}";
+
+fn topic_grant(node: &super::yaml::Node, key: &str, diagnostics: &mut Diagnostics) -> Option<Text> {
+    let text = Text::of(node, key, diagnostics)?;
+    let filled = text.text.replace(TENANT, "tenant");
+    let problem = if filled.contains(['{', '}']) {
+        Some("`{tenant}` is the only variable".to_owned())
+    } else {
+        TopicFilter::parse(&filled).err().map(|error| error.to_string())
+    };
+    if let Some(problem) = problem {
+        let message = format!("`{}` is no topic filter", text.text);
+        diagnostics.error("policy/topic", text.place.clone(), message, problem);
+        return None;
+    }
+    Some(text)
+}

@@ -1,0 +1,91 @@
+//! Quantities with their units: `20M` fuel, `64Mi` bytes, `20ms`, `100m` of a core.
+
+use std::time::Duration;
+
+/// Why a text is no quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    #[error("a number was expected, such as {example}")]
+    NoNumber { example: &'static str },
+    #[error("a unit is missing: write {example}")]
+    NoUnit { example: &'static str },
+    #[error("the unit `{unit}` is unknown here: write {example}")]
+    UnknownUnit { unit: String, example: &'static str },
+    #[error("the quantity is too large")]
+    TooLarge,
+}
+
+fn split<'t>(text: &'t str, example: &'static str) -> Result<(u64, &'t str), QuantityError> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    if number.is_empty() {
+        return Err(QuantityError::NoNumber { example });
+    }
+    let number = number.parse().map_err(|_| QuantityError::TooLarge)?;
+    Ok((number, unit))
+}
+
+fn scaled(number: u64, by: u64) -> Result<u64, QuantityError> {
+    number.checked_mul(by).ok_or(QuantityError::TooLarge)
+}
+
+/// A plain whole number.
+pub fn count(text: &str) -> Result<u64, QuantityError> {
+    match split(text, "`16`")? {
+        (number, "") => Ok(number),
+        (_, unit) => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example: "`16`" }),
+    }
+}
+
+/// Fuel: a number, thousands (`K`), millions (`M`) or billions (`G`).
+pub fn fuel(text: &str) -> Result<u64, QuantityError> {
+    let example = "`20M`";
+    match split(text, example)? {
+        (number, "") => Ok(number),
+        (number, "K") => scaled(number, 1_000),
+        (number, "M") => scaled(number, 1_000_000),
+        (number, "G") => scaled(number, 1_000_000_000),
+        (_, unit) => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example }),
+    }
+}
+
+/// Bytes: `Ki`, `Mi`, `Gi` or `B`.
+pub fn bytes(text: &str) -> Result<u64, QuantityError> {
+    let example = "`64Mi`";
+    match split(text, example)? {
+        (_, "") => Err(QuantityError::NoUnit { example }),
+        (number, "B") => Ok(number),
+        (number, "Ki") => scaled(number, 1 << 10),
+        (number, "Mi") => scaled(number, 1 << 20),
+        (number, "Gi") => scaled(number, 1 << 30),
+        (_, unit) => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example }),
+    }
+}
+
+/// Time: `us`, `ms`, `s`, `m` or `h`.
+pub fn time(text: &str) -> Result<Duration, QuantityError> {
+    let example = "`20ms`";
+    let (number, unit) = split(text, example)?;
+    match unit {
+        "" => Err(QuantityError::NoUnit { example }),
+        "us" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(scaled(number, 60)?)),
+        "h" => Ok(Duration::from_secs(scaled(number, 3_600)?)),
+        _ => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example }),
+    }
+}
+
+/// CPU in thousandths of a core: `100m`, or whole cores: `2`.
+pub fn cpu(text: &str) -> Result<u64, QuantityError> {
+    let example = "`100m`";
+    match split(text, example)? {
+        (number, "m") => Ok(number),
+        (number, "") => scaled(number, 1_000),
+        (_, unit) => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

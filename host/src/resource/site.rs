@@ -1,0 +1,530 @@
+//! The site folder: who owns a file is decided by where it lies, never by what it
+//! says. Reading it gives everything that a host runs, or all that is wrong.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Component as PathPart, Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::resource::{
+    Dataflow, Endpoint, EndpointKind, Graph, Grants, HostConfig, Limits, Policy,
+    dataflow::FlowNodeKind,
+    diagnostic::{Diagnostics, SourceFile, nearest},
+    graph::OperationKind,
+    policy,
+    tenant::TenantResource,
+    yaml::{self, Node, Object, Text, Unknown},
+};
+
+/// A site that can be run.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub dir: PathBuf,
+    pub host: HostConfig,
+    pub endpoints: BTreeMap<String, EndpointKind>,
+    pub tenants: Vec<TenantSite>,
+}
+
+/// One tenant with everything resolved.
+#[derive(Clone, Debug)]
+pub struct TenantSite {
+    pub name: String,
+    pub policy: String,
+    /// The policy's WIT world.
+    pub world: Text,
+    pub limits: Limits,
+    pub grants: Vec<Grants>,
+    pub dataflows: Vec<DataflowSite>,
+}
+
+/// A dataflow with its graphs read and its components found.
+#[derive(Clone, Debug)]
+pub struct DataflowSite {
+    pub dataflow: Dataflow,
+    /// For each node of the dataflow that is a graph.
+    pub graphs: BTreeMap<usize, GraphSite>,
+}
+
+#[derive(Clone, Debug)]
+pub struct GraphSite {
+    pub graph: Arc<Graph>,
+    /// For each operation that runs a component.
+    pub modules: BTreeMap<usize, ModuleSite>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ModuleSite {
+    pub path: PathBuf,
+    /// Where the graph names it.
+    pub reference: Text,
+    /// As the operator sees it.
+    pub configuration: Vec<(String, String)>,
+}
+
+const AIO_API: &str = "connectivity.iotoperations.azure.com/v1";
+const OUR_API: &str = "tidegate.dev/v1";
+
+/// Who owns a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    Platform,
+    Tenant(String),
+}
+
+/// What the files say, before it is put together.
+#[derive(Default)]
+struct Raw {
+    host: Option<HostConfig>,
+    policies: BTreeMap<String, Policy>,
+    tenants: BTreeMap<String, TenantResource>,
+    endpoints: BTreeMap<String, Endpoint>,
+    dataflows: BTreeMap<String, Vec<Dataflow>>,
+}
+
+impl Site {
+    /// Reads and checks the folder. There is a site only if there is no error.
+    pub fn load(dir: &Path) -> (Option<Site>, Diagnostics) {
+        let mut diagnostics = Diagnostics::default();
+        let mut raw = Raw::default();
+        raw.policies.extend(standard_policy().map(|policy| (policy.name.clone(), policy)));
+        if !dir.join("platform").is_dir() && !dir.join("tenants").is_dir() {
+            let message = format!("{} is no site folder", dir.display());
+            diagnostics.error("site/folder", None, message, "it holds neither `platform` nor `tenants`");
+            return (None, diagnostics);
+        }
+        let folders = subfolders(&dir.join("tenants"), &mut diagnostics);
+        read_files(dir, &dir.join("platform"), &Owner::Platform, &mut raw, &mut diagnostics);
+        for tenant in &folders {
+            let folder = dir.join("tenants").join(tenant).join("dataflows");
+            read_files(dir, &folder, &Owner::Tenant(tenant.clone()), &mut raw, &mut diagnostics);
+        }
+        let site = raw.assemble(dir, &folders, &mut diagnostics);
+        let site = (!diagnostics.has_errors()).then_some(site);
+        (site, diagnostics)
+    }
+}
+
+/// The policy that is compiled in.
+pub fn standard_policy() -> Option<Policy> {
+    policy_of("policies/standard.yaml", policy::STANDARD, &mut Diagnostics::default())
+}
+
+/// Reads one Policy from text; `path` is how messages name it.
+pub fn policy_of(path: &str, text: &str, diagnostics: &mut Diagnostics) -> Option<Policy> {
+    let file = Arc::new(SourceFile { path: path.to_owned(), text: text.to_owned() });
+    let mut raw = Raw::default();
+    for node in yaml::parse(&file, diagnostics) {
+        raw.read_document(&node, &Owner::Platform, diagnostics);
+    }
+    raw.policies.into_values().next()
+}
+
+fn subfolders(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<String> {
+    let mut names = Vec::new();
+    for path in entries(dir, diagnostics) {
+        if path.is_dir() {
+            names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+        }
+    }
+    names
+}
+
+fn entries(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
+    let read = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    match read {
+        Ok(paths) => {
+            let mut paths: Vec<PathBuf> = paths;
+            paths.sort();
+            paths
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            diagnostics.error("site/read", None, format!("cannot read {}: {error}", dir.display()), "");
+            Vec::new()
+        }
+    }
+}
+
+/// A file as it is shown, relative to the site.
+pub fn read_source(base: &Path, path: &Path, diagnostics: &mut Diagnostics) -> Option<Arc<SourceFile>> {
+    let shown = path.strip_prefix(base).unwrap_or(path).display().to_string();
+    match fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => Some(Arc::new(SourceFile { path: shown, text })),
+        Ok(Err(_)) => {
+            diagnostics.error("yaml/utf8", None, format!("{shown} is not UTF-8"), "save it as UTF-8");
+            None
+        }
+        Err(error) => {
+            diagnostics.error("site/read", None, format!("cannot read {shown}: {error}"), "");
+            None
+        }
+    }
+}
+
+fn read_files(base: &Path, dir: &Path, owner: &Owner, raw: &mut Raw, diagnostics: &mut Diagnostics) {
+    for path in entries(dir, diagnostics) {
+        if path.is_dir() {
+            read_files(base, &path, owner, raw, diagnostics);
+        } else if path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json")
+            && let Some(file) = read_source(base, &path, diagnostics)
+        {
+            for node in yaml::parse(&file, diagnostics) {
+                raw.read_document(&node, owner, diagnostics);
+            }
+        }
+    }
+}
+
+impl Raw {
+    fn read_document(&mut self, node: &Node, owner: &Owner, diagnostics: &mut Diagnostics) {
+        let mut document = Object::of(node, "a resource", Unknown::Warning, diagnostics);
+        let (Some(api), Some(kind)) =
+            (document.need_text("apiVersion", diagnostics), document.need_text("kind", diagnostics))
+        else {
+            return;
+        };
+        let Some(mut metadata) = document.need("metadata", diagnostics).map(|node| {
+            Object::of(node, "`metadata`", Unknown::Ignored, diagnostics)
+        }) else {
+            return;
+        };
+        let Some(name) = metadata.need_text("name", diagnostics) else { return };
+        let annotations = metadata.get("annotations");
+        let ours = match (api.text.as_str(), kind.text.as_str()) {
+            (OUR_API, "Host" | "Policy" | "Tenant" | "DataflowEndpoint") => true,
+            (AIO_API, "DataflowEndpoint" | "DataflowGraph" | "RegistryEndpoint") => false,
+            (OUR_API | AIO_API, _) => {
+                let known = ["Host", "Policy", "Tenant", "DataflowEndpoint", "DataflowGraph", "RegistryEndpoint"];
+                let label = nearest(&kind.text, known).map_or("not a kind of this apiVersion".into(), |it| format!("did you mean `{it}`?"));
+                let message = format!("unknown kind `{}`", kind.text);
+                diagnostics.error("site/kind", kind.place, message, label);
+                return;
+            }
+            _ => {
+                let message = format!("unknown apiVersion `{}`", api.text);
+                diagnostics.error("site/api-version", api.place, message, format!("`{OUR_API}` or `{AIO_API}`"));
+                return;
+            }
+        };
+        let tenants_own = kind.text == "DataflowGraph";
+        match (tenants_own, owner) {
+            (false, Owner::Tenant(tenant)) => {
+                let message = format!("a {} cannot stand in the folder of the tenant `{tenant}`", kind.text);
+                diagnostics.error("site/owner", kind.place, message, "it belongs to the platform: move it to `platform/`");
+                return;
+            }
+            (true, Owner::Platform) => {
+                let label = "move it to `tenants/NAME/dataflows/`";
+                diagnostics.error("site/owner", kind.place, "a DataflowGraph belongs to a tenant", label);
+                return;
+            }
+            _ => {}
+        }
+        if name.text.is_empty() || name.text.contains('/') {
+            diagnostics.error("site/name", name.place, "a name holds no `/` and is not empty", "");
+            return;
+        }
+        let unknown = if ours { Unknown::Error } else { Unknown::Warning };
+        let Some(spec) = document.need("spec", diagnostics) else { return };
+        let spec = Object::of(spec, "`spec`", unknown, diagnostics);
+        document.finish(diagnostics);
+        self.read_kind(&kind.text, name, annotations, spec, ours, owner, diagnostics);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one document, taken apart by the only caller")]
+    fn read_kind(
+        &mut self,
+        kind: &str,
+        name: Text,
+        annotations: Option<&Node>,
+        spec: Object<'_>,
+        ours: bool,
+        owner: &Owner,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let at = name.clone();
+        let taken = match (kind, owner) {
+            ("Host", _) => self.host.replace(HostConfig::read(name, spec, diagnostics)).is_some(),
+            ("Policy", _) => Policy::read(name, spec, diagnostics)
+                .is_some_and(|it| self.policies.insert(it.name.clone(), it).is_some() && at.text != "standard"),
+            ("Tenant", _) => TenantResource::read(name, spec, diagnostics)
+                .is_some_and(|it| self.tenants.insert(it.name.text.clone(), it).is_some()),
+            ("DataflowEndpoint", _) => Endpoint::read(name, spec, ours, diagnostics)
+                .is_some_and(|it| self.endpoints.insert(it.name.text.clone(), it).is_some()),
+            ("DataflowGraph", Owner::Tenant(tenant)) => {
+                let Some(dataflow) = Dataflow::read(name, annotations, spec, diagnostics) else { return };
+                let dataflows = self.dataflows.entry(tenant.clone()).or_default();
+                let taken = dataflows.iter().any(|it| it.name.text == at.text);
+                dataflows.push(dataflow);
+                taken
+            }
+            // A registry is named by dataflows; artifacts are found in the site.
+            _ => false,
+        };
+        if taken {
+            let message = format!("there are two {kind}s named `{}`", at.text);
+            diagnostics.error("site/duplicate", at.place, message, "names are unique");
+        }
+    }
+
+    fn assemble(self, dir: &Path, folders: &[String], diagnostics: &mut Diagnostics) -> Site {
+        for folder in folders {
+            if !self.tenants.contains_key(folder) {
+                let message = format!("the folder `tenants/{folder}` has no Tenant of that name");
+                diagnostics.error("site/tenant", None, message, "add a Tenant to `platform/`, or remove the folder");
+            }
+        }
+        let mut tenants = Vec::new();
+        for (name, resource) in &self.tenants {
+            let Some(policy) = self.policies.get(&resource.policy.text) else {
+                let message = format!("unknown policy `{}`", resource.policy.text);
+                let label = nearest(&resource.policy.text, self.policies.keys().map(String::as_str));
+                let label = label.map_or("no policy has this name".into(), |it| format!("no policy has this name; `{it}` does"));
+                diagnostics.error("tenant/unknown-policy", resource.policy.place.clone(), message, label);
+                continue;
+            };
+            let limits = resource.limits_under(&policy.limits, diagnostics);
+            let mut tenant = TenantSite {
+                name: name.clone(),
+                policy: policy.name.clone(),
+                world: policy.world.clone(),
+                limits,
+                grants: policy.grants_for(name),
+                dataflows: Vec::new(),
+            };
+            let artifacts = Artifacts { base: dir, dir: dir.join("tenants").join(name).join("artifacts") };
+            for dataflow in self.dataflows.get(name).into_iter().flatten() {
+                check_rights(dataflow, &tenant, &self.endpoints, diagnostics);
+                tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
+            }
+            check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
+            tenants.push(tenant);
+        }
+        let endpoints = self.endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.kind)).collect();
+        Site { dir: dir.to_owned(), host: self.host.unwrap_or_default(), endpoints, tenants }
+    }
+}
+
+/// Whether the tenant's policy lets the dataflow read and write what it names.
+fn check_rights(
+    dataflow: &Dataflow,
+    tenant: &TenantSite,
+    endpoints: &BTreeMap<String, Endpoint>,
+    diagnostics: &mut Diagnostics,
+) {
+    for node in &dataflow.nodes {
+        let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) = &node.kind else {
+            continue;
+        };
+        if !endpoints.contains_key(&endpoint.text) {
+            let message = format!("unknown endpoint `{}`", endpoint.text);
+            let label = nearest(&endpoint.text, endpoints.keys().map(String::as_str));
+            let label = label.map_or("no DataflowEndpoint has this name".into(), |it| format!("no endpoint has this name; `{it}` does"));
+            diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
+            continue;
+        }
+        let Some(grants) = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text) else {
+            let message = format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
+            diagnostics.error("dataflow/endpoint-right", endpoint.place.clone(), message, "ask the platform team");
+            continue;
+        };
+        let allowed = |filters: &[crate::topic::TopicFilter]| {
+            let names: Vec<_> = filters.iter().map(|filter| format!("`{}`", filter.as_str())).collect();
+            if names.is_empty() { "nothing is granted".to_owned() } else { format!("granted: {}", names.join(", ")) }
+        };
+        match &node.kind {
+            FlowNodeKind::Source { topics, .. } => {
+                for (topic, at) in topics {
+                    if !grants.read.iter().any(|grant| grant.covers(topic)) {
+                        let message = format!("the policy `{}` does not let `{}` be read", tenant.policy, at.text);
+                        diagnostics.error("dataflow/read-right", at.place.clone(), message, allowed(&grants.read));
+                    }
+                }
+            }
+            FlowNodeKind::Destination { topic, at, .. } => {
+                if let Some(fixed) = topic.fixed()
+                    && !grants.write.iter().any(|grant| grant.matches(fixed))
+                {
+                    let message = format!("the policy `{}` does not let `{fixed}` be written", tenant.policy);
+                    diagnostics.error("dataflow/write-right", at.place.clone(), message, allowed(&grants.write));
+                }
+            }
+            FlowNodeKind::Graph { .. } => {}
+        }
+    }
+}
+
+/// One connection for each MQTT source, one for each MQTT endpoint written to.
+fn check_connections(
+    tenant: &TenantSite,
+    endpoints: &BTreeMap<String, Endpoint>,
+    at: &Text,
+    diagnostics: &mut Diagnostics,
+) {
+    let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
+    let mut sources = 0;
+    let mut sinks: Vec<&str> = Vec::new();
+    for node in tenant.dataflows.iter().filter(|it| it.dataflow.enabled).flat_map(|it| &it.dataflow.nodes) {
+        match &node.kind {
+            FlowNodeKind::Source { endpoint, .. } if is_mqtt(&endpoint.text) => sources += 1,
+            FlowNodeKind::Destination { endpoint, .. }
+                if is_mqtt(&endpoint.text) && !sinks.contains(&endpoint.text.as_str()) =>
+            {
+                sinks.push(&endpoint.text);
+            }
+            _ => {}
+        }
+    }
+    let (needed, allowed) = (sources + sinks.len(), tenant.limits.connections_max as usize);
+    if needed > allowed {
+        let message = format!("the tenant `{}` needs {needed} connections and may have {allowed}", tenant.name);
+        diagnostics.error("tenant/connections", at.place.clone(), message, "policy's `connections`");
+    }
+}
+
+/// A tenant's folder of components and graph definitions.
+struct Artifacts<'a> {
+    base: &'a Path,
+    dir: PathBuf,
+}
+
+impl Artifacts<'_> {
+    /// Finds `[registry/][path/]name[:tag]` with one of the extensions, below the
+    /// folder and nowhere else.
+    fn find(&self, reference: &Text, extensions: &[&str], diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+        let (path, tag) = match reference.text.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (reference.text.as_str(), None),
+        };
+        let plain = |text: &str| {
+            !text.is_empty() && Path::new(text).components().all(|part| matches!(part, PathPart::Normal(_)))
+        };
+        if !plain(path) || tag.is_some_and(|tag| !plain(tag)) {
+            let message = format!("`{}` is no artifact reference", reference.text);
+            diagnostics.error("artifact/reference", reference.place.clone(), message, "write `NAME:TAG`");
+            return None;
+        }
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let mut tried = Vec::new();
+        for extension in extensions {
+            // With a registry or a path, without it, and with the first part gone.
+            let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
+            for place in [path, rest, name] {
+                let file = match tag {
+                    Some(tag) => self.dir.join(place).join(format!("{tag}.{extension}")),
+                    None => self.dir.join(format!("{place}.{extension}")),
+                };
+                if file.is_file() && self.is_inside(&file) {
+                    return Some(file);
+                }
+                tried.push(file);
+            }
+        }
+        let first = tried[0].strip_prefix(self.base).unwrap_or(&tried[0]).display().to_string();
+        let message = format!("the artifact `{}` is not there", reference.text);
+        diagnostics.error("artifact/missing", reference.place.clone(), message, format!("looked for {first} and the like"));
+        None
+    }
+
+    /// A link may not lead out of the tenant's folder.
+    fn is_inside(&self, file: &Path) -> bool {
+        match (file.canonicalize(), self.dir.canonicalize()) {
+            (Ok(file), Ok(dir)) => file.starts_with(dir),
+            _ => false,
+        }
+    }
+}
+
+fn resolve(dataflow: &Dataflow, artifacts: &Artifacts<'_>, diagnostics: &mut Diagnostics) -> Option<DataflowSite> {
+    let before = diagnostics.errors();
+    let mut graphs = BTreeMap::new();
+    for (index, node) in dataflow.nodes.iter().enumerate() {
+        let FlowNodeKind::Graph { artifact, settings } = &node.kind else { continue };
+        let Some(path) = artifacts.find(artifact, &["yaml", "yml"], diagnostics) else { continue };
+        let Some(file) = read_source(artifacts.base, &path, diagnostics) else { continue };
+        let Some(graph) = read_graph(&file, diagnostics) else { continue };
+        check_outputs(dataflow, index, &graph, diagnostics);
+        let modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
+        graphs.insert(index, GraphSite { graph, modules });
+    }
+    (diagnostics.errors() == before).then(|| DataflowSite { dataflow: dataflow.clone(), graphs })
+}
+
+fn read_graph(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
+    match yaml::parse(file, diagnostics).as_slice() {
+        [node] => Graph::read(node, diagnostics),
+        [] if diagnostics.has_errors() => None,
+        _ => {
+            let message = format!("{} must hold one graph definition", file.path);
+            diagnostics.error("graph/documents", None, message, "");
+            None
+        }
+    }
+}
+
+/// A connection `node.sink` must name a sink of the node's graph.
+fn check_outputs(dataflow: &Dataflow, index: usize, graph: &Graph, diagnostics: &mut Diagnostics) {
+    for output in dataflow.connections.iter().filter(|it| it.from == index).filter_map(|it| it.output.as_ref()) {
+        let sinks = graph.operations.iter().filter(|it| it.kind == OperationKind::Sink);
+        let names: Vec<_> = sinks.map(|it| it.name.text.as_str()).collect();
+        if !names.contains(&output.text.as_str()) {
+            let message = format!("the graph has no sink `{}`", output.text);
+            let label = format!("its sinks: {}", names.join(", "));
+            diagnostics.error("dataflow/unknown-output", output.place.clone(), message, label);
+        }
+    }
+}
+
+fn resolve_modules(
+    graph: &Graph,
+    settings: &[(String, String)],
+    artifact: &Text,
+    artifacts: &Artifacts<'_>,
+    diagnostics: &mut Diagnostics,
+) -> BTreeMap<usize, ModuleSite> {
+    let mut modules = BTreeMap::new();
+    let declared = |key: &str| {
+        graph.operations.iter().flat_map(|it| &it.parameters).any(|it| it.key == key || it.name == key)
+    };
+    for (key, _) in settings.iter().filter(|(key, _)| !declared(key)) {
+        let message = format!("no operation of `{}` takes a parameter `{key}`", artifact.text);
+        diagnostics.warning("dataflow/unused-parameter", artifact.place.clone(), message, "");
+    }
+    for (index, operation) in graph.operations.iter().enumerate() {
+        let Some(reference) = &operation.module else { continue };
+        let configuration = match operation.configuration(settings) {
+            Ok(configuration) => configuration,
+            Err(parameter) => {
+                let message = format!("`{}` of `{}` needs the parameter `{}`", operation.name.text, artifact.text, parameter.key);
+                diagnostics.error("dataflow/required-parameter", artifact.place.clone(), message, "add it to `configuration`");
+                continue;
+            }
+        };
+        if let Some(path) = artifacts.find(reference, &["wasm"], diagnostics) {
+            modules.insert(index, ModuleSite { path, reference: reference.clone(), configuration });
+        }
+    }
+    modules
+}
+
+/// One graph with the components of a folder, without a site: for `tidegate run`.
+pub fn load_graph(
+    path: &Path,
+    artifacts: &Path,
+    settings: &[(String, String)],
+) -> (Option<GraphSite>, Diagnostics) {
+    let mut diagnostics = Diagnostics::default();
+    let base = Path::new("");
+    let graph = read_source(base, path, &mut diagnostics).and_then(|file| {
+        let graph = read_graph(&file, &mut diagnostics)?;
+        let place = yaml::parse(&file, &mut diagnostics).first().map(|node| node.place.clone())?;
+        let text = Text { text: graph.name.clone(), place };
+        let artifacts = Artifacts { base, dir: artifacts.to_owned() };
+        let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
+        Some(GraphSite { graph, modules })
+    });
+    let graph = if diagnostics.has_errors() { None } else { graph };
+    (graph, diagnostics)
+}

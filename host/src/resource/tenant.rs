@@ -1,0 +1,34 @@
+//! Tenants: who has which policy, and what they lower for themselves.
+
+use crate::resource::{
+    Limits,
+    diagnostic::Diagnostics,
+    yaml::{Object, Text},
+};
+
+/// A Tenant resource; its limits wait for the policy that they lower.
+#[derive(Clone, Debug)]
+pub struct TenantResource {
+    pub name: Text,
+    pub policy: Text,
+    limits: Option<super::yaml::Node>,
+}
+
+impl TenantResource {
+    /// Reads a Tenant's `spec`.
+    pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let policy = spec.need_text("policy", diagnostics);
+        let limits = spec.get("limits").cloned();
+        spec.finish(diagnostics);
+        Some(TenantResource { name, policy: policy?, limits })
+    }
+
+    /// The policy's limits, lowered by the tenant's own.
+    pub fn limits_under(&self, policy: &Limits, diagnostics: &mut Diagnostics) -> Limits {
+        let Some(node) = &self.limits else { return policy.clone() };
+        let mut object = Object::of(node, "`limits`", super::yaml::Unknown::Error, diagnostics);
+        let limits = policy.read(&mut object, true, diagnostics);
+        object.finish(diagnostics);
+        limits
+    }
+}
