@@ -176,3 +176,6 @@ pub enum SessionError {
     #[error("connection failed")]
     Io(#[source] std::io::Error),
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,13 +361,5 @@ impl Backoff {
     }
 }
 
-/// Bytes of a whole small packet, for tests.
-#[cfg(test)]
-pub(super) fn packet_bytes(packet: &Packet) -> bytes::Bytes {
-    let mut bytes = BytesMut::new();
-    packet.write(&mut bytes, None).expect("a test packet can be written");
-    bytes.freeze()
-}
-
 #[cfg(test)]
 mod tests;

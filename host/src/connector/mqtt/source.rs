@@ -281,6 +281,11 @@ impl SourceSession {
     /// Writes the PUBACKs whose turn has come, and sees to it that the session
     /// learns of the next settlement in time.
     fn settle(&mut self, ctx: &mut Context<'_>, now: Instant) {
+        if self.settle_by.is_some_and(|by| by <= now) {
+            // Nothing came with which these could have been answered: perhaps the
+            // broker sends no more before they are.
+            self.eager_from = self.acks.len().clamp(1, EAGER_FROM);
+        }
         loop {
             let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
             if self.acks.write(settled, oversize, &mut self.link.outgoing) > 0 {
@@ -291,11 +296,7 @@ impl SourceSession {
                 return;
             };
             let settle_by = *self.settle_by.get_or_insert(now.plus(SETTLE_WITHIN));
-            if now >= settle_by {
-                // Nothing came with which these could have been answered: perhaps
-                // the broker sends no more before they are.
-                self.eager_from = self.acks.len().min(EAGER_FROM);
-            } else if self.acks.len() < self.eager_from && self.stopping.is_none() {
+            if now < settle_by && self.acks.len() < self.eager_from && self.stopping.is_none() {
                 return;
             }
             let waited = match duty {
