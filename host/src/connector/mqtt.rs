@@ -39,18 +39,12 @@ pub struct Settings {
     /// How long the broker keeps the session of a client that is gone.
     pub session_expiry: Duration,
     pub qos: Qos,
-    /// Most messages that may wait for their PUBACK.
-    inflight_max: u16,
+    pub inflight_max: InflightMax,
     /// Seeds the jitter of reconnects.
     pub seed: u64,
 }
 
 impl Settings {
-    /// AIO's default for `maxInflightMessages`.
-    pub const INFLIGHT_DEFAULT: u16 = 100;
-    /// Less stalls on every PUBACK; more would hold much memory per connection.
-    pub const INFLIGHT_RANGE: std::ops::RangeInclusive<u16> = 64..=1024;
-
     /// With AIO's defaults.
     pub fn new(client_id: String) -> Self {
         Settings {
@@ -59,21 +53,36 @@ impl Settings {
             keep_alive: Duration::from_secs(60),
             session_expiry: Duration::from_secs(3600),
             qos: Qos::AtLeastOnce,
-            inflight_max: Self::INFLIGHT_DEFAULT,
+            inflight_max: InflightMax::default(),
             seed: 0,
         }
     }
+}
 
-    /// Most messages that may wait for their PUBACK; the nearest that
-    /// [`Self::INFLIGHT_RANGE`] allows.
-    pub fn with_inflight_max(mut self, messages: u32) -> Self {
+/// Most messages of a client that may wait for their PUBACK. AIO's
+/// `maxInflightMessages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InflightMax(u16);
+
+impl InflightMax {
+    /// Less stalls on every PUBACK; more would hold much memory per connection.
+    pub const RANGE: std::ops::RangeInclusive<u16> = 64..=1024;
+
+    /// `messages`, or the nearest that [`Self::RANGE`] allows.
+    pub fn nearest(messages: u32) -> Self {
         let messages = u16::try_from(messages).unwrap_or(u16::MAX);
-        self.inflight_max = messages.clamp(*Self::INFLIGHT_RANGE.start(), *Self::INFLIGHT_RANGE.end());
-        self
+        InflightMax(messages.clamp(*Self::RANGE.start(), *Self::RANGE.end()))
     }
 
-    pub fn inflight_max(&self) -> u16 {
-        self.inflight_max
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for InflightMax {
+    /// AIO's.
+    fn default() -> Self {
+        InflightMax(100)
     }
 }
 

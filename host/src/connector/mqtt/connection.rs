@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Buf;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::{Sleep, timeout},
 };
@@ -98,12 +98,8 @@ impl<S: Session> Connection<S> {
         stream.set_nodelay(true).map_err(SessionError::Io)?;
         self.session.connected(self.clock.now())?;
         poll_fn(|ctx| self.poll_turns(&mut stream, ctx)).await?;
-        // What is lost now, such as our DISCONNECT, the broker can do without.
-        let farewell = async {
-            stream.write_all(self.session.outgoing()).await?;
-            stream.shutdown().await
-        };
-        let _ = timeout(FAREWELL_WITHIN, farewell).await;
+        // What is lost now, the last PUBACKs and our DISCONNECT, costs duplicates.
+        let _ = timeout(FAREWELL_WITHIN, leave(stream, self.session.outgoing())).await;
         Ok(())
     }
 
@@ -169,6 +165,17 @@ impl<S: Session> Connection<S> {
             }
         }
     }
+}
+
+/// Writes what is left and waits until the broker hangs up, which shows that it has
+/// read it: the next client of this id would otherwise take over the session before
+/// the broker has seen the last PUBACKs.
+async fn leave(mut stream: TcpStream, outgoing: &[u8]) -> io::Result<()> {
+    stream.write_all(outgoing).await?;
+    stream.shutdown().await?;
+    let mut bytes = [0; 1024];
+    while stream.read(&mut bytes).await? > 0 {}
+    Ok(())
 }
 
 /// A timer that is set anew only for an earlier deadline or when it has fired, not

@@ -132,7 +132,7 @@ impl SinkSession {
         if self.suspects {
             return 1;
         }
-        usize::from(self.greeting.receive_max.min(self.link.settings().inflight_max()))
+        usize::from(self.greeting.receive_max.min(self.link.settings().inflight_max.get()))
     }
 
     /// Sends again what the last connection left unanswered, then what is new, as

@@ -341,7 +341,7 @@ impl Session for SourceSession {
 
     fn connected(&mut self, now: Instant) -> Result<(), SessionError> {
         self.forget_generation();
-        let receive_max = self.link.settings().inflight_max();
+        let receive_max = self.link.settings().inflight_max.get();
         self.link.connected(now, Some(receive_max))
     }
 

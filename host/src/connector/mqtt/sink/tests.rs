@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     batch::BatchBuilder,
     connector::mqtt::{
-        Qos,
+        InflightMax, Qos,
         tests::{Stepper, connack, encode, puback, publishes, sent},
     },
     topic::{TopicFilter, TopicTemplate},
@@ -127,7 +127,8 @@ fn the_window_is_the_smaller_of_the_broker_s_and_ours() {
     for (broker, ours, expected) in
         [(Some(20), 100, 20), (None, 100, 100), (Some(500), 64, 64), (Some(1), 64, 1)]
     {
-        let mut bench = Bench::with(Settings::new("id".into()).with_inflight_max(ours), "${outputTopic}");
+        let settings = Settings { inflight_max: InflightMax::nearest(ours), ..Settings::new("id".into()) };
+        let mut bench = Bench::with(settings, "${outputTopic}");
         bench.write(&payloads[..150]);
         bench.write(&payloads[150..]);
         assert_eq!(publishes(&bench.stepper.connect(&connack(broker, None))).len(), expected);
