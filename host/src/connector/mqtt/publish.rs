@@ -8,7 +8,10 @@ use super::{
     SessionError,
     frame::{push_variable_length, variable_length, variable_length_len},
 };
-use crate::batch::Properties;
+use crate::{
+    batch::{Entry, Properties},
+    hlc,
+};
 
 /// The type of a PUBLISH in the upper half of a packet's first byte.
 pub(super) const PACKET_TYPE: u8 = 3;
@@ -201,8 +204,7 @@ pub(super) struct Outgoing<'a> {
     pub payload: &'a [u8],
 }
 
-/// The user property that carries a message's timestamp, after AIO.
-pub(super) const STAMP_KEY: &[u8] = b"__ts";
+const STAMP_KEY: &[u8] = hlc::PROPERTY.as_bytes();
 
 impl Outgoing<'_> {
     /// Bytes of the whole packet.
@@ -279,47 +281,23 @@ pub(super) fn is_mqtt_text(bytes: &[u8]) -> bool {
         .all(|c| !c.is_control() && !matches!(c as u32, 0xfdd0..=0xfdef) && c as u32 & 0xfffe != 0xfffe)
 }
 
-/// A timestamp as AIO writes it: milliseconds, counter and node, `000…:00000:node`.
+/// The entry whose time goes out with a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp<'a> {
-    pub ms: u64,
-    pub counter: u64,
-    pub node: &'a [u8],
+    pub entry: &'a Entry,
+    pub arena: &'a [u8],
 }
 
 impl Stamp<'_> {
-    const MS_DIGITS: usize = 15;
-    const COUNTER_DIGITS: usize = 5;
-
     fn bytes_len(&self) -> usize {
-        let ms = digits_len(self.ms).max(Self::MS_DIGITS);
-        let counter = digits_len(self.counter).max(Self::COUNTER_DIGITS);
-        ms + 1 + counter + 1 + self.node.len()
+        hlc::formatted_len(self.entry)
     }
 
     /// Appends the text after its length.
     fn write(&self, out: &mut BytesMut) {
         out.extend_from_slice(&(self.bytes_len() as u16).to_be_bytes());
-        push_digits(out, self.ms, Self::MS_DIGITS);
-        out.extend_from_slice(b":");
-        push_digits(out, self.counter, Self::COUNTER_DIGITS);
-        out.extend_from_slice(b":");
-        out.extend_from_slice(self.node);
+        hlc::format(self.entry, self.arena, out);
     }
-}
-
-fn digits_len(value: u64) -> usize {
-    value.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-fn push_digits(out: &mut BytesMut, mut value: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let len = digits_len(value).max(width);
-    for digit in digits[..len].iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-    out.extend_from_slice(&digits[..len]);
 }
 
 /// A PUBACK that came in.

@@ -221,7 +221,7 @@ impl SinkSession {
 }
 
 fn outgoing<'b>(
-    entry: &Entry,
+    entry: &'b Entry,
     batch: &'b Batch,
     topic: &'b [u8],
     qos: u8,
@@ -232,11 +232,7 @@ fn outgoing<'b>(
     // The properties of an image are its size, not text.
     let properties = if entry.kind == Kind::Message { entry.properties.bytes(arena) } else { &[] };
     let is_stamped = entry.seconds > 0 || entry.nanos > 0;
-    let stamp = is_stamped.then(|| Stamp {
-        ms: entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos) / 1_000_000),
-        counter: entry.counter,
-        node: entry.node.bytes(arena),
-    });
+    let stamp = is_stamped.then_some(Stamp { entry, arena });
     Outgoing {
         dup,
         qos,
@@ -264,7 +260,8 @@ fn check_texts(publish: &Outgoing<'_>) -> Result<(), String> {
         return refused("user property");
     }
     // The stamp adds its digits, of which there are never more than 64.
-    if publish.stamp.is_some_and(|stamp| !is_mqtt_text(stamp.node) || stamp.node.len() > 65_000) {
+    let node = publish.stamp.map_or(&[][..], |stamp| stamp.entry.node.bytes(stamp.arena));
+    if !is_mqtt_text(node) || node.len() > 65_000 {
         return refused("node of the timestamp");
     }
     Ok(())

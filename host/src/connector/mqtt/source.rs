@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Filter, Packet, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode},
@@ -28,6 +28,7 @@ use super::{
     publish::Incoming,
 };
 use crate::{
+    batch::{Batch, BatchBuilder},
     clock::Instant,
     connector::{
         status::Status,
@@ -70,11 +71,9 @@ pub struct SourceOptions {
 /// A message over the policy's `payload`.
 #[derive(Debug)]
 pub struct Oversize {
-    pub topic: String,
-    pub content_type: Option<String>,
-    pub properties: Vec<(String, String)>,
-    /// Its first bytes, 64 KiB at most.
-    pub payload_head: Bytes,
+    /// The message alone, with the first bytes of its payload, 64 KiB at most.
+    pub message: Batch,
+    /// Length of the whole payload.
     pub payload_bytes: u64,
     /// To be acked once the dead letter is on disk, in the order in which these
     /// come; the message's PUBACK waits for it.
@@ -107,10 +106,7 @@ struct OversizeState {
 
 /// An [`Oversize`] before its duty begins.
 struct OversizeMessage {
-    topic: String,
-    content_type: Option<String>,
-    properties: Vec<(String, String)>,
-    payload_head: Bytes,
+    message: Batch,
     payload_bytes: u64,
 }
 
@@ -161,7 +157,7 @@ impl SourceSession {
                 self.expect_online("PUBLISH")?;
                 let publish = Incoming::read_head(first, head)?;
                 let payload_bytes = (publish.payload.len() + body_bytes - head.len()) as u64;
-                let message = OversizeMessage::of(&publish, payload_bytes);
+                let message = self.oversize_message(&publish, payload_bytes);
                 self.oversize.head = Some((message, packet_id(&publish)));
                 self.count_in(&publish);
                 Ok(())
@@ -199,7 +195,7 @@ impl SourceSession {
             return Ok(());
         }
         if publish.payload.len() > self.options.payload_bytes_max {
-            let message = OversizeMessage::of(publish, publish.payload.len() as u64);
+            let message = self.oversize_message(publish, publish.payload.len() as u64);
             self.take_oversize(message, packet_id(publish));
             return Ok(());
         }
@@ -212,6 +208,13 @@ impl SourceSession {
         Ok(())
     }
 
+    fn oversize_message(&self, publish: &Incoming<'_>, payload_bytes: u64) -> OversizeMessage {
+        let head = &publish.payload[..publish.payload.len().min(OVERSIZE_HEAD_BYTES)];
+        let mut builder = BatchBuilder::new(&self.options.node);
+        builder.push(publish.topic.as_bytes(), publish.content_type, head, publish.user_properties());
+        OversizeMessage { message: builder.finish(), payload_bytes }
+    }
+
     fn take_oversize(&mut self, message: OversizeMessage, packet_id: Option<u16>) {
         if self.stopping.is_some() {
             return;
@@ -220,8 +223,8 @@ impl SourceSession {
         self.oversize.count += 1;
         let settle = Settle::new(self.oversize.settled.clone(), self.oversize.count);
         self.acks.push(packet_id, Duty::Oversize(self.oversize.count));
-        let OversizeMessage { topic, content_type, properties, payload_head, payload_bytes } = message;
-        let oversize = Oversize { topic, content_type, properties, payload_head, payload_bytes, settle };
+        let OversizeMessage { message, payload_bytes } = message;
+        let oversize = Oversize { message, payload_bytes, settle };
         (self.options.oversize)(oversize);
     }
 
@@ -412,20 +415,6 @@ impl SourceSession {
         self.deframer.clear();
         self.oversize.head = None;
         self.settle_by = None;
-    }
-}
-
-impl OversizeMessage {
-    fn of(publish: &Incoming<'_>, payload_bytes: u64) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let head = &publish.payload[..publish.payload.len().min(OVERSIZE_HEAD_BYTES)];
-        OversizeMessage {
-            topic: publish.topic.to_owned(),
-            content_type: publish.content_type.map(str::to_owned),
-            properties: publish.user_properties().map(|(key, value)| (text(key), text(value))).collect(),
-            payload_head: Bytes::copy_from_slice(head),
-            payload_bytes,
-        }
     }
 }
 

@@ -29,6 +29,16 @@ fn theirs(packet: &Packet) -> Vec<u8> {
     bytes.to_vec()
 }
 
+/// A batch of one message with this time.
+fn stamped(ms: u64, counter: u64, node: &str) -> Batch {
+    let mut builder = BatchBuilder::new(node);
+    builder.push(b"t", None, b"", []);
+    let mut batch = builder.finish();
+    let entry = &mut batch.entries[0];
+    (entry.seconds, entry.nanos, entry.counter) = (ms / 1000, (ms % 1000) as u32 * 1_000_000, counter);
+    batch
+}
+
 fn packed(properties: &[(String, String)]) -> Bytes {
     let mut arena = BytesMut::new();
     for (key, value) in properties {
@@ -108,10 +118,11 @@ proptest! {
         topic in "[^+#\u{0}]{1,40}",
         content_type in prop::option::of(".{0,20}"),
         mut properties in prop::collection::vec((".{0,12}", ".{0,40}"), 0..5),
-        stamp in prop::option::of((any::<u64>(), any::<u64>(), "[a-z0-9-]{0,20}")),
+        stamp in prop::option::of((0..u64::MAX / 2_000_000, any::<u64>(), "[a-z0-9-]{0,20}")),
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let arena = packed(&properties);
+        let stamped = stamp.as_ref().map(|(ms, counter, node)| stamped(*ms, *counter, node));
         let ours = Outgoing {
             dup,
             qos,
@@ -119,7 +130,7 @@ proptest! {
             topic: topic.as_bytes(),
             content_type: content_type.as_deref().map(str::as_bytes),
             properties: &arena,
-            stamp: stamp.as_ref().map(|(ms, counter, node)| Stamp { ms: *ms, counter: *counter, node: node.as_bytes() }),
+            stamp: stamped.as_ref().map(|batch| Stamp { entry: &batch.entries[0], arena: &batch.arena }),
             payload: &payload,
         };
         let mut bytes = BytesMut::new();
@@ -190,6 +201,7 @@ proptest! {
 fn a_stamp_takes_the_place_of_an_older_one() {
     let properties =
         packed(&[("a".into(), "1".into()), ("__ts".into(), "old".into()), ("b".into(), "2".into())]);
+    let stamped = stamped(1_767_225_600_123, 7, "edge-1");
     let publish = Outgoing {
         dup: false,
         qos: 1,
@@ -197,7 +209,7 @@ fn a_stamp_takes_the_place_of_an_older_one() {
         topic: b"t",
         content_type: None,
         properties: &properties,
-        stamp: Some(Stamp { ms: 1_767_225_600_123, counter: 7, node: b"edge-1" }),
+        stamp: Some(Stamp { entry: &stamped.entries[0], arena: &stamped.arena }),
         payload: b"",
     };
     let mut bytes = BytesMut::new();
