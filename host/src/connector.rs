@@ -2,6 +2,8 @@
 //! into deliveries at the source's door and carries writes from the sink's door to
 //! the far side; none knows dataflows, guests or shards.
 
-pub mod mqtt;
 pub mod status;
 pub mod stop;
+pub mod mqtt;
+pub mod memory;
+pub mod broker;

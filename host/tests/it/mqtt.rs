@@ -18,6 +18,7 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate::{
     clock::Clock,
     connector::{
+        broker,
         mqtt::{self, Oversize, Session, Settings, SinkSession, SourceOptions, SourceSession},
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
@@ -142,10 +143,14 @@ struct RunningSource {
 impl Rig {
     /// The sink connects to `sink`; the source waits for [`Self::open_source`].
     fn new(sink: String) -> Self {
+        Self::with(sink, settings("tg/edge-1/t/out/local"))
+    }
+
+    fn with(sink: String, settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let forward = Forward::start();
-        let session = SinkSession::new(settings("tg/edge-1/t/out/local"), forward.sink_queue.clone());
+        let session = SinkSession::new(settings, forward.sink_queue.clone());
         let status = session.status().clone();
         runtime.spawn(mqtt::run(sink, session, Clock::System));
         Rig {
@@ -418,5 +423,24 @@ fn what_the_tenant_may_not_write_is_rejected_and_never_reaches_the_broker() {
     eventually("the good one arrives", || subscriber.len() == 3);
     let rejected = rig.forward.state.rejected.lock().expect("no panic under this lock").clone();
     assert_eq!(rejected, [(0, "the message's topic has no level 2".to_owned())]);
+    rig.close_source();
+}
+
+#[test]
+fn the_embedded_broker_carries_messages_both_ways() {
+    let ports = broker::start(broker::Ports::default()).expect("loopback has free ports");
+    let address = format!("127.0.0.1:{}", ports.v5);
+    let subscriber = Subscriber::new(ports.v5, "out/#");
+    let settings = |client_id: &str| settings(&broker::client_id(client_id));
+    let mut rig = Rig::with(address.clone(), settings("tg/edge-1/t/out/local"));
+    rig.open_source_with(address, settings("tg/edge-1/t/forward/in"));
+    publish_all(ports.v5, numbers("in/a", 0..2_000));
+    let large = vec![b'7'; PAYLOAD_BYTES_MAX];
+    publish_all(ports.v5, [("in/large".to_owned(), large.clone(), PublishProperties::default())]);
+    eventually("all arrive", || subscriber.len() == 2_001);
+    let received = subscriber.received();
+    let numbers: Vec<_> = received[..2_000].iter().map(|publish| publish.payload.clone()).collect();
+    assert_eq!(numbers, (0..2_000).map(|number| number.to_string().into_bytes()).collect::<Vec<_>>());
+    assert_eq!(received[2_000].payload, large);
     rig.close_source();
 }
