@@ -233,8 +233,15 @@ pub struct BatchBuilder {
 
 impl BatchBuilder {
     pub fn new(node: &str) -> Self {
-        let arena = BytesMut::from(node.as_bytes());
-        BatchBuilder { entries: Vec::new(), node: Span { offset: 0, len: arena.len() as u32 }, arena }
+        Self::with_capacity(node, 0, 0)
+    }
+
+    /// Room for as many messages and bytes, so that filling it allocates no more.
+    pub fn with_capacity(node: &str, messages: usize, bytes: usize) -> Self {
+        let mut arena = BytesMut::with_capacity(bytes.max(node.len()));
+        arena.extend_from_slice(node.as_bytes());
+        let node = Span { offset: 0, len: arena.len() as u32 };
+        BatchBuilder { entries: Vec::with_capacity(messages), node, arena }
     }
 
     pub fn len(&self) -> usize {

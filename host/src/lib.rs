@@ -13,6 +13,7 @@ pub mod dataflow;
 pub mod guest;
 pub mod write;
 pub mod topic;
+pub mod connector;
 pub mod dead_letter;
 
 pub mod resource;

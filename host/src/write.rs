@@ -149,6 +149,17 @@ impl SinkQueue {
         Poll::Ready(Some(write))
     }
 
+    /// Ready once it is closed and empty, without taking a write: for a sink that
+    /// cannot write now.
+    pub fn poll_closed(&self, ctx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock().expect("no panic under this lock");
+        if state.closed && state.writes.is_empty() {
+            return Poll::Ready(());
+        }
+        state.sink = Some(ctx.waker().clone());
+        Poll::Pending
+    }
+
     /// No write comes any more.
     pub fn close(&self) {
         let sink = {

@@ -3,6 +3,7 @@
 
 mod guests;
 mod run;
+mod tools;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,206 @@
+//! The connection of one MQTT client: a task that opens its socket, moves bytes
+//! between it and the session, and opens it again when it is lost. One read and one
+//! write a turn, however many packets they hold; knows nothing of packets.
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Buf;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, timeout},
+};
+
+use super::{Session, SessionError};
+use crate::clock::{Clock, Instant};
+
+/// How long a TCP connection may take to come about.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last bytes may take.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// Most that one read brings.
+const READ_BYTES: usize = 64 << 10;
+/// After as many turns in a row other tasks get theirs.
+const TURNS_MAX: usize = 16;
+
+thread_local! {
+    /// Every connection of a thread reads into the same bytes and takes from them
+    /// at once what it keeps, so that an idle one holds no buffer.
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Keeps `session` connected to `address` (`host:port`) until it has finished.
+pub async fn run<S: Session>(address: String, session: S, clock: Clock) {
+    let timer = Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), fires_at: None };
+    let mut connection = Connection { session, clock, timer };
+    while let Some(dialled) = connection.dial(&address).await {
+        let error = match dialled {
+            Ok(stream) => match connection.drive(stream).await {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            Err(error) => SessionError::Io(error),
+        };
+        connection.session.disconnected(connection.clock.now(), &error);
+    }
+}
+
+struct Connection<S> {
+    session: S,
+    clock: Clock,
+    timer: Timer,
+}
+
+impl<S: Session> Connection<S> {
+    /// Waits until it is time, then opens a socket; `None` once the session has
+    /// finished.
+    async fn dial(&mut self, address: &str) -> Option<io::Result<TcpStream>> {
+        let due = poll_fn(|ctx| {
+            loop {
+                let now = self.clock.now();
+                ready!(self.poll_offline(ctx, now));
+                if self.session.is_finished() || self.session.wants_connection(now) {
+                    return Poll::Ready(());
+                }
+                ready!(self.timer.poll_until(self.session.deadline(), now, ctx));
+            }
+        });
+        due.await;
+        let mut dialling = pin!(timeout(DIAL_WITHIN, TcpStream::connect(address)));
+        let dialled = poll_fn(|ctx| {
+            let now = self.clock.now();
+            if self.poll_offline(ctx, now).is_ready() && self.session.is_finished() {
+                return Poll::Ready(None);
+            }
+            dialling.as_mut().poll(ctx).map(Some)
+        });
+        match dialled.await? {
+            Ok(dialled) => Some(dialled),
+            Err(_) => Some(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Without a socket there is only the door to look at.
+    fn poll_offline(&mut self, ctx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        self.session.poll(ctx, now).expect("a session without a connection has nobody to fail it");
+        Poll::Ready(())
+    }
+
+    /// Moves bytes until the session has finished, or the socket is lost.
+    async fn drive(&mut self, mut stream: TcpStream) -> Result<(), SessionError> {
+        stream.set_nodelay(true).map_err(SessionError::Io)?;
+        self.session.connected(self.clock.now())?;
+        poll_fn(|ctx| self.poll_turns(&mut stream, ctx)).await?;
+        // What is lost now, the last PUBACKs and our DISCONNECT, costs duplicates.
+        let _ = timeout(FAREWELL_WITHIN, leave(stream, self.session.outgoing())).await;
+        Ok(())
+    }
+
+    fn poll_turns(
+        &mut self,
+        stream: &mut TcpStream,
+        ctx: &mut Context<'_>,
+    ) -> Poll<Result<(), SessionError>> {
+        for _ in 0..TURNS_MAX {
+            let now = self.clock.now();
+            let has_read = self.read(stream, now, ctx)?;
+            self.session.poll(ctx, now)?;
+            if self.session.is_finished() {
+                return Poll::Ready(Ok(()));
+            }
+            let has_written = self.write(stream, ctx)?;
+            if !has_read && !has_written {
+                ready!(self.timer.poll_until(self.session.deadline(), now, ctx));
+            }
+        }
+        ctx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read, if there is something and the session wants it.
+    fn read(
+        &mut self,
+        stream: &mut TcpStream,
+        now: Instant,
+        ctx: &mut Context<'_>,
+    ) -> Result<bool, SessionError> {
+        if !self.session.wants_read() {
+            return Ok(false);
+        }
+        READ_BUFFER.with_borrow_mut(|bytes| {
+            let mut buffer = ReadBuf::new(bytes);
+            match Pin::new(stream).poll_read(ctx, &mut buffer) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(SessionError::Closed),
+                Poll::Ready(Ok(())) => self.session.received(buffer.filled(), now).map(|()| true),
+            }
+        })
+    }
+
+    /// One write, if there is something.
+    fn write(&mut self, stream: &mut TcpStream, ctx: &mut Context<'_>) -> Result<bool, SessionError> {
+        let outgoing = self.session.outgoing();
+        if outgoing.is_empty() {
+            return Ok(false);
+        }
+        match Pin::new(stream).poll_write(ctx, outgoing) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
+            // Clearing keeps the buffer where it is.
+            Poll::Ready(Ok(written)) if written == outgoing.len() => {
+                outgoing.clear();
+                Ok(true)
+            }
+            Poll::Ready(Ok(written)) => {
+                outgoing.advance(written);
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Writes what is left and waits until the broker hangs up, which shows that it has
+/// read it: the next client of this id would otherwise take over the session before
+/// the broker has seen the last PUBACKs.
+async fn leave(mut stream: TcpStream, outgoing: &[u8]) -> io::Result<()> {
+    stream.write_all(outgoing).await?;
+    stream.shutdown().await?;
+    let mut bytes = [0; 1024];
+    while stream.read(&mut bytes).await? > 0 {}
+    Ok(())
+}
+
+/// A timer that is set anew only for an earlier deadline or when it has fired, not
+/// whenever a deadline moves on.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    fires_at: Option<Instant>,
+}
+
+impl Timer {
+    /// Ready when `deadline` has come, at `now`.
+    fn poll_until(&mut self, deadline: Option<Instant>, now: Instant, ctx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        if deadline <= now {
+            self.fires_at = None;
+            return Poll::Ready(());
+        }
+        if self.fires_at.is_some_and(|at| now < at && at <= deadline) {
+            // It is set, and this task is already registered with it.
+            return Poll::Pending;
+        }
+        self.fires_at = Some(deadline);
+        self.sleep.as_mut().reset(tokio::time::Instant::now() + deadline.since(now));
+        ready!(self.sleep.as_mut().poll(ctx));
+        self.fires_at = None;
+        Poll::Ready(())
+    }
+}

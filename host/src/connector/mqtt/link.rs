@@ -1,0 +1,365 @@
+//! `Link`: what source and sink sessions have in common: CONNECT and its answer,
+//! pings, backoff, the farewell, and the write buffer. Knows neither doors nor
+//! messages.
+//!
+//! ```text
+//! Offline ──connected──► Connecting ──CONNACK──► Online ──farewell──► Ended
+//!    ▲                        │                     │
+//!    └──────disconnected──────┴─────────────────────┘
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties,
+    DisconnectReasonCode, Login, Packet, PingReq,
+};
+
+use super::{SessionError, Settings, frame};
+use crate::{
+    clock::Instant,
+    connector::{status::Status, stop::Farewell},
+};
+
+/// How long a broker may take for its CONNACK.
+const CONNACK_WITHIN: Duration = Duration::from_secs(10);
+/// Largest packet that we tell the broker to send. With a smaller limit it would
+/// drop a larger message unseen; so our own `payload` limit can dead-letter it.
+pub(super) const PACKET_BYTES_MAX: usize = 16 << 20;
+/// A connection that held this long was a good one: the next failure is tried again
+/// soon.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
+/// A write buffer that a burst made larger than this is let go in a quiet moment.
+const OUTGOING_KEPT_BYTES: usize = 4 << 10;
+
+pub(super) struct Link {
+    settings: Settings,
+    /// What the write side is to send next.
+    pub(super) outgoing: BytesMut,
+    phase: Phase,
+    backoff: Backoff,
+    pub(super) status: Arc<Status>,
+}
+
+enum Phase {
+    Offline { retry_at: Instant },
+    Connecting { until: Instant },
+    Online(Online),
+    Ended,
+}
+
+struct Online {
+    since: Instant,
+    /// When to look whether a ping is due. It moves by half a keep-alive, not with
+    /// every packet.
+    look_at: Instant,
+    look_every: Duration,
+    heard: bool,
+    spoke: bool,
+    pinged: bool,
+}
+
+/// What the broker said in its CONNACK.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Greeting {
+    pub receive_max: u16,
+    pub packet_bytes_max: usize,
+}
+
+impl Link {
+    pub(super) fn new(settings: Settings) -> Self {
+        Link {
+            backoff: Backoff::new(settings.seed),
+            settings,
+            outgoing: BytesMut::new(),
+            phase: Phase::Offline { retry_at: Instant(0) },
+            status: Status::new(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether it is time to open a transport and call [`Self::connected`].
+    pub(super) fn wants_connection(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Offline { retry_at } if retry_at <= now)
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        matches!(self.phase, Phase::Online(_))
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        matches!(self.phase, Phase::Offline { .. })
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// A transport is open: says CONNECT. `receive_max` is for those who subscribe.
+    pub(super) fn connected(&mut self, now: Instant, receive_max: Option<u16>) -> Result<(), SessionError> {
+        self.outgoing.clear();
+        let expiry = u32::try_from(self.settings.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        let properties = ConnectProperties {
+            session_expiry_interval: Some(expiry),
+            receive_maximum: receive_max,
+            max_packet_size: Some(PACKET_BYTES_MAX as u32),
+            ..ConnectProperties::new()
+        };
+        let connect = Connect {
+            keep_alive: u16::try_from(self.settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
+            client_id: self.settings.client_id.clone(),
+            clean_start: false,
+            properties: Some(properties),
+        };
+        let login = self.settings.login.as_ref().map(|login| Login::new(&login.name, &login.password));
+        connect
+            .write(&None, &login, &mut self.outgoing)
+            .map_err(|source| SessionError::Codec { packet: "CONNECT", source })?;
+        self.phase = Phase::Connecting { until: now.plus(CONNACK_WITHIN) };
+        Ok(())
+    }
+
+    /// The transport is gone or never came: waits before the next attempt.
+    pub(super) fn disconnected(&mut self, now: Instant, error: &SessionError) {
+        match &self.phase {
+            Phase::Ended => return,
+            Phase::Online(online) if now.since(online.since) >= GOOD_AFTER => self.backoff.attempts = 0,
+            _ => {}
+        }
+        self.outgoing = BytesMut::new();
+        self.phase = Phase::Offline { retry_at: now.plus(self.backoff.next()) };
+        self.status.set_degraded(now, describe(error));
+    }
+
+    /// Ends without a farewell, there being no one to say it to.
+    pub(super) fn end_offline(&mut self) {
+        self.phase = Phase::Ended;
+        self.status.set_closed();
+    }
+
+    /// Says DISCONNECT; nothing follows.
+    pub(super) fn end(&mut self, farewell: Farewell) {
+        if self.is_online() {
+            let properties = match farewell {
+                Farewell::UntilLater => None,
+                Farewell::ForGood => Some(DisconnectProperties {
+                    session_expiry_interval: Some(0),
+                    reason_string: None,
+                    user_properties: Vec::new(),
+                    server_reference: None,
+                }),
+            };
+            let disconnect =
+                Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection, properties };
+            disconnect.write(&mut self.outgoing).expect("a DISCONNECT is never too long");
+        }
+        self.end_offline();
+    }
+
+    /// Something came in.
+    pub(super) fn heard(&mut self) {
+        if let Phase::Online(online) = &mut self.phase {
+            online.heard = true;
+        }
+    }
+
+    /// Takes a packet that is neither PUBLISH nor PUBACK nor a SUBACK.
+    pub(super) fn take_packet(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<Option<Greeting>, SessionError> {
+        const CONNACK: u8 = 2;
+        const PINGRESP: u8 = 13;
+        const DISCONNECT: u8 = 14;
+        match first >> 4 {
+            CONNACK => {
+                let Packet::ConnAck(answer) = decode("CONNACK", first, body)? else {
+                    return Err(SessionError::Unexpected { packet: "CONNACK" });
+                };
+                self.take_connack(answer, now).map(Some)
+            }
+            PINGRESP => Ok(None),
+            DISCONNECT => Err(ended(first, body)),
+            kind => Err(SessionError::Unexpected { packet: packet_name(kind) }),
+        }
+    }
+
+    fn take_connack(&mut self, answer: ConnAck, now: Instant) -> Result<Greeting, SessionError> {
+        if !matches!(self.phase, Phase::Connecting { .. }) {
+            return Err(SessionError::Unexpected { packet: "CONNACK" });
+        }
+        let properties = answer.properties;
+        if answer.code != ConnectReturnCode::Success {
+            let text = properties.and_then(|properties| properties.reason_string);
+            let reason =
+                text.map_or(format!("{:?}", answer.code), |text| format!("{:?}: {text}", answer.code));
+            return Err(SessionError::Refused { reason });
+        }
+        let keep_alive = properties
+            .as_ref()
+            .and_then(|properties| properties.server_keep_alive)
+            .map_or(self.settings.keep_alive, |seconds| Duration::from_secs(u64::from(seconds)));
+        // Without a keep-alive nobody asks for pings.
+        let look_every = if keep_alive.is_zero() { Duration::MAX } else { keep_alive / 2 };
+        self.phase = Phase::Online(Online {
+            since: now,
+            look_at: now.plus(look_every),
+            look_every,
+            heard: false,
+            spoke: false,
+            pinged: false,
+        });
+        let receive_max =
+            properties.as_ref().and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
+        let packet_bytes_max = properties.as_ref().and_then(|properties| properties.max_packet_size);
+        Ok(Greeting {
+            receive_max: receive_max.max(1),
+            packet_bytes_max: packet_bytes_max.map_or(frame::REMAINING_BYTES_MAX, |bytes| bytes as usize),
+        })
+    }
+
+    /// Pings when it is time, and notices a broker that fell silent. `reads` is
+    /// whether the session lets itself be read: an answer that it does not read is
+    /// not missed.
+    pub(super) fn keep_alive(&mut self, reads: bool, now: Instant) -> Result<(), SessionError> {
+        let online = match &mut self.phase {
+            Phase::Connecting { until } if *until <= now => {
+                return Err(SessionError::Silent { question: "CONNECT", within: CONNACK_WITHIN });
+            }
+            Phase::Online(online) => online,
+            _ => return Ok(()),
+        };
+        online.heard |= !reads;
+        online.spoke |= !self.outgoing.is_empty();
+        if now < online.look_at {
+            return Ok(());
+        }
+        if online.pinged && !online.heard {
+            return Err(SessionError::Silent { question: "PINGREQ", within: online.look_every });
+        }
+        online.pinged = !(online.heard && online.spoke);
+        if online.pinged {
+            PingReq::write(&mut self.outgoing).expect("a PINGREQ is never too long");
+        }
+        online.heard = false;
+        online.spoke = false;
+        if self.outgoing.is_empty() && self.outgoing.capacity() > OUTGOING_KEPT_BYTES {
+            self.outgoing = BytesMut::new();
+        }
+        online.look_at = now.plus(online.look_every);
+        Ok(())
+    }
+
+    /// When the session must be polled though nothing happened.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Offline { retry_at } => Some(*retry_at),
+            Phase::Connecting { until } => Some(*until),
+            Phase::Online(online) => Some(online.look_at),
+            Phase::Ended => None,
+        }
+    }
+}
+
+/// Decodes one rare packet with rumqttc's codec.
+pub(super) fn decode(packet: &'static str, first: u8, body: &[u8]) -> Result<Packet, SessionError> {
+    let mut whole = BytesMut::with_capacity(5 + body.len());
+    whole.extend_from_slice(&[first]);
+    frame::push_variable_length(&mut whole, body.len());
+    whole.extend_from_slice(body);
+    Packet::read(&mut whole, None).map_err(|source| SessionError::Codec { packet, source })
+}
+
+/// What a DISCONNECT says. rumqttc's codec takes none without properties, though
+/// they may be left out.
+fn ended(first: u8, body: &[u8]) -> SessionError {
+    let code = body.first().copied().unwrap_or(0);
+    let name =
+        DisconnectReasonCode::try_from(code).map_or("unknown reason".to_owned(), |code| format!("{code:?}"));
+    let text = match decode("DISCONNECT", first, body) {
+        Ok(Packet::Disconnect(Disconnect { properties: Some(properties), .. })) => properties.reason_string,
+        _ => None,
+    };
+    let reason = text.map_or(format!("{name} ({code:#04x})"), |text| format!("{name} ({code:#04x}): {text}"));
+    SessionError::Ended { reason, blames_packet: blames_packet(code) }
+}
+
+/// Reasons that lie in a packet of ours and would come again with it.
+fn blames_packet(code: u8) -> bool {
+    use DisconnectReasonCode as Code;
+    let Ok(code) = Code::try_from(code) else { return false };
+    matches!(
+        code,
+        Code::MalformedPacket
+            | Code::ProtocolError
+            | Code::TopicNameInvalid
+            | Code::PacketTooLarge
+            | Code::PayloadFormatInvalid
+    )
+}
+
+fn packet_name(kind: u8) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "packet of type 0",
+        "CONNECT",
+        "CONNACK",
+        "PUBLISH",
+        "PUBACK",
+        "PUBREC",
+        "PUBREL",
+        "PUBCOMP",
+        "SUBSCRIBE",
+        "SUBACK",
+        "UNSUBSCRIBE",
+        "UNSUBACK",
+        "PINGREQ",
+        "PINGRESP",
+        "DISCONNECT",
+        "AUTH",
+    ];
+    NAMES[usize::from(kind & 0xf)]
+}
+
+/// An error and all its sources in one line.
+fn describe(error: &SessionError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Waits between attempts: doubled each time, with jitter, so that a thousand
+/// clients of a broker that restarts do not come back at once.
+struct Backoff {
+    attempts: u32,
+    rng: SmallRng,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    fn new(seed: u64) -> Self {
+        Backoff { attempts: 0, rng: SmallRng::seed_from_u64(seed) }
+    }
+
+    /// Between half and all of the doubled wait.
+    fn next(&mut self) -> Duration {
+        let wait = Self::FIRST.saturating_mul(1 << self.attempts.min(16)).min(Self::LONGEST);
+        self.attempts = self.attempts.saturating_add(1);
+        wait.mul_f64(self.rng.random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! `SinkSession`: one tenant's publications to one endpoint. Takes writes from the
+//! sink's door as the broker's window allows, and confirms each when all its
+//! PUBACKs came. Its own memory of unconfirmed messages outlives every connection;
+//! it knows neither sockets nor dataflows.
+
+mod route;
+mod window;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+
+use self::{
+    route::Route,
+    window::{Slot, Window},
+};
+use super::{
+    Session, SessionError, Settings,
+    frame::{self, Deframer, Piece},
+    link::{Greeting, Link},
+    publish::{Outgoing, PubAck, Stamp, is_mqtt_text},
+};
+use crate::{
+    batch::{Batch, Entry, Kind, Properties},
+    clock::Instant,
+    connector::{status::Status, stop::Farewell},
+    write::{Rejected, SinkQueue, Write},
+};
+
+/// Largest packet that a broker has reason to send to one who never subscribes.
+const INCOMING_BYTES_MAX: usize = 128 << 10;
+/// With as much unwritten, nothing is added: the socket does not keep up.
+const OUTGOING_BYTES_MAX: usize = 256 << 10;
+
+/// See the module.
+pub struct SinkSession {
+    link: Link,
+    deframer: Deframer,
+    queue: Arc<SinkQueue>,
+    /// Writes that are not confirmed, in order.
+    writes: VecDeque<Unconfirmed>,
+    /// Sequence number of the first of them.
+    first_write: u64,
+    window: Window,
+    route: Route,
+    greeting: Greeting,
+    /// The broker ended a connection over one of our packets: publish one at a time
+    /// until it is found.
+    suspects: bool,
+    closing: bool,
+}
+
+/// A write, and how far it is.
+struct Unconfirmed {
+    write: Write,
+    /// The first message that was not yet published.
+    next: usize,
+    /// Messages neither acknowledged nor rejected.
+    unanswered: usize,
+    rejected: Vec<Rejected>,
+}
+
+impl SinkSession {
+    pub fn new(settings: Settings, queue: Arc<SinkQueue>) -> Self {
+        SinkSession {
+            link: Link::new(settings),
+            deframer: Deframer::new(INCOMING_BYTES_MAX, INCOMING_BYTES_MAX),
+            queue,
+            writes: VecDeque::new(),
+            first_write: 0,
+            window: Window::default(),
+            route: Route::default(),
+            greeting: Greeting { receive_max: 1, packet_bytes_max: 0 },
+            suspects: false,
+            closing: false,
+        }
+    }
+
+    /// Messages that were published and are not answered.
+    pub fn unanswered(&self) -> usize {
+        self.window.unanswered()
+    }
+
+    fn take(&mut self, piece: Piece<'_>, now: Instant) -> Result<(), SessionError> {
+        const PUBACK: u8 = 4;
+        let Piece::Packet { first, body } = piece else {
+            return Err(SessionError::Unexpected { packet: "PUBLISH" });
+        };
+        if first >> 4 == PUBACK {
+            return self.take_puback(&PubAck::read(body)?);
+        }
+        if let Some(greeting) = self.link.take_packet(first, body, now)? {
+            self.greeting = greeting;
+            self.link.status.set_connected();
+        }
+        Ok(())
+    }
+
+    fn take_puback(&mut self, ack: &PubAck<'_>) -> Result<(), SessionError> {
+        let Some(slot) = self.window.answer(ack.packet_id) else {
+            return Err(SessionError::Unexpected { packet: "PUBACK" });
+        };
+        self.suspects &= self.window.unanswered() > 0;
+        self.answer(slot, ack.refusal());
+        Ok(())
+    }
+
+    /// Message `slot` has its answer: taken, or refused for good.
+    fn answer(&mut self, slot: Slot, refusal: Option<String>) {
+        let unconfirmed = &mut self.writes[(slot.write - self.first_write) as usize];
+        unconfirmed.unanswered -= 1;
+        if let Some(reason) = refusal {
+            self.link.status.rejected.add(1);
+            unconfirmed.rejected.push(Rejected { index: slot.index, reason });
+        }
+    }
+
+    /// Confirms the writes that are answered, in order.
+    fn confirm(&mut self) {
+        while self.writes.front().is_some_and(|unconfirmed| unconfirmed.unanswered == 0) {
+            let Some(Unconfirmed { write, rejected, .. }) = self.writes.pop_front() else { return };
+            self.first_write += 1;
+            write.confirm(rejected);
+        }
+    }
+
+    fn window_max(&self) -> usize {
+        if self.suspects {
+            return 1;
+        }
+        usize::from(self.greeting.receive_max.min(self.link.settings().inflight_max.get()))
+    }
+
+    /// Sends again what the last connection left unanswered, then what is new, as
+    /// far as window and write buffer allow.
+    fn publish(&mut self, ctx: &mut Context<'_>) {
+        while self.link.outgoing.len() < OUTGOING_BYTES_MAX && self.window.span() < self.window_max() {
+            if let Some(slot) = self.window.next_to_resend() {
+                self.resend(slot);
+            } else if !self.publish_next() && !self.take_write(ctx) {
+                return;
+            }
+        }
+    }
+
+    /// Takes one write from the door; `false` if there is none now.
+    fn take_write(&mut self, ctx: &mut Context<'_>) -> bool {
+        match self.queue.poll_next(ctx) {
+            Poll::Ready(Some(write)) => {
+                let unanswered = write.batch.len();
+                self.writes.push_back(Unconfirmed { write, next: 0, unanswered, rejected: Vec::new() });
+                true
+            }
+            Poll::Ready(None) => {
+                self.closing = true;
+                false
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// Publishes the next message of the write that was taken last; `false` if
+    /// there is none.
+    fn publish_next(&mut self) -> bool {
+        let number = self.first_write + self.writes.len() as u64;
+        let Some(unconfirmed) = self.writes.back_mut() else { return false };
+        if unconfirmed.next == unconfirmed.write.batch.len() {
+            return false;
+        }
+        let slot = Slot::new(number - 1, unconfirmed.next as u32);
+        unconfirmed.next += 1;
+        match self.encode(slot, self.window.next_packet_id(), false) {
+            Ok(()) => self.window.push(slot),
+            Err(reason) => self.answer(slot, Some(reason)),
+        }
+        true
+    }
+
+    fn resend(&mut self, slot: Slot) {
+        self.link.status.redelivered.add(1);
+        let packet_id = self.window.resent();
+        if let Err(reason) = self.encode(slot, packet_id, true) {
+            // This broker takes smaller packets than the one before.
+            let slot = self.window.answer(packet_id).expect("it was just marked as sent");
+            self.answer(slot, Some(reason));
+        }
+    }
+
+    /// Appends the PUBLISH of one message, or says why it can never be sent.
+    fn encode(&mut self, slot: Slot, packet_id: u16, dup: bool) -> Result<(), String> {
+        let write = &self.writes[(slot.write - self.first_write) as usize].write;
+        let batch = &write.batch;
+        let entry = &batch.entries[slot.index as usize];
+        let topic = self.route.topic(&write.destination, entry.topic.bytes(&batch.arena))?;
+        let publish = outgoing(entry, batch, topic, self.link.settings().qos.level(), packet_id, dup);
+        check_texts(&publish)?;
+        let bytes = publish.packet_bytes();
+        if bytes > self.greeting.packet_bytes_max.min(frame::REMAINING_BYTES_MAX) {
+            let bytes_max = self.greeting.packet_bytes_max;
+            return Err(format!("packet of {bytes} bytes where the broker takes at most {bytes_max}"));
+        }
+        publish.write(&mut self.link.outgoing);
+        self.link.status.messages_out.add(1);
+        self.link.status.bytes_out.add(bytes as u64);
+        Ok(())
+    }
+
+    /// QoS 0 has no answer: what was written is done.
+    fn answer_written(&mut self) {
+        if self.link.settings().qos.level() > 0 || !self.link.outgoing.is_empty() {
+            return;
+        }
+        while let Some(slot) = self.window.answer_first_sent() {
+            self.answer(slot, None);
+        }
+    }
+}
+
+fn outgoing<'b>(
+    entry: &'b Entry,
+    batch: &'b Batch,
+    topic: &'b [u8],
+    qos: u8,
+    packet_id: u16,
+    dup: bool,
+) -> Outgoing<'b> {
+    let arena = &batch.arena;
+    // The properties of an image are its size, not text.
+    let properties = if entry.kind == Kind::Message { entry.properties.bytes(arena) } else { &[] };
+    let is_stamped = entry.seconds > 0 || entry.nanos > 0;
+    let stamp = is_stamped.then_some(Stamp { entry, arena });
+    Outgoing {
+        dup,
+        qos,
+        packet_id,
+        topic,
+        content_type: entry.content_type.get(arena),
+        properties,
+        stamp,
+        payload: entry.payload.bytes(arena),
+    }
+}
+
+/// Operators may have written anything into a message's texts.
+fn check_texts(publish: &Outgoing<'_>) -> Result<(), String> {
+    let refused = |what: &str| {
+        Err(format!("{what} is not text that MQTT carries (UTF-8, 65,535 bytes, no control characters)"))
+    };
+    if !is_mqtt_text(publish.topic) {
+        return refused("topic");
+    }
+    if publish.content_type.is_some_and(|text| !is_mqtt_text(text)) {
+        return refused("content type");
+    }
+    if Properties::of(publish.properties).any(|(key, value)| !is_mqtt_text(key) || !is_mqtt_text(value)) {
+        return refused("user property");
+    }
+    // The stamp adds its digits, of which there are never more than 64.
+    let node = publish.stamp.map_or(&[][..], |stamp| stamp.entry.node.bytes(stamp.arena));
+    if !is_mqtt_text(node) || node.len() > 65_000 {
+        return refused("node of the timestamp");
+    }
+    Ok(())
+}
+
+impl Session for SinkSession {
+    fn wants_connection(&self, now: Instant) -> bool {
+        self.link.wants_connection(now)
+    }
+
+    fn connected(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.deframer.clear();
+        self.window.begin_generation();
+        self.link.connected(now, None)
+    }
+
+    fn disconnected(&mut self, now: Instant, error: &SessionError) {
+        if matches!(error, SessionError::Ended { blames_packet: true, .. }) {
+            if self.suspects && self.window.unanswered_sent() == 1 {
+                // It was alone on the connection: it is the one.
+                let slot = self.window.answer_first_sent().expect("one is unanswered");
+                self.answer(slot, Some(error.to_string()));
+                self.suspects = false;
+            } else {
+                self.suspects = self.window.unanswered_sent() > 0;
+            }
+        }
+        self.deframer.clear();
+        self.window.begin_generation();
+        self.link.disconnected(now, error);
+    }
+
+    fn wants_read(&self) -> bool {
+        true
+    }
+
+    fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), SessionError> {
+        self.link.heard();
+        self.link.status.bytes_in.add(bytes.len() as u64);
+        let mut deframer = std::mem::take(&mut self.deframer);
+        let result = deframer.feed(bytes, |piece| self.take(piece, now));
+        self.deframer = deframer;
+        result
+    }
+
+    fn poll(&mut self, ctx: &mut Context<'_>, now: Instant) -> Result<(), SessionError> {
+        if self.link.is_ended() {
+            return Ok(());
+        }
+        if self.link.is_online() {
+            self.answer_written();
+            self.publish(ctx);
+        } else {
+            self.closing = self.queue.poll_closed(ctx).is_ready();
+        }
+        self.confirm();
+        if self.closing && self.writes.is_empty() {
+            self.link.end(Farewell::ForGood);
+        }
+        self.link.keep_alive(true, now)
+    }
+
+    fn outgoing(&mut self) -> &mut BytesMut {
+        &mut self.link.outgoing
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.link.deadline()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.link.is_ended()
+    }
+
+    fn status(&self) -> &Arc<Status> {
+        &self.link.status
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! What the tests of both sessions need: packets by rumqttc's codec, and a session
+//! stepped by hand.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{
+        ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAck,
+        Publish, PublishProperties,
+    },
+};
+
+use super::*;
+
+pub(super) fn encode(packet: &Packet) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    packet.write(&mut bytes, None).expect("a test packet can be written");
+    bytes.to_vec()
+}
+
+/// Takes every packet off the session's write buffer.
+pub(super) fn sent(session: &mut impl Session) -> Vec<Packet> {
+    let outgoing = session.outgoing();
+    let mut packets = Vec::new();
+    while !outgoing.is_empty() {
+        if outgoing[..] == [0xe0, 0] {
+            // rumqttc's codec writes the short form and does not read it.
+            packets.push(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection)));
+            outgoing.clear();
+            break;
+        }
+        packets.push(Packet::read(outgoing, None).expect("what we send is valid"));
+    }
+    packets
+}
+
+pub(super) fn connack(receive_max: Option<u16>, max_packet_size: Option<u32>) -> Vec<u8> {
+    let properties = ConnAckProperties {
+        session_expiry_interval: None,
+        receive_max,
+        max_qos: None,
+        retain_available: None,
+        max_packet_size,
+        assigned_client_identifier: None,
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: None,
+        shared_subscription_available: None,
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    };
+    let code = ConnectReturnCode::Success;
+    encode(&Packet::ConnAck(ConnAck { session_present: false, code, properties: Some(properties) }))
+}
+
+pub(super) fn publish(topic: &str, payload: &str, packet_id: u16, dup: bool) -> Vec<u8> {
+    let qos = if packet_id == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    let mut publish = Publish::new(topic, qos, payload.as_bytes().to_vec(), None);
+    publish.pkid = packet_id;
+    publish.dup = dup;
+    encode(&Packet::Publish(publish))
+}
+
+pub(super) fn publish_with(
+    topic: &str,
+    payload: &str,
+    packet_id: u16,
+    properties: PublishProperties,
+) -> Vec<u8> {
+    let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload.as_bytes().to_vec(), Some(properties));
+    publish.pkid = packet_id;
+    encode(&Packet::Publish(publish))
+}
+
+pub(super) fn puback(packet_id: u16) -> Vec<u8> {
+    encode(&Packet::PubAck(PubAck::new(packet_id, None)))
+}
+
+/// Counts its wake-ups.
+#[derive(Debug, Default)]
+pub(super) struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Steps a session at instants that the test gives.
+pub(super) struct Stepper<S> {
+    pub session: S,
+    pub now: Instant,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+impl<S: Session> Stepper<S> {
+    pub(super) fn new(session: S) -> Self {
+        let woken = Arc::new(Woken::default());
+        Stepper { session, now: Instant(1), waker: Waker::from(woken.clone()), woken }
+    }
+
+    /// Opens a connection that the broker greets with `connack`; gives what was
+    /// sent after CONNECT.
+    pub(super) fn connect(&mut self, connack: &[u8]) -> Vec<Packet> {
+        self.session.connected(self.now).expect("CONNECT can be written");
+        let connect = sent(&mut self.session);
+        assert!(matches!(connect[..], [Packet::Connect(..)]), "{connect:?}");
+        self.give(connack)
+    }
+
+    /// Gives `bytes` to the session and polls it; gives what it sends.
+    pub(super) fn give(&mut self, bytes: &[u8]) -> Vec<Packet> {
+        self.session.received(bytes, self.now).expect("the broker behaves");
+        self.poll()
+    }
+
+    pub(super) fn poll(&mut self) -> Vec<Packet> {
+        self.try_poll().expect("nothing is wrong");
+        sent(&mut self.session)
+    }
+
+    pub(super) fn try_poll(&mut self) -> Result<(), SessionError> {
+        self.session.poll(&mut Context::from_waker(&self.waker), self.now)
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.session.disconnected(self.now, &SessionError::Closed);
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now = self.now.plus(by);
+    }
+
+    /// Wake-ups since the last call.
+    pub(super) fn take_woken(&self) -> usize {
+        self.woken.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+pub(super) fn puback_ids(packets: &[Packet]) -> Vec<u16> {
+    let id = |packet: &Packet| match packet {
+        Packet::PubAck(ack) => Some(ack.pkid),
+        _ => None,
+    };
+    packets.iter().filter_map(id).collect()
+}
+
+/// Packet id, whether it was marked as sent before, payload.
+pub(super) fn publishes(packets: &[Packet]) -> Vec<(u16, bool, String)> {
+    let read = |packet: &Packet| match packet {
+        Packet::Publish(publish) => {
+            Some((publish.pkid, publish.dup, String::from_utf8_lossy(&publish.payload).into_owned()))
+        }
+        _ => None,
+    };
+    packets.iter().filter_map(read).collect()
+}
+
+#[test]
+fn the_window_stays_within_what_a_connection_may_hold() {
+    for (asked, given) in
+        [(0, 64), (1, 64), (64, 64), (100, 100), (1024, 1024), (65_535, 1024), (1 << 20, 1024)]
+    {
+        assert_eq!(InflightMax::nearest(asked).get(), given, "asked {asked}");
+    }
+}
+
+#[test]
+fn client_ids_tell_tenants_and_ends_apart() {
+    assert_eq!(source_client_id("edge-1", "weather", "frost", "in"), "tg/edge-1/weather/frost/in");
+    assert_eq!(sink_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/out/local");
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let login = Login { name: "anna".into(), password: "secret".into() };
+    assert!(!format!("{login:?}").contains("secret"));
+}

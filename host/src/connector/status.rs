@@ -1,0 +1,103 @@
+//! `Status`: what can be seen of one connection from outside. Written by the
+//! connector once a turn, read by the control side.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::clock::Instant;
+
+/// How a connection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Its first attempt is under way.
+    Connecting,
+    Connected,
+    /// It was lost or never came about, and is tried again with backoff.
+    Degraded {
+        /// When it was first seen so.
+        since: Instant,
+        /// The last error with all its sources.
+        error: String,
+    },
+    /// It ended as it was told to.
+    Closed,
+}
+
+/// State and counters of one connection.
+#[derive(Debug)]
+pub struct Status {
+    state: Mutex<ConnectionState>,
+    pub messages_in: Counter,
+    pub messages_out: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    /// Messages that came in marked as sent before, or that were sent again.
+    pub redelivered: Counter,
+    /// Messages without a duty that were let go while the source was paused.
+    pub dropped: Counter,
+    /// Messages outside every filter, left over from an earlier subscription.
+    pub unwanted: Counter,
+    /// Messages over the policy's `payload`.
+    pub oversize: Counter,
+    /// Messages that the far side, or what policy grants, refused for good.
+    pub rejected: Counter,
+    /// Connections that were lost or failed.
+    pub failures: Counter,
+}
+
+impl Status {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Status {
+            state: Mutex::new(ConnectionState::Connecting),
+            messages_in: Counter::default(),
+            messages_out: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            redelivered: Counter::default(),
+            dropped: Counter::default(),
+            unwanted: Counter::default(),
+            oversize: Counter::default(),
+            rejected: Counter::default(),
+            failures: Counter::default(),
+        })
+    }
+
+    pub fn state(&self) -> ConnectionState {
+        self.state.lock().expect("no panic under this lock").clone()
+    }
+
+    pub(super) fn set_connected(&self) {
+        *self.state.lock().expect("no panic under this lock") = ConnectionState::Connected;
+    }
+
+    pub(super) fn set_closed(&self) {
+        *self.state.lock().expect("no panic under this lock") = ConnectionState::Closed;
+    }
+
+    /// Keeps the instant from which it has been degraded.
+    pub(super) fn set_degraded(&self, now: Instant, error: String) {
+        self.failures.add(1);
+        let mut state = self.state.lock().expect("no panic under this lock");
+        let since = match *state {
+            ConnectionState::Degraded { since, .. } => since,
+            _ => now,
+        };
+        *state = ConnectionState::Degraded { since, error };
+    }
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,233 @@
+//! A real mosquitto on a loopback port of its own, with a data folder of its own,
+//! that a test can stop, kill and start again; and a proxy before it that can cut
+//! its connections.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything on this machine may take before a test gives up.
+pub const WITHIN: Duration = Duration::from_secs(60);
+
+/// Where the broker is: `TIDEGATE_MOSQUITTO`, what `cargo xtask test` fetched, or
+/// one on the PATH. `None` only where `cargo xtask test` has said so.
+pub fn binary() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("TIDEGATE_MOSQUITTO") {
+        return Some(path.into());
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/mosquitto/usr/sbin/mosquitto");
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // Debian installs it where only root's PATH leads.
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
+    folders.push("/usr/sbin".into());
+    let on_path = folders.into_iter().map(|folder| folder.join("mosquitto"));
+    let found = std::iter::once(fetched).chain(on_path).find(|path| path.is_file());
+    if found.is_none() && std::env::var_os("TIDEGATE_WITHOUT_MOSQUITTO").is_none() {
+        panic!("no mosquitto: run `cargo xtask test`, which fetches it, or `apt-get install mosquitto`");
+    }
+    found
+}
+
+/// A running broker; killed when dropped.
+pub struct Mosquitto {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    /// With these lines besides what every test needs; `None` where there is no
+    /// mosquitto to be had.
+    pub fn start(options: &[&str]) -> Option<Self> {
+        let Some(binary) = binary() else {
+            eprintln!("SKIPPED: no mosquitto");
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let mut config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
+        config += &format!("max_queued_messages 0\npersistence_location {}/\n", folder.path().display());
+        if rustix::process::geteuid().is_root() {
+            // It would otherwise become a user that cannot write the folder.
+            config += "user root\n";
+        }
+        for option in options {
+            config += &format!("{option}\n");
+        }
+        fs::write(folder.path().join("mosquitto.conf"), config).expect("the folder can be written");
+        let mut mosquitto = Mosquitto { binary, folder, port, child: None };
+        mosquitto.restart();
+        Some(mosquitto)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it on the same port and folder, after [`Self::stop`] or [`Self::kill`].
+    pub fn restart(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"));
+        let mut command = Command::new(&self.binary);
+        command.arg("-c").arg(self.folder.path().join("mosquitto.conf"));
+        command.stdout(Stdio::null()).stderr(log.expect("the folder can be written"));
+        if let Some(path) = library_path(&self.binary) {
+            command.env("LD_LIBRARY_PATH", path);
+        }
+        self.child = Some(command.spawn().expect("mosquitto starts"));
+        eventually("mosquitto listens", || TcpStream::connect(self.address()).is_ok());
+    }
+
+    /// Ends it in order: it saves what persistence says.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+
+    /// kill -9: what it has not saved is gone.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Libraries that were unpacked beside the binary.
+fn library_path(binary: &Path) -> Option<String> {
+    let root = binary.ancestors().nth(3).filter(|root| root.parent().is_some())?;
+    let in_folder =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let folders =
+        in_folder(root.join("usr/lib")).chain(in_folder(root.join("lib"))).filter(|path| path.is_dir());
+    let folders: Vec<String> = folders.map(|path| path.display().to_string()).collect();
+    (!folders.is_empty()).then(|| folders.join(":"))
+}
+
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Looks again and again until `holds`.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + WITHIN;
+    while !holds() {
+        assert!(Instant::now() < until, "not within {WITHIN:?}: {what}");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Passes connections on to a broker until it is told to cut or to refuse them.
+/// What was under way when it cuts is lost, as on a network.
+pub struct Proxy {
+    pub port: u16,
+    state: Arc<ProxyState>,
+}
+
+struct ProxyState {
+    to: u16,
+    refuses: AtomicBool,
+    closed: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    pub fn before(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let port = listener.local_addr().expect("it is bound").port();
+        let state = ProxyState {
+            to,
+            refuses: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            open: Mutex::default(),
+        };
+        let state = Arc::new(state);
+        let accepting = state.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if accepting.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                if !accepting.refuses.load(Ordering::SeqCst) {
+                    accepting.pass(client);
+                }
+            }
+        });
+        Proxy { port, state }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends every connection; new ones come through.
+    pub fn cut(&self) {
+        for stream in self.state.open.lock().expect("no panic under this lock").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// From now on connections are closed as soon as they come.
+    pub fn refuse(&self) {
+        self.state.refuses.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    pub fn admit(&self) {
+        self.state.refuses.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.cut();
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl ProxyState {
+    fn pass(self: &Arc<Self>, client: TcpStream) {
+        let Ok(broker) = TcpStream::connect(("127.0.0.1", self.to)) else { return };
+        let _ = client.set_nodelay(true);
+        let _ = broker.set_nodelay(true);
+        let mut open = self.open.lock().expect("no panic under this lock");
+        for (from, to) in [(&client, &broker), (&broker, &client)] {
+            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
+            if let Ok(from) = from.try_clone() {
+                open.push(from);
+            }
+            thread::spawn(move || copy(from, to));
+        }
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(len) = from.read(&mut bytes) {
+        if len == 0 || to.write_all(&bytes[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,149 @@
+//! Clients that have nothing to do with the host: what they saw is what happened.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rumqttc::v5::{
+    Client, Connection, Event, Incoming, MqttOptions,
+    mqttbytes::{
+        QoS,
+        v5::{Publish, PublishProperties},
+    },
+};
+
+use crate::mosquitto::eventually;
+
+fn options(id: &str, port: u16) -> MqttOptions {
+    let mut options = MqttOptions::new(id, "127.0.0.1", port);
+    options.set_clean_start(false);
+    options.set_session_expiry_interval(Some(3600));
+    options.set_keep_alive(Duration::from_secs(30));
+    options.set_max_packet_size(Some(20 << 20));
+    options
+}
+
+/// Collects all that comes, over restarts of the broker.
+pub struct Subscriber {
+    received: Arc<Mutex<Vec<Publish>>>,
+    subscriptions: Arc<AtomicUsize>,
+    client: Client,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Subscriber {
+    /// Subscribed when this returns.
+    pub fn new(port: u16, filter: &str) -> Self {
+        let (client, connection) = Client::new(options("outside-subscriber", port), 100);
+        let received = Arc::<Mutex<Vec<Publish>>>::default();
+        let (subscriptions, ends) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let thread = {
+            let (client, filter) = (client.clone(), filter.to_owned());
+            let (received, subscriptions, ends) = (received.clone(), subscriptions.clone(), ends.clone());
+            thread::spawn(move || collect(connection, &client, &filter, &received, &subscriptions, &ends))
+        };
+        let subscriber = Subscriber { received, subscriptions, client, ends, thread: Some(thread) };
+        subscriber.wait_for_subscription(1);
+        subscriber
+    }
+
+    /// Until it has subscribed as many times in all: once for each connection.
+    pub fn wait_for_subscription(&self, count: usize) {
+        eventually("the outside subscriber is subscribed", || self.subscriptions() >= count);
+    }
+
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::SeqCst)
+    }
+
+    pub fn len(&self) -> usize {
+        self.received.lock().expect("no panic under this lock").len()
+    }
+
+    pub fn received(&self) -> Vec<Publish> {
+        self.received.lock().expect("no panic under this lock").clone()
+    }
+
+    /// The payloads, read as numbers.
+    pub fn numbers(&self) -> Vec<u64> {
+        let number = |publish: &Publish| String::from_utf8_lossy(&publish.payload).parse().expect("a number");
+        self.received().iter().map(number).collect()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = self.client.try_disconnect();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn collect(
+    mut connection: Connection,
+    client: &Client,
+    filter: &str,
+    received: &Mutex<Vec<Publish>>,
+    subscriptions: &AtomicUsize,
+    ends: &AtomicBool,
+) {
+    loop {
+        match connection.recv_timeout(Duration::from_millis(100)) {
+            Ok(Ok(Event::Incoming(Incoming::ConnAck(_)))) => {
+                client.try_subscribe(filter, QoS::AtLeastOnce).expect("its queue has room");
+            }
+            Ok(Ok(Event::Incoming(Incoming::SubAck(_)))) => {
+                subscriptions.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(Ok(Event::Incoming(Incoming::Publish(publish)))) => {
+                received.lock().expect("no panic under this lock").push(publish);
+            }
+            Ok(Ok(_)) => {}
+            // The broker is away, or nothing comes.
+            Ok(Err(_)) => thread::park_timeout(Duration::from_millis(20)),
+            Err(_) => {}
+        }
+        if ends.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+/// Publishes with QoS 1 and returns when the broker has acknowledged all.
+pub fn publish_all(port: u16, messages: impl IntoIterator<Item = (String, Vec<u8>, PublishProperties)>) {
+    let (client, mut connection) = Client::new(options("outside-publisher", port), 100);
+    let mut messages = messages.into_iter().peekable();
+    let (mut published, mut acknowledged) = (0, 0);
+    while messages.peek().is_some() || acknowledged < published {
+        while published - acknowledged < 90 {
+            let Some((topic, payload, properties)) = messages.next() else { break };
+            client
+                .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
+                .expect("its queue has room");
+            published += 1;
+        }
+        match connection.recv().expect("the client is there").expect("the broker is there") {
+            Event::Incoming(Incoming::PubAck(_)) => acknowledged += 1,
+            _ => continue,
+        }
+    }
+    client.try_disconnect().expect("its queue has room");
+    while connection.recv().is_ok_and(|event| event.is_ok()) {}
+}
+
+/// Numbers as payloads, all to one topic.
+pub fn numbers(
+    topic: &str,
+    numbers: std::ops::Range<u64>,
+) -> impl Iterator<Item = (String, Vec<u8>, PublishProperties)> {
+    numbers
+        .map(move |number| (topic.to_owned(), number.to_string().into_bytes(), PublishProperties::default()))
+}
