@@ -14,7 +14,7 @@ proptest! {
                 prop_assert_eq!(credit.is_some(), fits);
                 held.extend(credit);
             } else if !held.is_empty() {
-                held.swap_remove(bytes % held.len());
+                drop(held.swap_remove(bytes % held.len()));
             }
             prop_assert_eq!(ledger.bytes_in_flight(), held.iter().map(Credit::bytes).sum::<usize>());
         }

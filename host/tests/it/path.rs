@@ -76,7 +76,7 @@ fn only_the_guilty_message_of_a_batch_is_lost_and_neighbours_keep_their_bytes() 
         let mut heard = Vec::new();
         for beat in 0..20 {
             quiet.send(&[&beat.to_string()]);
-            (0..4).for_each(|_| drop(rig.shard.turn()));
+            (0..4).for_each(|_| _ = rig.shard.turn());
             heard.extend(quiet.receive());
         }
         assert_eq!(heard, (0..20).map(|beat| beat.to_string()).collect::<Vec<_>>(), "beside {attack}");

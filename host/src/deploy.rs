@@ -1,0 +1,306 @@
+//! Deploying: a checked site becomes plans that shards can run. Components are read,
+//! held against their policy and compiled here; nothing of it touches a shard.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    dataflow::plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
+    guest::{
+        Contract, Operator, OperatorKind,
+        compile::Cache,
+        component::{Digest, read_bytes},
+        imports::{ComponentShape, Role},
+        world::PolicyWorld,
+    },
+    resource::{
+        Diagnostics, OperationKind,
+        dataflow::{Dataflow, FlowNodeKind},
+        graph::Graph,
+        site::{DataflowSite, GraphSite, ModuleSite, TenantSite},
+    },
+    stats::{DataflowStats, OperatorStats},
+    tenant::Tenant,
+    write::{Destination, SinkQueue},
+};
+
+/// A component that its policy lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    pub digest: Digest,
+    pub contract: Contract,
+}
+
+/// The components of one dataflow: by node of the dataflow and operation of its graph.
+pub type Components = HashMap<(usize, usize), Admitted>;
+
+/// Reads, checks and, given a cache, compiles the components of a dataflow.
+pub fn admit(
+    tenant: &TenantSite,
+    dataflow: &DataflowSite,
+    cache: Option<&Cache>,
+    diagnostics: &mut Diagnostics,
+) -> Components {
+    let mut admitted = Components::new();
+    let world = match PolicyWorld::named(&tenant.world.text) {
+        Ok(world) => world,
+        Err(error) => {
+            diagnostics.error("policy/world", tenant.world.place.clone(), error.to_string(), "");
+            return admitted;
+        }
+    };
+    for (node, GraphSite { graph, modules }) in &dataflow.graphs {
+        for (operation, module) in modules {
+            let Some(role) = role_of(graph.operations[*operation].kind) else { continue };
+            if let Some(component) = admit_one(tenant, module, role, world, cache, diagnostics) {
+                admitted.insert((*node, *operation), component);
+            }
+        }
+    }
+    admitted
+}
+
+fn admit_one(
+    tenant: &TenantSite,
+    module: &ModuleSite,
+    role: Role,
+    world: &PolicyWorld,
+    cache: Option<&Cache>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Admitted> {
+    let place = || module.reference.place.clone();
+    let refused = |message: String| format!("the component `{}` {message}", module.reference.text);
+    let bytes = match read_bytes(&module.path, tenant.limits.component_bytes_max) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            diagnostics.error("component/file", place(), refused("is refused".into()), error.to_string());
+            return None;
+        }
+    };
+    let shape = match ComponentShape::read(&bytes) {
+        Ok(shape) => shape,
+        Err(error) => {
+            diagnostics.error("component/form", place(), refused("is refused".into()), error.to_string());
+            return None;
+        }
+    };
+    if let Err(refusals) = shape.fits(world) {
+        for refusal in refusals {
+            let label = "not granted by the policy".to_owned();
+            diagnostics.error("component/import", place(), refused(refusal.to_string()), label);
+        }
+        return None;
+    }
+    let Some(contract) = shape.contract_for(role) else {
+        let has: Vec<_> = shape.operators.iter().map(|it| it.role.name()).collect();
+        let label = format!("it has {}", has.join(", "));
+        diagnostics.error("component/role", place(), refused(format!("has no {}", role.name())), label);
+        return None;
+    };
+    let digest = Digest::of(&bytes);
+    if let Some(cache) = cache
+        && let Err(error) = cache.compile(digest, &bytes, tenant.limits.compile_time_max)
+    {
+        diagnostics.error("component/compile", place(), refused("is refused".into()), chain(&error));
+        return None;
+    }
+    Some(Admitted { digest, contract })
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn role_of(kind: OperationKind) -> Option<Role> {
+    match kind {
+        OperationKind::Map => Some(Role::Map),
+        OperationKind::Filter => Some(Role::Filter),
+        OperationKind::Branch => Some(Role::Branch),
+        _ => None,
+    }
+}
+
+fn kind_of(kind: OperationKind) -> Option<OperatorKind> {
+    match kind {
+        OperationKind::Map => Some(OperatorKind::Map),
+        OperationKind::Filter => Some(OperatorKind::Filter),
+        OperationKind::Branch => Some(OperatorKind::Branch),
+        _ => None,
+    }
+}
+
+/// Flattens a dataflow with all its graphs into a plan. `sinks` holds the tenant's
+/// queue for each endpoint that it writes to.
+pub fn plan(
+    tenant: &Arc<Tenant>,
+    site: &TenantSite,
+    dataflow: &DataflowSite,
+    components: &Components,
+    sinks: &BTreeMap<String, Arc<SinkQueue>>,
+) -> Plan {
+    let mut flattening = Flattening { dataflow, steps: HashMap::new(), destinations: HashMap::new(), sources: Vec::new() };
+    let order = dataflow.dataflow.order().expect("checked when it was read");
+    let mut operators = Vec::new();
+    for node in &order {
+        let Some(GraphSite { graph, modules }) = dataflow.graphs.get(node) else { continue };
+        for operation in graph.topological().expect("checked when it was read") {
+            let (Some(module), Some(kind)) = (modules.get(&operation), kind_of(graph.operations[operation].kind)) else {
+                continue;
+            };
+            flattening.steps.insert((*node, operation), operators.len());
+            let component = components[&(*node, operation)];
+            operators.push(((*node, operation), operator(tenant, site, dataflow, graph, operation, module, kind, component)));
+        }
+    }
+    let mut destinations = Vec::new();
+    for (index, node) in dataflow.dataflow.nodes.iter().enumerate() {
+        match &node.kind {
+            FlowNodeKind::Destination { endpoint, topic, .. } => {
+                flattening.destinations.insert(index, destinations.len());
+                let grants = site.grants.iter().find(|grants| grants.endpoint == endpoint.text);
+                let destination = Destination {
+                    name: format!("{}/{}/{}", tenant.name, dataflow.dataflow.name.text, node.name.text),
+                    topic: topic.clone(),
+                    write_grants: grants.map(|grants| grants.write.clone()).unwrap_or_default(),
+                };
+                let sink = sinks[&endpoint.text].clone();
+                destinations.push(DestinationPlan { destination: Arc::new(destination), sink });
+            }
+            FlowNodeKind::Source { .. } => flattening.sources.push(index),
+            FlowNodeKind::Graph { .. } => {}
+        }
+    }
+    let sources = flattening.sources.iter().map(|node| SourcePlan {
+        name: dataflow.dataflow.nodes[*node].name.text.clone(),
+        targets: flattening.after_node(*node, None),
+    });
+    let steps = operators.into_iter().map(|((node, operation), operator)| {
+        let branch = operator.is_branch();
+        Step {
+            operator,
+            targets: flattening.after_operation(node, operation, branch.then_some(false)),
+            targets_true: if branch { flattening.after_operation(node, operation, Some(true)) } else { Vec::new() },
+        }
+    });
+    Plan {
+        tenant: tenant.clone(),
+        dataflow: dataflow.dataflow.name.text.clone(),
+        sources: sources.collect(),
+        steps: steps.collect(),
+        destinations,
+        stats: Arc::new(DataflowStats::default()),
+        health: Mutex::new(Health::Running),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "what an operator is made of, from one caller")]
+fn operator(
+    tenant: &Arc<Tenant>,
+    site: &TenantSite,
+    dataflow: &DataflowSite,
+    graph: &Graph,
+    operation: usize,
+    module: &ModuleSite,
+    kind: OperatorKind,
+    component: Admitted,
+) -> Arc<Operator> {
+    let Dataflow { name, pinned, .. } = &dataflow.dataflow;
+    Arc::new(Operator {
+        name: format!("{}/{}/{}", tenant.name, name.text, graph.operations[operation].name.text),
+        tenant: tenant.clone(),
+        kind,
+        contract: component.contract,
+        digest: component.digest,
+        world: site.world.text.as_str().into(),
+        configuration: module.configuration.clone(),
+        pinned: *pinned,
+        stats: Arc::new(OperatorStats::default()),
+    })
+}
+
+/// Follows connections through concatenates, sinks and graph nodes to the next
+/// operator or destination.
+struct Flattening<'a> {
+    dataflow: &'a DataflowSite,
+    steps: HashMap<(usize, usize), usize>,
+    destinations: HashMap<usize, usize>,
+    sources: Vec<usize>,
+}
+
+impl Flattening<'_> {
+    /// Where messages go that leave a node, by the sink `output` if it is a graph.
+    fn after_node(&self, node: usize, output: Option<&str>) -> Vec<Target> {
+        let leaving = self.dataflow.dataflow.connections.iter().filter(|connection| {
+            let named = connection.output.as_ref().map(|output| output.text.as_str());
+            connection.from == node && (named.is_none() || named == output)
+        });
+        leaving.flat_map(|connection| self.into_node(connection.to)).collect()
+    }
+
+    fn into_node(&self, node: usize) -> Vec<Target> {
+        match self.dataflow.graphs.get(&node) {
+            None => vec![Target::Destination(self.destinations[&node])],
+            Some(GraphSite { graph, .. }) => {
+                let sources = graph.operations.iter().enumerate().filter(|(_, it)| it.kind == OperationKind::Source);
+                sources.flat_map(|(source, _)| self.after_operation(node, source, None)).collect()
+            }
+        }
+    }
+
+    fn after_operation(&self, node: usize, operation: usize, arm: Option<bool>) -> Vec<Target> {
+        let graph = &self.dataflow.graphs[&node].graph;
+        let leaving = graph.connections.iter().filter(|it| it.from == operation && it.arm == arm);
+        let mut targets = Vec::new();
+        for connection in leaving {
+            let to = &graph.operations[connection.to];
+            match to.kind {
+                OperationKind::Sink => targets.extend(self.after_node(node, Some(&to.name.text))),
+                OperationKind::Concatenate => targets.extend(self.after_operation(node, connection.to, None)),
+                _ => targets.push(Target::Step(self.steps[&(node, connection.to)])),
+            }
+        }
+        targets
+    }
+}
+
+/// What a dataflow is made of, as text: if it is the same, the running one stays.
+pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("pinned {}\n", dataflow.dataflow.pinned);
+    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string takes all");
+    for node in &dataflow.dataflow.nodes {
+        match &node.kind {
+            FlowNodeKind::Source { endpoint, topics } => {
+                let topics: Vec<_> = topics.iter().map(|(_, text)| text.text.as_str()).collect();
+                line(format_args!("source {} {} {topics:?}", node.name.text, endpoint.text));
+            }
+            FlowNodeKind::Destination { endpoint, at, .. } => {
+                line(format_args!("destination {} {} {}", node.name.text, endpoint.text, at.text));
+            }
+            FlowNodeKind::Graph { artifact, .. } => line(format_args!("graph {} {}", node.name.text, artifact.text)),
+        }
+    }
+    for connection in &dataflow.dataflow.connections {
+        let output = connection.output.as_ref().map(|output| &output.text);
+        line(format_args!("{} {output:?} {}", connection.from, connection.to));
+    }
+    for (node, GraphSite { graph, modules }) in &dataflow.graphs {
+        for (index, operation) in graph.operations.iter().enumerate() {
+            let configuration = modules.get(&index).map(|module| &module.configuration);
+            let digest = components.get(&(*node, index)).map(|component| component.digest);
+            line(format_args!("{} {:?} {digest:?} {configuration:?}", operation.name.text, operation.kind));
+        }
+        line(format_args!("{:?}", graph.connections));
+    }
+    text
+}
