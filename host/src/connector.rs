@@ -2,8 +2,63 @@
 //! into deliveries at the source's door and carries writes from the sink's door to
 //! the far side; none knows dataflows, guests or shards.
 
+pub mod broker;
+pub mod file;
+pub mod memory;
+pub mod mqtt;
 pub mod status;
 pub mod stop;
-pub mod mqtt;
-pub mod memory;
-pub mod broker;
+
+use self::{
+    file::{FileError, FileSink, FileSource},
+    memory::{MemorySink, MemorySource},
+    mqtt::{SinkSession, SourceSession},
+};
+use crate::clock::Clock;
+
+/// The source's end of a connector, ready to run.
+pub enum Source {
+    /// And the broker's `host:port`.
+    Mqtt(String, Box<SourceSession>),
+    Memory(MemorySource),
+    File(FileSource),
+}
+
+/// The sink's end of a connector, ready to run.
+pub enum Sink {
+    /// And the broker's `host:port`.
+    Mqtt(String, Box<SinkSession>),
+    Memory(MemorySink),
+    File(FileSink),
+}
+
+impl Source {
+    /// Delivers until it is stopped and all is settled, or its dataflow is gone.
+    pub async fn run(self, clock: Clock) -> Result<(), FileError> {
+        match self {
+            Source::Mqtt(address, session) => mqtt::run(address, session, clock).await,
+            Source::Memory(source) => source.run().await,
+            Source::File(source) => return on_a_thread(move || source.run()).await,
+        }
+        Ok(())
+    }
+}
+
+impl Sink {
+    /// Writes until its queue is closed and empty.
+    pub async fn run(self, clock: Clock) -> Result<(), FileError> {
+        match self {
+            Sink::Mqtt(address, session) => mqtt::run(address, session, clock).await,
+            Sink::Memory(sink) => sink.run().await,
+            Sink::File(sink) => return on_a_thread(move || sink.run()).await,
+        }
+        Ok(())
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

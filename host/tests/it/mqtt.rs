@@ -152,7 +152,7 @@ impl Rig {
         let forward = Forward::start();
         let session = SinkSession::new(settings, forward.sink_queue.clone());
         let status = session.status().clone();
-        runtime.spawn(mqtt::run(sink, session, Clock::System));
+        runtime.spawn(mqtt::run(sink, Box::new(session), Clock::System));
         Rig {
             runtime,
             forward,
@@ -182,7 +182,7 @@ impl Rig {
         let door = SourceDoor::new(0, self.forward.queue.clone(), self.ledger.clone());
         let session = SourceSession::new(settings, options, door);
         let status = session.status().clone();
-        let task = self.runtime.spawn(mqtt::run(address, session, Clock::System));
+        let task = self.runtime.spawn(mqtt::run(address, Box::new(session), Clock::System));
         eventually("the source is connected", || status.state() == ConnectionState::Connected);
         self.source = Some(RunningSource { status, stop, task });
     }

@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// Keeps `session` connected to `address` (`host:port`) until it has finished.
-pub async fn run<S: Session>(address: String, session: S, clock: Clock) {
+pub async fn run<S: Session>(address: String, session: Box<S>, clock: Clock) {
     let timer = Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), fires_at: None };
     let mut connection = Connection { session, clock, timer };
     while let Some(dialled) = connection.dial(&address).await {
@@ -53,7 +53,7 @@ pub async fn run<S: Session>(address: String, session: S, clock: Clock) {
 }
 
 struct Connection<S> {
-    session: S,
+    session: Box<S>,
     clock: Clock,
     timer: Timer,
 }

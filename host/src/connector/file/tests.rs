@@ -1,0 +1,243 @@
+use std::sync::{Mutex, mpsc};
+
+use super::*;
+use crate::{
+    connector::stop::Farewell,
+    ledger::Ledger,
+    queue::{Delivery, Queue},
+    topic::TopicTemplate,
+    write::{Confirmed, Confirms, Destination, Write},
+};
+
+/// What a source told while it ran on its thread.
+struct Running {
+    queue: Arc<Queue>,
+    stop: Stop,
+    positions: Arc<Mutex<Vec<u64>>>,
+    problems: Arc<Mutex<Vec<(u64, String)>>>,
+    woken: mpsc::Receiver<()>,
+    thread: thread::JoinHandle<Result<(), FileError>>,
+}
+
+struct Tell(mpsc::Sender<()>);
+
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+fn run(path: &Path, position: u64, at_end: AtEnd) -> Running {
+    let (tx, woken) = mpsc::channel();
+    let queue = Queue::new(Waker::from(Arc::new(Tell(tx))));
+    let door = SourceDoor::new(0, queue.clone(), Ledger::new(1 << 20));
+    let (positions, problems) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+    let (telling, reporting) = (positions.clone(), problems.clone());
+    let stop = Stop::default();
+    let options = FileOptions {
+        location: Location::Path(path.to_owned()),
+        position,
+        at_end,
+        node: "edge-1".into(),
+        line_bytes_max: 1000,
+        payload_bytes_max: 100,
+        settled: Box::new(move |position| telling.lock().expect("no panic").push(position)),
+        problem: Box::new(move |line, error| {
+            reporting.lock().expect("no panic").push((line, error.to_string()))
+        }),
+        stop: stop.clone(),
+    };
+    let source = FileSource::open(options, door).expect("the file is there");
+    let thread = thread::spawn(move || source.run());
+    Running { queue, stop, positions, problems, woken, thread }
+}
+
+impl Running {
+    fn next(&self) -> Delivery {
+        loop {
+            if let Some(delivery) = self.queue.pop() {
+                return delivery;
+            }
+            self.woken.recv_timeout(Duration::from_secs(20)).expect("a delivery comes");
+        }
+    }
+
+    fn position(&self) -> Option<u64> {
+        self.positions.lock().expect("no panic").last().copied()
+    }
+}
+
+fn payloads(batch: &Batch) -> Vec<String> {
+    let payload = |entry: &Entry| String::from_utf8_lossy(entry.payload.bytes(&batch.arena)).into_owned();
+    batch.entries.iter().map(payload).collect()
+}
+
+#[test]
+fn lines_become_one_delivery_and_their_end_is_told_once_they_are_settled() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("readings.jsonl");
+    let text = "1\n\nwrong\n{\"topic\":\"t\",\"payload\":2}\n3";
+    std::fs::write(&path, text).expect("the folder can be written");
+    let running = run(&path, 0, AtEnd::Finish);
+    let mut taken = Vec::new();
+    while taken.len() < 3 {
+        let delivery = running.next();
+        let topics: Vec<_> =
+            delivery.batch.entries.iter().map(|entry| entry.topic.bytes(&delivery.batch.arena)).collect();
+        assert!(topics.iter().all(|topic| *topic == b"readings" || *topic == b"t"));
+        taken.extend(payloads(&delivery.batch));
+        assert_eq!(running.position().unwrap_or(0) < text.len() as u64, true);
+        delivery.settle.ack();
+    }
+    assert_eq!(taken, ["1", "2", "3"]);
+    let Running { positions, problems, thread, .. } = running;
+    thread.join().expect("no panic").expect("the file can be read");
+    assert_eq!(positions.lock().expect("no panic").last(), Some(&(text.len() as u64)));
+    assert_eq!(*problems.lock().expect("no panic"), [(3, "the line is not JSON".to_owned())]);
+}
+
+#[test]
+fn a_file_is_read_on_from_its_position() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    std::fs::write(&path, "1\n2\n3\n").expect("the folder can be written");
+    for (position, expected) in
+        [(0, &["1", "2", "3"][..]), (2, &["2", "3"]), (4, &["3"]), (99, &["1", "2", "3"])]
+    {
+        let running = run(&path, position, AtEnd::Finish);
+        let delivery = running.next();
+        assert_eq!(payloads(&delivery.batch), expected, "from {position}");
+        delivery.settle.ack();
+        running.thread.join().expect("no panic").expect("the file can be read");
+    }
+}
+
+#[test]
+fn a_line_over_the_limit_is_a_problem_and_the_next_is_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    let text = format!("\"{}\"\n\"{}\"\n7\n", "x".repeat(2000), "y".repeat(200));
+    std::fs::write(&path, text).expect("the folder can be written");
+    let running = run(&path, 0, AtEnd::Finish);
+    let delivery = running.next();
+    assert_eq!(payloads(&delivery.batch), ["7"]);
+    delivery.settle.ack();
+    let Running { problems, thread, .. } = running;
+    thread.join().expect("no panic").expect("the file can be read");
+    let expected = [
+        (1, "the line holds more than 1000 bytes".to_owned()),
+        (2, "its payload of 200 bytes is over the limit of 100".to_owned()),
+    ];
+    assert_eq!(*problems.lock().expect("no panic"), expected);
+}
+
+#[test]
+fn a_delivery_stays_within_its_limits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    let text: String = (0..5_000).map(|number| format!("\"{number:0>90}\"\n")).collect();
+    std::fs::write(&path, text).expect("the folder can be written");
+    let running = run(&path, 0, AtEnd::Finish);
+    let mut count = 0;
+    while count < 5_000 {
+        let delivery = running.next();
+        assert!(
+            delivery.batch.len() <= Batch::MESSAGES_MAX && delivery.batch.arena.len() <= Batch::BYTES_MAX
+        );
+        count += delivery.batch.len();
+        delivery.settle.ack();
+    }
+    running.thread.join().expect("no panic").expect("the file can be read");
+}
+
+#[test]
+fn a_followed_file_gives_whole_lines_as_they_come_until_it_is_stopped() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    std::fs::write(&path, "1\n2").expect("the folder can be written");
+    let running = run(&path, 0, AtEnd::Follow);
+    let first = running.next();
+    assert_eq!(payloads(&first.batch), ["1"]);
+    first.settle.ack();
+    let mut file = File::options().append(true).open(&path).expect("it is there");
+    file.write_all(b"2\n3").expect("the folder can be written");
+    let second = running.next();
+    assert_eq!(payloads(&second.batch), ["22"]);
+    running.stop.stop(Farewell::UntilLater);
+    second.settle.ack();
+    let Running { positions, thread, .. } = running;
+    thread.join().expect("no panic").expect("the file can be read");
+    assert_eq!(positions.lock().expect("no panic").last(), Some(&5), "before the line that is not whole");
+}
+
+#[test]
+fn a_source_whose_dataflow_is_gone_ends_without_moving_its_position() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    std::fs::write(&path, "1\n").expect("the folder can be written");
+    let running = run(&path, 0, AtEnd::Finish);
+    running.next().settle.abandon();
+    let Running { positions, thread, .. } = running;
+    thread.join().expect("no panic").expect("the file can be read");
+    assert!(positions.lock().expect("no panic").is_empty());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let options = || FileOptions {
+        location: Location::parse("/nowhere/f.jsonl"),
+        position: 0,
+        at_end: AtEnd::Finish,
+        node: String::new(),
+        line_bytes_max: 1,
+        payload_bytes_max: 1,
+        settled: Box::new(|_| {}),
+        problem: Box::new(|_, _| {}),
+        stop: Stop::default(),
+    };
+    let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), Ledger::new(1));
+    let Err(error) = FileSource::open(options(), door) else { panic!("it is not there") };
+    assert_eq!(error.to_string(), "cannot open `/nowhere/f.jsonl`");
+    let Err(error) = FileSink::open(options().location, SinkQueue::new(1)) else { panic!("it is not there") };
+    assert_eq!(error.to_string(), "cannot open `/nowhere/f.jsonl`");
+}
+
+#[test]
+fn a_sink_appends_lines_and_confirms_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("out.jsonl");
+    std::fs::write(&path, "0\n").expect("the folder can be written");
+    let queue = SinkQueue::new(1 << 20);
+    let confirms = Confirms::new(Waker::noop().clone());
+    let template = TopicTemplate::parse("t").expect("valid");
+    let destination =
+        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    for number in 1..=200 {
+        let mut builder = BatchBuilder::new("edge-1");
+        builder.push(b"a", None, number.to_string().as_bytes(), []);
+        builder.push(b"", None, b"x", []);
+        queue.push(Write::new(number, builder.finish(), destination.clone(), confirms.clone()));
+    }
+    queue.close();
+    FileSink::open(Location::Path(path.clone()), queue)
+        .expect("it can be written")
+        .run()
+        .expect("it is written");
+    let mut confirmed = Vec::new();
+    confirms.take(&mut confirmed);
+    assert_eq!(
+        confirmed.into_iter().map(|Confirmed { id, .. }| id).collect::<Vec<_>>(),
+        (1..=200).collect::<Vec<_>>()
+    );
+    let expected: String = (1..=200)
+        .map(|number| format!("{{\"topic\":\"a\",\"payload\":{number}}}\n{{\"payload\":\"x\"}}\n"))
+        .collect();
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), format!("0\n{expected}"));
+}
+
+#[test]
+fn the_topic_of_a_file_is_its_stem() {
+    for (text, topic) in [("-", ""), ("a/b/readings.jsonl", "readings"), ("x", "x"), ("a.b.json", "a.b")] {
+        assert_eq!(Location::parse(text).topic(), topic);
+    }
+}
