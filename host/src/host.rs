@@ -20,8 +20,9 @@ use tokio::{sync::oneshot, task};
 use crate::{
     clock::Clock,
     connector::{
-        broker,
-        memory,
+        Sink, Source, broker,
+        file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
+        memory::{self, Answer},
         mqtt::{self, InflightMax, Qos, SinkSession, SourceOptions, SourceSession},
         status::Status,
         stop::{Farewell, Stop},
@@ -46,6 +47,7 @@ use crate::{
         host::BrokerPorts,
         site::{DataflowSite, TenantSite},
     },
+    store::{Store, StoreError},
     tenant::Tenant,
     write::SinkQueue,
 };
@@ -66,6 +68,8 @@ pub enum HostError {
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error(transparent)]
     Broker(#[from] broker::BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -80,6 +84,7 @@ pub struct Host {
     components: Components,
     shards: Vec<(ShardDoor, JoinHandle<()>)>,
     dead_letters: DeadLetters,
+    store: Store,
     tenants: BTreeMap<String, RunningTenant>,
     /// Where the embedded broker listens.
     broker: Option<broker::Ports>,
@@ -153,6 +158,7 @@ impl Host {
             components,
             shards: Vec::new(),
             dead_letters,
+            store: Store::open(&data.join("store"))?,
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             rng: rand::rngs::StdRng::from_os_rng(),
@@ -336,19 +342,22 @@ impl Host {
                 continue;
             }
             let queue = SinkQueue::new(SINK_BYTES_MAX);
-            let (status, task) = match &site.endpoints[&endpoint.text] {
+            let mut status = None;
+            let sink = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
                     let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
                     let session = SinkSession::new(self.mqtt_settings(settings, id), queue.clone());
-                    let status = mqtt::Session::status(&session).clone();
-                    (Some(status), task::spawn(mqtt::run(settings.address.clone(), session, self.clock.clone())))
+                    status = Some(mqtt::Session::status(&session).clone());
+                    Ok(Sink::Mqtt(settings.address.clone(), Box::new(session)))
                 }
-                EndpointKind::Memory => (None, task::spawn(memory::forget(queue.clone()))),
+                EndpointKind::Memory => Ok(Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0)),
                 EndpointKind::File { path } => {
-                    let path = site.dir.join(path);
-                    (None, task::spawn(crate::connector::file::append(path, queue.clone())))
+                    FileSink::open(Location::Path(site.dir.join(path)), queue.clone()).map(Sink::File)
                 }
             };
+            let name = format!("{}/{}", running.tenant.name, endpoint.text);
+            let clock = self.clock.clone();
+            let task = spawn_end(name, async move { sink?.run(clock).await });
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
     }
@@ -367,26 +376,64 @@ impl Host {
             let index = sources.len() as u32;
             let door = SourceDoor::new(index, queue.clone(), running.tenant.ledger.clone());
             let stop = Stop::default();
-            let EndpointKind::Mqtt(settings) = &site.endpoints[&endpoint.text] else {
-                // Nothing comes from memory or, while the host runs, from files.
-                sources.push(RunningSource { name: node.name.text.clone(), stop, status: None, task: task::spawn(async {}) });
-                continue;
-            };
             let name = &node.name.text;
-            let id = mqtt::source_client_id(&self.name, &running.tenant.name, &plan.dataflow, name);
-            let options = SourceOptions {
-                filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
-                payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
-                node: self.name.clone(),
-                oversize: oversize::bury(plan.clone(), name.clone(), self.dead_letters.clone(), self.clock.clone()),
-                stop: stop.clone(),
+            let mut status = None;
+            let source = match &site.endpoints[&endpoint.text] {
+                EndpointKind::Mqtt(settings) => {
+                    let id = mqtt::source_client_id(&self.name, &running.tenant.name, &plan.dataflow, name);
+                    let options = SourceOptions {
+                        filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
+                        payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
+                        node: self.name.clone(),
+                        oversize: oversize::bury(plan.clone(), name.clone(), self.dead_letters.clone(), self.clock.clone()),
+                        stop: stop.clone(),
+                    };
+                    let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
+                    status = Some(mqtt::Session::status(&session).clone());
+                    Ok(Source::Mqtt(settings.address.clone(), Box::new(session)))
+                }
+                // Nothing ever comes from memory but what a program puts there.
+                EndpointKind::Memory => Ok(Source::Memory(memory::source(door, stop.clone()).0)),
+                EndpointKind::File { path } => self.file_source(&site.dir.join(path), plan, name, stop.clone(), door),
             };
-            let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
-            let status = Some(mqtt::Session::status(&session).clone());
-            let task = task::spawn(mqtt::run(settings.address.clone(), session, self.clock.clone()));
+            let full = format!("{}/{name}", plan.name());
+            let clock = self.clock.clone();
+            let task = spawn_end(full, async move { source?.run(clock).await });
             sources.push(RunningSource { name: name.clone(), stop, status, task });
         }
         sources
+    }
+
+    fn file_source(
+        &self,
+        path: &Path,
+        plan: &Plan,
+        node: &str,
+        stop: Stop,
+        door: SourceDoor,
+    ) -> Result<Source, FileError> {
+        let key = format!("{}/{node}", plan.name());
+        let position = self.store.position(&key).unwrap_or_else(|error| {
+            tracing::error!(source = %key, error = %chain(&error), "its position is lost: reading from the beginning");
+            0
+        });
+        let (store, name) = (self.store.clone(), key.clone());
+        let options = FileOptions {
+            location: Location::Path(path.to_owned()),
+            position,
+            at_end: AtEnd::Follow,
+            node: self.name.clone(),
+            line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
+            payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
+            settled: Box::new(move |position| {
+                if let Err(error) = store.set_position(&key, position) {
+                    tracing::error!(source = %key, error = %chain(&error), "cannot keep its position");
+                }
+            }),
+            problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
+            stop,
+        };
+        FileSource::open(options, door).map(Source::File)
     }
 
     fn mqtt_settings(&mut self, settings: &MqttSettings, id: String) -> mqtt::Settings {
@@ -437,6 +484,9 @@ impl Host {
             }
             end_sinks(running.sinks).await;
         }
+        if let Err(error) = self.store.flush() {
+            tracing::error!(error = %chain(&error), "positions of files may be lost");
+        }
         for (door, thread) in self.shards.drain(..) {
             door.send(Command::Stop);
             if thread.join().is_err() {
@@ -462,6 +512,16 @@ impl Host {
             "componentsLoaded": self.components.loaded_count(), "tenants": tenants,
         })
     }
+}
+
+/// Runs one end of a connector; what it cannot do is logged, since its other end
+/// waits and `status` shows it.
+fn spawn_end(name: String, end: impl Future<Output = Result<(), FileError>> + Send + 'static) -> task::JoinHandle<()> {
+    task::spawn(async move {
+        if let Err(error) = end.await {
+            tracing::error!(connection = %name, error = %chain(&error), "a connection ended");
+        }
+    })
 }
 
 fn tenant_status(name: &str, running: &RunningTenant) -> Value {

@@ -16,7 +16,13 @@ pub mod topic;
 pub mod connector;
 pub mod dead_letter;
 
+pub mod store;
+
 pub mod resource;
+pub mod deploy;
+pub mod host;
+pub mod control;
+pub mod cli;
 
 pub mod clock;
 pub mod planted;

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask demo|test|bench|sim|guests`. Each gets
 //! what it needs by itself, without root, into `target/` and `tenants/target/`.
 
+mod demo;
 mod guests;
 mod run;
 mod tools;
@@ -21,6 +22,31 @@ struct Args {
 enum Command {
     /// Builds every guest component into tenants/target/wasm32-wasip2/release.
     Guests,
+    /// The main job: three teams on real data, one of them careless, on a host with its
+    /// broker inside.
+    Demo {
+        /// End by itself after so many seconds, with a summary.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Messages a second for each team.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+    },
+    /// Builds in release and runs a bench: `path`.
+    Bench {
+        name: String,
+        /// Fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Simulates hosts on a virtual clock, in release.
+    Sim {
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Builds guests and host and runs all tests.
     Test {
         /// Passed on to `cargo test`, for example a filter.
@@ -32,6 +58,9 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Guests => guests::build(),
+        Command::Demo { seconds, rate } => demo::demo(demo::Demo { seconds, rate }),
+        Command::Bench { name, quick } => run::bench(&name, quick),
+        Command::Sim { seeds, seed } => run::sim(seeds, seed),
         Command::Test { args } => run::test(&args),
     }
 }

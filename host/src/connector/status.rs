@@ -25,6 +25,18 @@ pub enum ConnectionState {
     Closed,
 }
 
+impl std::fmt::Display for ConnectionState {
+    /// As `status` shows it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ConnectionState::Connecting => f.write_str("connecting"),
+            ConnectionState::Connected => f.write_str("connected"),
+            ConnectionState::Degraded { error, .. } => write!(f, "degraded: {error}"),
+            ConnectionState::Closed => f.write_str("closed"),
+        }
+    }
+}
+
 /// State and counters of one connection.
 #[derive(Debug)]
 pub struct Status {

@@ -4,4 +4,5 @@ mod mosquitto;
 mod mqtt;
 mod outside;
 mod path;
+mod tidy;
 

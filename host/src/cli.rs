@@ -1,0 +1,237 @@
+//! The commands. Control side: each parses what was typed, calls the library, and
+//! turns the result into text or JSON and an exit status: 0 good, 1 a problem was
+//! found or work failed, 2 wrong usage.
+
+mod dead_letters;
+mod run;
+mod up;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::{
+    control,
+    deploy,
+    guest::{compile, component, inspect::Inspection, world::PolicyWorld},
+    resource::{Diagnostics, HostConfig, Severity, Site, policy, site},
+};
+
+/// Runs other teams' sealed WebAssembly operators: dataflows of Azure IoT Operations
+/// form, side by side on one machine, none able to hurt another.
+#[derive(Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+struct Args {
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the host on a site folder, until Ctrl-C or SIGTERM.
+    ///
+    /// The folder holds `platform/` (hosts, endpoints, policies, tenants) and
+    /// `tenants/NAME/` (artifacts and dataflows). With an error in any file nothing starts.
+    Up(up::UpArgs),
+    /// Read the site folder again into the running host: added dataflows start,
+    /// removed ones drain, changed ones are replaced. An error anywhere changes nothing.
+    Apply {
+        /// The site folder.
+        dir: PathBuf,
+        /// The host's data folder [default: DIR/.tidegate, or what the Host resource says].
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
+    /// Run one graph over JSON lines, then end.
+    Run(run::RunArgs),
+    /// Find everything that `up` would refuse, without starting.
+    Check {
+        /// Site folders, graph definitions or policies.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what a component imports and exports, and which policies it fits.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+        /// The policy world that it is held against.
+        #[arg(long, default_value = "tidegate:policy/standard@0.1.0")]
+        world: String,
+    },
+    /// Show the live state of a running host.
+    Status {
+        /// Only this tenant.
+        tenant: Option<String>,
+        /// The host's data folder.
+        #[arg(long, default_value = ".tidegate")]
+        data: PathBuf,
+    },
+    /// List and read messages that dataflows gave up on.
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// The compile process: a component on standard input, compiled on standard output.
+    #[command(hide = true)]
+    CompileComponent { cpu_seconds_max: u64 },
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let json = args.json;
+    let result = match args.command {
+        Command::CompileComponent { cpu_seconds_max } => {
+            compile::child_main(cpu_seconds_max).map(|code| ExitCode::from(code as u8)).map_err(Into::into)
+        }
+        Command::Up(args) => up::up(args),
+        Command::Apply { dir, data } => apply(&dir, data, json),
+        Command::Run(args) => run::run(args, json),
+        Command::Check { paths } => check(&paths, json),
+        Command::Inspect { file, world } => inspect(&file, &world, json),
+        Command::Status { tenant, data } => status(tenant, &data, json),
+        Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
+    };
+    result.unwrap_or_else(|error: anyhow::Error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints diagnostics to standard error, or as JSON to standard output.
+fn report(diagnostics: &Diagnostics, json: bool) {
+    if json {
+        print_json(&json!({ "diagnostics": diagnostics.to_json() }));
+        return;
+    }
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    eprint!("{}", diagnostics.to_text(colour));
+}
+
+fn print_json(value: &Value) {
+    // A reader that has seen enough closes the pipe.
+    let _ = writeln!(std::io::stdout(), "{value}");
+}
+
+fn exit(diagnostics: &Diagnostics) -> ExitCode {
+    if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Everything that can be wrong with a site, components included.
+fn check_site(dir: &Path) -> Diagnostics {
+    let (site, mut diagnostics) = Site::load(dir);
+    for tenant in site.iter().flat_map(|site| &site.tenants) {
+        for dataflow in &tenant.dataflows {
+            deploy::admit(tenant, dataflow, None, &mut diagnostics);
+        }
+    }
+    diagnostics
+}
+
+fn check(paths: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+    let mut diagnostics = Diagnostics::default();
+    for path in paths {
+        if path.is_dir() {
+            diagnostics.extend(check_site(path));
+        } else {
+            check_file(path, &mut diagnostics);
+        }
+    }
+    report(&diagnostics, json);
+    if !json {
+        let warnings = diagnostics.iter().filter(|it| it.severity == Severity::Warning).count();
+        println!("{} errors, {warnings} warnings", diagnostics.errors());
+    }
+    Ok(exit(&diagnostics))
+}
+
+/// A single file: a Policy by its kind, a graph definition otherwise.
+fn check_file(path: &Path, diagnostics: &mut Diagnostics) {
+    let Some(file) = site::read_source(Path::new(""), path, diagnostics) else { return };
+    for node in crate::resource::yaml::parse(&file, diagnostics) {
+        if node.get("kind").and_then(|kind| kind.text()) == Some("Policy") {
+            site::policy_of(&file.path, &file.text, diagnostics);
+        } else {
+            crate::resource::Graph::read(&node, diagnostics);
+        }
+    }
+}
+
+fn inspect(file: &Path, world: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let world = PolicyWorld::named(world)?;
+    let bytes = component::read_bytes(file, u64::MAX)?;
+    let inspection = match Inspection::of(&bytes, world) {
+        Ok(inspection) => inspection,
+        Err(error) => anyhow::bail!("{}: {error}", file.display()),
+    };
+    if json {
+        print_json(&inspection.to_json());
+    } else {
+        print!("{inspection}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Where a site's host keeps its state.
+fn data_of(dir: &Path, given: Option<PathBuf>, config: &HostConfig) -> PathBuf {
+    given.unwrap_or_else(|| dir.join(&config.data))
+}
+
+fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
+    let (site, diagnostics) = Site::load(dir);
+    let Some(site) = site else {
+        report(&diagnostics, json);
+        return Ok(ExitCode::FAILURE);
+    };
+    let data = data_of(dir, data, &site.host);
+    let dir = std::path::absolute(dir)?;
+    let (status, answer) = runtime()?.block_on(control::ask(&data, "/apply", json!({ "dir": dir })))?;
+    if json {
+        print_json(&answer);
+    } else if let Some(text) = answer.get("text").and_then(Value::as_str) {
+        eprint!("{text}");
+    }
+    if let (false, Some(applied)) = (json, answer.get("applied")) {
+        for key in ["added", "replaced", "removed"] {
+            for name in applied[key].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                println!("{key:<9} {name}");
+            }
+        }
+        println!("unchanged {}", applied["unchanged"]);
+    }
+    Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn status(tenant: Option<String>, data: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let (status, answer) = runtime()?.block_on(control::ask(data, "/status", json!({ "tenant": tenant })))?;
+    if json {
+        print_json(&answer);
+    } else {
+        up::status_lines(&answer).iter().for_each(|line| println!("{line}"));
+    }
+    Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A policy from a file, or the one that is compiled in.
+fn policy_or_standard(path: Option<&Path>, diagnostics: &mut Diagnostics) -> Option<policy::Policy> {
+    match path {
+        None => site::standard_policy(),
+        Some(path) => {
+            let file = site::read_source(Path::new(""), path, diagnostics)?;
+            let policy = site::policy_of(&file.path, &file.text, diagnostics);
+            if policy.is_none() && !diagnostics.has_errors() {
+                diagnostics.error("policy/none", None, format!("{} holds no Policy", path.display()), "");
+            }
+            policy
+        }
+    }
+}

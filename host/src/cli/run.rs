@@ -1,0 +1,230 @@
+//! `tidegate run`: one graph over JSON lines, with the same shard, guests and
+//! settlement as a host's, then the end.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{policy_or_standard, report};
+use crate::{
+    clock::Clock,
+    connector::{
+        file::{AtEnd, FileOptions, FileSink, FileSource, Location},
+        stop::Stop,
+    },
+    dataflow::{
+        plan::{Health, Plan},
+        shard::{Command, Shard, ShardDoor, ShardSetup, install_panic_hook},
+    },
+    dead_letter::{DeadLetters, Record},
+    deploy,
+    guest::{
+        compile::{Cache, Compiler},
+        component::Components,
+        engine::{self, PoolSize},
+        linker::Linkers,
+    },
+    queue::SourceDoor,
+    resource::{
+        Dataflow,
+        dataflow::{FlowConnection, FlowNode, FlowNodeKind},
+        site::{self, DataflowSite, GraphSite, TenantSite},
+        yaml::Text,
+    },
+    tenant::Tenant,
+    topic::TopicTemplate,
+    write::SinkQueue,
+};
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// The graph definition.
+    graph: PathBuf,
+    /// Folder with the graph's components: `NAME/TAG.wasm`, or `NAME.wasm`.
+    #[arg(long, value_name = "DIR")]
+    artifacts: PathBuf,
+    /// JSON lines to read; `-` is standard input.
+    #[arg(long, value_name = "F", default_value = "-")]
+    input: String,
+    /// Where results go as JSON lines; `-` is standard output.
+    #[arg(long, value_name = "F", default_value = "-")]
+    output: String,
+    /// A parameter of the graph; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// A file with a Policy, instead of the standard one.
+    #[arg(long, value_name = "F")]
+    policy: Option<PathBuf>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Name of the tenant and of the dataflow of a run.
+const NAME: &str = "run";
+
+pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set);
+    let policy = policy_or_standard(args.policy.as_deref(), &mut diagnostics);
+    let (Some(graph), Some(policy)) = (graph, policy) else {
+        report(&diagnostics, false);
+        return Ok(ExitCode::FAILURE);
+    };
+    let tenant = TenantSite {
+        name: NAME.into(),
+        policy: policy.name.clone(),
+        world: policy.world.clone(),
+        limits: policy.limits.clone(),
+        grants: Vec::new(),
+        dataflows: Vec::new(),
+    };
+    let flow = around(graph);
+    install_panic_hook();
+    let engine = engine::running(PoolSize { slots: 64, components: 64, ..PoolSize::default() })?;
+    let compiler = Compiler::Child { program: std::env::current_exe()? };
+    let cache = Cache::open(&cache_dir(), &engine, compiler)?;
+    let admitted = deploy::admit(&tenant, &flow, Some(&cache), &mut diagnostics);
+    report(&diagnostics, false);
+    if diagnostics.has_errors() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let sink = SinkQueue::new(1 << 20);
+    let sinks = BTreeMap::from([(NAME.to_owned(), sink.clone())]);
+    let running = Tenant::new(NAME, tenant.limits.clone());
+    let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks));
+    let dead = Arc::new(Mutex::new(Vec::new()));
+    let door = start_shard(Components::threaded(engine, cache)?, DeadLetters::Memory(dead.clone()))?;
+    let problems = drive(&args, &door, &plan, &sink)?;
+    summarise(&plan, &dead.lock().expect("no panic under this lock"), problems, json)
+}
+
+/// A dataflow of one source, the graph, and one destination.
+fn around(graph: GraphSite) -> DataflowSite {
+    let place = graph.graph.operations[0].name.place.clone();
+    let text = |text: &str| Text { text: text.to_owned(), place: place.clone() };
+    let node = |name: &str, kind| FlowNode { name: text(name), kind };
+    let artifact = text(&graph.graph.name);
+    let topic = TopicTemplate::parse("${outputTopic}").expect("a fixed template is in form");
+    let dataflow = Dataflow {
+        name: text(NAME),
+        enabled: true,
+        pinned: true,
+        nodes: vec![
+            node("input", FlowNodeKind::Source { endpoint: text(NAME), topics: Vec::new() }),
+            node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),
+            node("output", FlowNodeKind::Destination { endpoint: text(NAME), topic, at: text("${outputTopic}") }),
+        ],
+        connections: vec![
+            FlowConnection { from: 0, output: None, to: 1 },
+            FlowConnection { from: 1, output: None, to: 2 },
+        ],
+    };
+    DataflowSite { dataflow, graphs: BTreeMap::from([(1, graph)]) }
+}
+
+/// Compiled components are kept between runs, where the user's caches are.
+fn cache_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("tidegate/compiled")
+}
+
+fn start_shard(components: Components, dead_letters: DeadLetters) -> anyhow::Result<ShardDoor> {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let linkers = Arc::new(Linkers::new(components.engine()));
+    std::thread::Builder::new().name("shard-0".into()).spawn(move || {
+        let setup = ShardSetup {
+            clock: Clock::System,
+            components,
+            linkers,
+            dead_letters,
+            slots_max: 64,
+            components_max: 64,
+            seed: rand::random(),
+        };
+        let (shard, door) = Shard::new(setup);
+        if tx.send(door).is_ok() {
+            shard.run();
+        }
+    })?;
+    Ok(rx.recv()?)
+}
+
+/// Reads all lines and waits until everything is settled; gives the number of lines
+/// that are no messages.
+fn drive(args: &RunArgs, door: &ShardDoor, plan: &Arc<Plan>, sink: &Arc<SinkQueue>) -> anyhow::Result<usize> {
+    let operators = plan.operators().cloned().collect();
+    let (reply, tried) = oneshot::channel();
+    door.send(Command::Try { operators, reply });
+    tried.blocking_recv()?.map_err(anyhow::Error::msg)?;
+    let (reply, installed) = oneshot::channel();
+    door.send(Command::Install { plan: plan.clone(), reply });
+    let (dataflow, queue) = installed.blocking_recv()?;
+    let problems = Arc::new(Mutex::new(0));
+    let counted = problems.clone();
+    let options = FileOptions {
+        location: Location::parse(&args.input),
+        position: 0,
+        at_end: AtEnd::Finish,
+        node: NAME.into(),
+        line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
+        payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
+        settled: Box::new(|_| {}),
+        problem: Box::new(move |line, error| {
+            eprintln!("line {line}: {error}");
+            *counted.lock().expect("no panic under this lock") += 1;
+        }),
+        stop: Stop::default(),
+    };
+    let source = FileSource::open(options, SourceDoor::new(0, queue, plan.tenant.ledger.clone()))?;
+    let writer = FileSink::open(Location::parse(&args.output), sink.clone())?;
+    let writing = std::thread::spawn(move || writer.run());
+    let reading = std::thread::spawn(move || source.run());
+    while !reading.is_finished() {
+        // A failed dataflow settles nothing any more, and its source waits for ever.
+        if let Health::Failed { cause } = plan.health() {
+            anyhow::bail!("{cause}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    reading.join().map_err(|_| anyhow::anyhow!("reading the input panicked"))??;
+    let (reply, removed) = oneshot::channel();
+    door.send(Command::Remove { dataflow, drain: Duration::from_secs(60), reply });
+    removed.blocking_recv()?;
+    sink.close();
+    writing.join().map_err(|_| anyhow::anyhow!("writing the output panicked"))??;
+    let problems = *problems.lock().expect("no panic under this lock");
+    Ok(problems)
+}
+
+fn summarise(plan: &Plan, dead: &[Record], problems: usize, json: bool) -> anyhow::Result<ExitCode> {
+    let stats = &plan.stats;
+    let (taken, given) = (stats.received.get(), stats.delivered.get());
+    let (filtered, errors) = (stats.filtered.get(), stats.errors.get());
+    if json {
+        eprintln!(
+            "{}",
+            json!({
+                "in": taken, "out": given, "filtered": filtered, "errors": errors, "dead": dead.len(),
+                "badLines": problems, "deadLetters": dead,
+            })
+        );
+    } else {
+        for record in dead {
+            let payload: String = record.payload.clone().unwrap_or_default().chars().take(80).collect();
+            eprintln!("given up ({:?}, {}): {payload}", record.reason, record.detail);
+        }
+        eprintln!("in {taken}, out {given}, filtered {filtered}, errors {errors}, dead {}", dead.len());
+    }
+    Ok(if dead.is_empty() && problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,330 @@
+//! `cargo xtask demo`: the main job. Three teams on real data, one of them careless,
+//! on a host with its broker inside; an outside subscriber counts what comes out.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use rumqttc::v5::{
+    Client, Event, Incoming, MqttOptions,
+    mqttbytes::{QoS, v5::Packet},
+};
+use serde_json::{Value, json};
+
+use crate::{guests, root, run::cargo};
+
+/// What the demo plays.
+#[derive(Clone, Copy)]
+pub struct Demo {
+    /// How long; without it until Ctrl-C.
+    pub seconds: Option<u64>,
+    /// Messages a second for each team.
+    pub rate: u32,
+}
+
+const TEAMS: [&str; 3] = ["weather", "seismology", "careless"];
+/// How long everything may take to settle at the end.
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Builds, runs and sums up; an error if a message was lost.
+pub fn demo(demo: Demo) -> anyhow::Result<()> {
+    guests::build()?;
+    let site = lay_out_site()?;
+    eprintln!("building the host");
+    cargo(&root(), ["build", "--quiet", "--package", "tidegate"], &[])?;
+    let data = root().join("target/demo/data");
+    let mut host = Host::start(&site, &data)?;
+    let port = host.port;
+    let subscriber = Subscriber::start(port)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let feeds = feeds()?;
+    println!("three teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'", demo.rate);
+    let publishers: Vec<_> =
+        feeds.into_iter().map(|feed| publish(feed, port, demo, stop.clone())).collect();
+    let mut sent = BTreeMap::new();
+    for publisher in publishers {
+        let (team, count) = publisher.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
+        sent.insert(team, count);
+    }
+    let status = host.settle(&sent)?;
+    let summary = summary(&status, &sent, &subscriber)?;
+    host.stop()?;
+    summary.print();
+    ensure!(summary.lost == 0, "{} messages were lost", summary.lost);
+    Ok(())
+}
+
+/// Copies the demo's site below `target/`, with its components in place.
+fn lay_out_site() -> anyhow::Result<PathBuf> {
+    let (from, to) = (root().join("tenants/demo"), root().join("target/demo/site"));
+    if to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
+    copy_folder(&from.join("platform"), &to.join("platform"))?;
+    copy_folder(&from.join("tenants"), &to.join("tenants"))?;
+    let list = fs::read_to_string(from.join("artifacts.toml"))?;
+    for line in list.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let (path, name) = line.split_once('=').with_context(|| format!("artifacts.toml: `{line}`"))?;
+        let (path, name) = (path.trim().trim_matches('"'), name.trim().trim_matches('"'));
+        let component = guests::component(name);
+        let place = to.join(path);
+        fs::create_dir_all(place.parent().context("below the site")?)?;
+        fs::copy(&component, &place).with_context(|| format!("{}", component.display()))?;
+    }
+    Ok(to)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The host's process.
+struct Host {
+    child: Child,
+    data: PathBuf,
+    port: u16,
+    output: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    fn start(site: &Path, data: &Path) -> anyhow::Result<Self> {
+        if data.exists() {
+            fs::remove_dir_all(data)?;
+        }
+        let mut child = Command::new(binary())
+            .args(["up", "--every", "5s", "--data"])
+            .arg(data)
+            .arg(site)
+            .stdout(Stdio::piped())
+            .env("RUST_LOG", "error")
+            .spawn()
+            .context("cannot start the host")?;
+        let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        let mut port = None;
+        for line in lines.by_ref() {
+            let line = line?;
+            println!("{line}");
+            if let Some(rest) = line.strip_prefix("broker: mqtt://127.0.0.1:") {
+                port = rest.split(' ').next().and_then(|port| port.parse().ok());
+            }
+            if line.starts_with("ready") {
+                break;
+            }
+        }
+        let Some(port) = port else { bail!("the host did not start") };
+        let output = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
+        Ok(Host { child, data: data.to_owned(), port, output: Some(output) })
+    }
+
+    fn status(&self) -> anyhow::Result<Value> {
+        let output = Command::new(binary()).args(["status", "--json", "--data"]).arg(&self.data).output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Waits until all that was sent is settled.
+    fn settle(&self, sent: &BTreeMap<String, u64>) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + SETTLE_WITHIN;
+        loop {
+            let status = self.status()?;
+            let done = TEAMS.iter().all(|team| {
+                let count = |name: &str| counter(&status, team, name);
+                count("received") >= sent[*team] && count("settled") == count("deliveries")
+            });
+            if done {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "not settled after {SETTLE_WITHIN:?}: {status}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        let status = self.child.wait()?;
+        if let Some(output) = self.output.take() {
+            output.join().map_err(|_| anyhow::anyhow!("reading the host's output panicked"))?;
+        }
+        ensure!(status.success(), "the host ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Whatever went wrong before, no host stays behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> PathBuf {
+    root().join("target/debug/tidegate")
+}
+
+fn counter(status: &Value, team: &str, name: &str) -> u64 {
+    let tenants = status["tenants"].as_array().into_iter().flatten();
+    let flows = tenants.filter(|tenant| tenant["name"] == team).flat_map(|tenant| tenant["dataflows"].as_array());
+    flows.flatten().filter_map(|flow| flow["counters"][name].as_u64()).sum()
+}
+
+/// Counts what every team puts out, from outside.
+struct Subscriber {
+    counts: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl Subscriber {
+    fn start(port: u16) -> anyhow::Result<Self> {
+        let (client, mut connection) = connect("demo-subscriber", port);
+        let counts = Arc::new(Mutex::new(BTreeMap::new()));
+        let counted = counts.clone();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for event in connection.iter() {
+                match event {
+                    Ok(Event::Incoming(Incoming::SubAck(_))) => _ = ready.send(()),
+                    Ok(Event::Incoming(Packet::Publish(publish))) => {
+                        let topic = String::from_utf8_lossy(&publish.topic);
+                        let team = topic.split('/').next().unwrap_or_default().to_owned();
+                        *counted.lock().expect("no panic under this lock").entry(team).or_default() += 1;
+                    }
+                    Ok(_) => {}
+                    // The host is gone, or the demo has ended.
+                    Err(_) => return,
+                }
+            }
+        });
+        for team in TEAMS {
+            client.subscribe(format!("{team}/out/#"), QoS::AtLeastOnce)?;
+            is_ready.recv_timeout(Duration::from_secs(10)).context("the broker does not answer")?;
+        }
+        // Dropping the client would end the connection.
+        std::mem::forget(client);
+        Ok(Subscriber { counts })
+    }
+
+    fn count(&self, team: &str) -> u64 {
+        self.counts.lock().expect("no panic under this lock").get(team).copied().unwrap_or(0)
+    }
+}
+
+fn connect(id: &str, port: u16) -> (Client, rumqttc::v5::Connection) {
+    let mut options = MqttOptions::new(id, "127.0.0.1", port);
+    options.set_keep_alive(Duration::from_secs(30));
+    Client::new(options, 64)
+}
+
+/// A team's topic and payloads, over and over.
+struct Feed {
+    team: String,
+    payloads: Vec<String>,
+}
+
+/// The weather as one JSON object an hour, and earthquakes as they stand.
+fn feeds() -> anyhow::Result<Vec<Feed>> {
+    let data = root().join("tenants/demo/data");
+    let weather: Vec<String> = fs::read_to_string(data.join("seattle-weather-hourly-normals.csv"))?
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split(',');
+            let time = fields.next()?;
+            let mut number = || fields.next()?.parse::<f64>().ok();
+            let (pressure, temperature, wind) = (number()?, number()?, number()?);
+            Some(json!({ "time": time, "pressure": pressure, "temperature": temperature, "wind": wind }).to_string())
+        })
+        .collect();
+    let quakes = fs::read_to_string(data.join("earthquakes.jsonl"))?.lines().map(str::to_owned).collect();
+    Ok(vec![
+        Feed { team: "weather".into(), payloads: weather.clone() },
+        Feed { team: "seismology".into(), payloads: quakes },
+        Feed { team: "careless".into(), payloads: weather },
+    ])
+}
+
+/// Publishes a feed at the demo's rate; gives how many the broker has acknowledged.
+fn publish(feed: Feed, port: u16, demo: Demo, stop: Arc<AtomicBool>) -> JoinHandle<anyhow::Result<(String, u64)>> {
+    std::thread::spawn(move || {
+        let (client, mut connection) = connect(&format!("demo-{}", feed.team), port);
+        let total = demo.seconds.map(|seconds| seconds * u64::from(demo.rate));
+        let acknowledged = std::thread::spawn(move || {
+            let mut acknowledged = 0;
+            for event in connection.iter() {
+                if let Event::Incoming(Incoming::PubAck(_)) = event? {
+                    acknowledged += 1;
+                    if Some(acknowledged) == total {
+                        break;
+                    }
+                }
+            }
+            anyhow::Ok(acknowledged)
+        });
+        let begin = Instant::now();
+        for number in 0_u64.. {
+            if Some(number) == total || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let due = begin + Duration::from_secs_f64(number as f64 / f64::from(demo.rate));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let payload = feed.payloads[number as usize % feed.payloads.len()].clone();
+            client.publish(format!("{}/in", feed.team), QoS::AtLeastOnce, false, payload)?;
+        }
+        let acknowledged = acknowledged.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
+        Ok((feed.team, acknowledged))
+    })
+}
+
+/// What became of every team's messages.
+struct Summary {
+    lines: Vec<String>,
+    lost: u64,
+}
+
+fn summary(status: &Value, sent: &BTreeMap<String, u64>, subscriber: &Subscriber) -> anyhow::Result<Summary> {
+    let mut summary = Summary { lines: Vec::new(), lost: 0 };
+    for team in TEAMS {
+        let count = |name| counter(status, team, name);
+        let (filtered, errors, dead) = (count("filtered"), count("errors"), count("dead"));
+        let owed = sent[team] - filtered - errors - dead;
+        // The last confirmed messages may still be on their way to the subscriber.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while subscriber.count(team) < owed && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let delivered = subscriber.count(team);
+        summary.lost += owed.saturating_sub(delivered);
+        let verdict = if delivered == owed { "all accounted for" } else { "MISMATCH" };
+        summary.lines.push(format!(
+            "{team:<12} sent {:>6} = delivered {delivered:>6} + filtered {filtered:>5} + errors {errors:>4} + dead {dead:>4}   {verdict}",
+            sent[team]
+        ));
+    }
+    Ok(summary)
+}
+
+impl Summary {
+    fn print(&self) {
+        println!();
+        self.lines.iter().for_each(|line| println!("{line}"));
+    }
+}
