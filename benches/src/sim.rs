@@ -407,7 +407,9 @@ fn payload(rng: &mut StdRng, stream: usize, id: usize) -> String {
 
 /// Largest deviation from the promised share among busy tenants of these weights,
 /// as a fraction of that share.
-pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: usize) -> f64 {
+///
+/// An error if they get nowhere.
+pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: usize) -> anyhow::Result<f64> {
     let clock = Arc::new(VirtualClock::default());
     let mut rig = Rig::with(components.clone(), Clock::Virtual(clock), 64, 8, seed);
     let mut flows: Vec<Running> = Vec::new();
@@ -419,8 +421,10 @@ pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: 
         let link: Link<'_> = ("hostile_busy", OperatorKind::Map, &[("micros", &micros)]);
         flows.push(rig.install(&tenant, "busy", &[link]));
     }
-    let mut done = 0;
+    let (mut done, mut turns) = (0, 0);
     while done < batches {
+        turns += 1;
+        ensure!(turns < batches * 100, "busy tenants get nowhere");
         for flow in &mut flows {
             while flow.source.unsettled() < 4 {
                 flow.send(&["work", "work", "work", "work"]);
@@ -441,5 +445,5 @@ pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: 
         let promised = f64::from(*weight) / f64::from(shares);
         ((fuel / total) / promised - 1.0).abs()
     };
-    fuel.iter().zip(weights).map(deviation).fold(0.0, f64::max)
+    Ok(fuel.iter().zip(weights).map(deviation).fold(0.0, f64::max))
 }

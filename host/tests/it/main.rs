@@ -1,8 +1,10 @@
 //! Whole-host tests: one binary, so that it links once.
 
+mod kill;
 mod mosquitto;
 mod mqtt;
 mod outside;
 mod path;
+mod resources;
 mod tidy;
 

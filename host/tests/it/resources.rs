@@ -1,0 +1,260 @@
+//! What users write: AIO's own graphs, broken files with the place of each error,
+//! and the schema's verdict on a thousand mutants.
+
+use std::{fs, path::Path, sync::Arc};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tidegate::resource::{
+    Diagnostics, Graph, Site,
+    diagnostic::SourceFile,
+    graph::{NOT_YET_SUPPORTED, check_schema},
+    yaml,
+};
+
+fn aio_graphs() -> Vec<(String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/aio");
+    let mut graphs: Vec<_> = fs::read_dir(dir)
+        .expect("fixtures")
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|it| it == "yaml"))
+        .map(|entry| {
+            let name = entry.file_name().into_string().expect("UTF-8");
+            (name, fs::read_to_string(entry.path()).expect("UTF-8"))
+        })
+        .collect();
+    graphs.sort();
+    graphs
+}
+
+fn parse(name: &str, text: &str, diagnostics: &mut Diagnostics) -> Vec<yaml::Node> {
+    yaml::parse(&Arc::new(SourceFile { path: name.into(), text: text.into() }), diagnostics)
+}
+
+#[test]
+fn every_graph_of_aio_is_accepted_but_for_what_is_not_there_yet() {
+    let graphs = aio_graphs();
+    assert_eq!(graphs.len(), 14);
+    let mut accepted = 0;
+    for (name, text) in graphs {
+        let mut diagnostics = Diagnostics::default();
+        let node = parse(&name, &text, &mut diagnostics).pop().expect("a document");
+        let graph = Graph::read(&node, &mut diagnostics);
+        for diagnostic in diagnostics.iter() {
+            assert_eq!(diagnostic.rule, NOT_YET_SUPPORTED, "{name}: {}", diagnostic.message);
+        }
+        let stateful = text.contains("accumulate") || text.contains("delay") || text.contains("wasi-nn");
+        assert_eq!(graph.is_none(), stateful, "{name}");
+        accepted += u32::from(graph.is_some());
+    }
+    assert!(accepted >= 10, "{accepted} accepted");
+}
+
+/// Changes one thing in a JSON document, anywhere.
+fn mutate(value: &mut serde_json::Value, rng: &mut StdRng) {
+    use serde_json::{Value, json};
+    let replacements = [json!(null), json!(7), json!("x"), json!(true), json!([]), json!({}), json!("filter")];
+    match value {
+        Value::Object(map) if !map.is_empty() && rng.random_bool(0.8) => {
+            let index = rng.random_range(0..map.len());
+            let key = map.keys().nth(index).expect("in range").clone();
+            match rng.random_range(0..5) {
+                0 => _ = map.remove(&key),
+                1 => _ = map.insert("unknown".into(), json!(1)),
+                _ => mutate(map.get_mut(&key).expect("its own key"), rng),
+            }
+        }
+        Value::Array(items) if !items.is_empty() && rng.random_bool(0.8) => {
+            let index = rng.random_range(0..items.len());
+            mutate(&mut items[index], rng);
+        }
+        value => *value = replacements[rng.random_range(0..replacements.len())].clone(),
+    }
+}
+
+#[test]
+fn mutants_of_aios_graphs_get_the_schemas_verdict() {
+    let schema = |version| {
+        let path = format!("{}/schema/aio-wasm-graph-config-{version}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(path).expect("the schema");
+        jsonschema::draft7::new(&serde_json::from_str(&text).expect("JSON")).expect("a schema")
+    };
+    let (old, new) = (schema("1.0.0"), schema("1.1.0"));
+    let mut rng = StdRng::seed_from_u64(11);
+    let graphs = aio_graphs();
+    let (mut valid, mut invalid) = (0, 0);
+    for round in 0..1_000 {
+        let (name, text) = &graphs[round % graphs.len()];
+        let mut json = parse(name, text, &mut Diagnostics::default())[0].to_json();
+        (0..rng.random_range(1..3)).for_each(|_| mutate(&mut json, &mut rng));
+        let named = json.pointer("/metadata/$schema").and_then(|it| it.as_str()).unwrap_or_default();
+        let expected = if named.contains("1.0.0") { old.is_valid(&json) } else { new.is_valid(&json) };
+        let mut diagnostics = Diagnostics::default();
+        let documents = parse(name, &json.to_string(), &mut diagnostics);
+        let verdict = documents.first().is_some_and(|node| check_schema(node, &mut diagnostics));
+        assert_eq!(verdict, expected, "round {round}, {name}: {json}");
+        *if verdict { &mut valid } else { &mut invalid } += 1;
+    }
+    assert!(valid > 50 && invalid > 50, "{valid} valid, {invalid} invalid");
+}
+
+const GRAPH: &str = r#"metadata: { $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json", name: g, version: "1" }
+moduleRequirements: { apiVersion: "1.1.0", runtimeVersion: "1.1.0" }
+operations:
+  - { operationType: source, name: in }
+  - { operationType: filter, name: keep, module: "m:1" }
+  - { operationType: sink, name: out }
+connections:
+  - { from: { name: in }, to: { name: keep } }
+  - { from: { name: keep }, to: { name: out } }
+"#;
+
+/// What is changed in a graph that is right: the text, its replacement, and the rule
+/// that says so with its line and column.
+const BROKEN_GRAPHS: &[(&str, &str, &str, usize, usize)] = &[
+    ("to: { name: keep }", "to: { name: kep }", "graph/unknown-operation", 8, 36),
+    ("name: out }\nconn", "name: in }\nconn", "graph/duplicate-operation", 6, 35),
+    (r#", module: "m:1""#, "", "graph/module-missing", 5, 37),
+    ("name: out }\nconn", "name: out, module: \"m:1\" }\nconn", "graph/module-unused", 6, 48),
+    ("  - { from: { name: keep }, to: { name: out } }\n", "", "graph/no-output", 5, 37),
+    ("  - { from: { name: in }, to: { name: keep } }\n", "", "graph/no-output", 4, 37),
+    ("from: { name: in }", "from: { name: in, arm: \"True\" }", "graph/arm-without-branch", 8, 5),
+    ("operationType: filter", "operationType: branch", "graph/branch-arm", 5, 37),
+    ("operationType: filter", "operationType: fliter", "graph/schema", 5, 22),
+    ("operationType: filter", "operationType: delay", "graph/not-yet-supported", 5, 22),
+    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: out }, to: { name: keep } }\n", "graph/sink-output", 6, 35),
+    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: keep }, to: { name: in } }\n", "graph/source-input", 4, 37),
+    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: keep }, to: { name: keep } }\n", "graph/cycle", 5, 37),
+    ("version: \"1\" }", "version: 1 }", "graph/schema", 1, 109),
+    ("connections:", "conections:", "graph/schema", 1, 1),
+    ("name: in }\n", "name: in\n", "yaml/syntax", 5, 3),
+    ("name: keep, module", "name: &a keep, module", "yaml/anchor", 5, 40),
+];
+
+#[test]
+fn a_broken_graph_is_refused_with_the_rule_and_the_place() {
+    let mut diagnostics = Diagnostics::default();
+    let node = parse("g.yaml", GRAPH, &mut diagnostics).pop().expect("a document");
+    assert!(Graph::read(&node, &mut diagnostics).is_some(), "{}", diagnostics.to_text(false));
+    for (text, replacement, rule, line, column) in BROKEN_GRAPHS {
+        assert!(GRAPH.contains(text), "{text}");
+        let broken = GRAPH.replacen(text, replacement, 1);
+        let mut diagnostics = Diagnostics::default();
+        if let Some(node) = parse("g.yaml", &broken, &mut diagnostics).pop() {
+            Graph::read(&node, &mut diagnostics);
+        }
+        let found: Vec<_> = diagnostics
+            .iter()
+            .filter_map(|it| Some((it.rule, it.place.as_ref()?.line, it.place.as_ref()?.column)))
+            .collect();
+        assert!(found.contains(&(*rule, *line, *column)), "{replacement:?}: expected {rule} at {line}:{column}, found {found:?}");
+    }
+}
+
+const PLATFORM: &str = r#"apiVersion: tidegate.dev/v1
+kind: Policy
+metadata: { name: team }
+spec:
+  world: tidegate:policy/standard@0.1.0
+  message: { fuel: 20M, time: 20ms }
+  payload: 256Ki
+  connections: 4
+  endpoints:
+    - name: local
+      read: [ "{tenant}/#" ]
+      write: [ "{tenant}/out/#" ]
+---
+apiVersion: tidegate.dev/v1
+kind: Tenant
+metadata: { name: a }
+spec: { policy: team, limits: { weight: 1 } }
+---
+apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata: { name: local }
+spec: { endpointType: Mqtt, mqttSettings: { host: "127.0.0.1:1883" } }
+"#;
+
+const DATAFLOW: &str = r#"apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowGraph
+metadata: { name: flow }
+spec:
+  nodes:
+    - { nodeType: Source, name: in, sourceSettings: { endpointRef: local, dataSources: [ "a/in" ] } }
+    - { nodeType: Graph, name: g, graphSettings: { registryEndpointRef: r, artifact: "g:1" } }
+    - { nodeType: Destination, name: out, destinationSettings: { endpointRef: local, dataDestination: "a/out/x" } }
+  nodeConnections:
+    - { from: { name: in }, to: { name: g } }
+    - { from: { name: g }, to: { name: out } }
+"#;
+
+/// In which file what is changed, and what must be said about it.
+const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
+    ("platform", "payload: 256Ki", "payload: 256", "policy/quantity", 7, 12),
+    ("platform", "payload: 256Ki", "payload: 2Mi", "policy/payload-above-inflight", 7, 12),
+    ("platform", "payload: 256Ki", "paylod: 256Ki", "yaml/unknown-key", 7, 3),
+    ("platform", "fuel: 20M", "fuel: 20Mi", "policy/quantity", 6, 20),
+    ("platform", "\"{tenant}/#\"", "\"{team}/#\"", "policy/topic", 11, 15),
+    ("platform", "\"{tenant}/out/#\"", "\"{tenant}/#/out\"", "policy/topic", 12, 16),
+    ("platform", "policy: team", "policy: tem", "tenant/unknown-policy", 17, 17),
+    ("platform", "weight: 1", "weight: 2", "policy/above-ceiling", 17, 41),
+    ("platform", "weight: 1", "weight: 0", "policy/quantity", 17, 41),
+    ("platform", "kind: Tenant", "kind: Tennant", "site/kind", 15, 7),
+    ("platform", "kind: Tenant", "kind: DataflowGraph", "site/kind", 15, 7),
+    ("platform", "apiVersion: tidegate.dev/v1\nkind: Tenant", "apiVersion: tidegate.dev/v2\nkind: Tenant", "site/api-version", 14, 13),
+    ("platform", "endpointType: Mqtt", "endpointType: Kafka", "endpoint/type", 22, 23),
+    ("platform", "127.0.0.1:1883", "127.0.0.1", "endpoint/host", 22, 51),
+    ("platform", "connections: 4", "connections: 1", "tenant/connections", 16, 19),
+    ("platform", "metadata: { name: team }", "metadata: { name: a/b }", "site/name", 3, 19),
+    ("platform", "  world: tidegate:policy/standard@0.1.0\n", "", "yaml/missing-key", 5, 3),
+    ("dataflow", "[ \"a/in\" ]", "[ \"b/in\" ]", "dataflow/read-right", 6, 88),
+    ("dataflow", "[ \"a/in\" ]", "[ \"#\" ]", "dataflow/read-right", 6, 88),
+    ("dataflow", "[ \"a/in\" ]", "[ \"$SYS/x\" ]", "dataflow/topic", 6, 88),
+    ("dataflow", "a/out/x", "b/out/x", "dataflow/write-right", 8, 101),
+    ("dataflow", "a/out/x", "a/${x}", "dataflow/topic", 8, 101),
+    ("dataflow", "endpointRef: local, dataS", "endpointRef: locl, dataS", "dataflow/unknown-endpoint", 6, 66),
+    ("dataflow", "to: { name: out }", "to: { name: ot }", "dataflow/unknown-node", 11, 39),
+    ("dataflow", "\"g:1\"", "\"h:1\"", "artifact/missing", 7, 82),
+    ("dataflow", "\"g:1\"", "\"../g:1\"", "artifact/reference", 7, 82),
+    ("dataflow", "name: flow", "name: Flow_1", "dataflow/name", 3, 19),
+    ("dataflow", "kind: DataflowGraph", "kind: Policy", "site/kind", 2, 7),
+    ("graph", "\"m:1\"", "\"n:1\"", "artifact/missing", 5, 51),
+];
+
+#[test]
+fn a_broken_site_is_refused_with_the_rule_and_the_place() {
+    let load = |platform: &str, dataflow: &str, graph: &str| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("below the site")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        write("platform/all.yaml", platform);
+        write("tenants/a/dataflows/flow.yaml", dataflow);
+        write("tenants/a/artifacts/g/1.yaml", graph);
+        write("tenants/a/artifacts/m/1.wasm", "not looked into here");
+        Site::load(dir.path())
+    };
+    let (site, diagnostics) = load(PLATFORM, DATAFLOW, GRAPH);
+    assert!(site.is_some(), "{}", diagnostics.to_text(false));
+    for (file, text, replacement, rule, line, column) in BROKEN_SITES {
+        let broken = |name: &str, right: &str| {
+            if *file != name {
+                return right.to_owned();
+            }
+            assert!(right.contains(text), "{text}");
+            right.replacen(text, replacement, 1)
+        };
+        let (site, diagnostics) =
+            load(&broken("platform", PLATFORM), &broken("dataflow", DATAFLOW), &broken("graph", GRAPH));
+        assert!(site.is_none(), "{replacement:?} is accepted");
+        let found: Vec<_> = diagnostics
+            .iter()
+            .filter_map(|it| Some((it.rule, it.place.as_ref()?.line, it.place.as_ref()?.column)))
+            .collect();
+        assert!(
+            found.contains(&(*rule, *line, *column)),
+            "{replacement:?}: expected {rule} at {line}:{column}, found {found:?}"
+        );
+    }
+}
