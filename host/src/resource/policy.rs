@@ -127,7 +127,7 @@ impl Default for Limits {
 }
 
 /// Keys that are parsed and checked today, and bite later.
-const NOT_YET: [&str; 7] = ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within", "late"];
+const NOT_YET: [&str; 4] = ["total", "coolDown", "quarantineAfter", "within"];
 
 /// Reads limits over a base, each value checked against a ceiling if there is one.
 struct LimitReader<'a> {
