@@ -127,8 +127,9 @@ pub fn run(seed: u64, components: &Components, messages: usize) -> anyhow::Resul
     let result = catch_unwind(AssertUnwindSafe(|| World::new(seed, components, messages).run()));
     match result {
         Ok(outcome) => {
+            let outcome = outcome?;
             ensure!(settle::dropped_count() == dropped, "a duty was dropped unanswered");
-            outcome
+            Ok(outcome)
         }
         Err(_) => bail!("the host panicked"),
     }

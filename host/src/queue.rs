@@ -86,6 +86,12 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
 /// The source's door: deliveries in, settlements out.
 #[derive(Debug)]
 pub struct SourceDoor {

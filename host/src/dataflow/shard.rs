@@ -463,6 +463,13 @@ impl Shard {
     }
 }
 
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.stop();
+        self.guests.end_all();
+    }
+}
+
 thread_local! {
     static PANICKED: Cell<Option<usize>> = const { Cell::new(None) };
 }

@@ -159,6 +159,17 @@ impl Guests {
         drop(guest);
     }
 
+    /// Ends all idle instances. They keep this alive, so that whoever is done with it
+    /// must say so.
+    pub fn end_all(&self) {
+        let (idle, pinned) = {
+            let mut cells = self.inner.cells.borrow_mut();
+            cells.loaded.clear();
+            (std::mem::replace(&mut cells.idle, LruCache::unbounded()), std::mem::take(&mut cells.pinned))
+        };
+        drop((idle, pinned));
+    }
+
     /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
     pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
         let loaded = self.load(operator.digest).await?;
