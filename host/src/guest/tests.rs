@@ -2,7 +2,8 @@
 //! to run one in.
 
 use std::{
-    sync::{Arc, LazyLock},
+    io,
+    sync::{Arc, LazyLock, Mutex},
     task::{Context, Poll, Waker},
 };
 
@@ -133,4 +134,33 @@ pub fn ready<T>(future: impl Future<Output = T>) -> T {
         }
     }
     panic!("it waits");
+}
+
+/// What `body` logs, a line an event.
+pub fn logged(body: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_env_filter("guest=trace")
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, body);
+    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
 }

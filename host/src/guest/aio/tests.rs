@@ -1,6 +1,9 @@
 use std::cell::RefCell;
 
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
 
 use super::*;
 use crate::{
@@ -141,7 +144,9 @@ fn any_batch() -> impl Strategy<Value = Batch> {
 #[test]
 fn every_field_survives_the_way_through_a_guest_and_back() {
     let echo = RefCell::new(echo());
-    TestRunner::default()
+    // What fails is printed; there is no file to keep it in.
+    let config = Config { failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
         .run(&any_batch(), |batch| {
             let output = echo.borrow_mut().process(&batch, AMPLE).unwrap();
             let Output::Mapped { batch: back, errors } = output else { panic!("{output:?}") };
