@@ -138,3 +138,6 @@ impl InvokeError {
         matches!(self, InvokeError::Trap { .. } | InvokeError::MemoryRefused { .. })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,6 +196,23 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// The reason alone, for where import and world stand beside it.
+impl fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefusalReason::NotGranted { smallest_with: Some(smallest) } => {
+                write!(f, "the smallest world that grants it is {smallest}")
+            }
+            RefusalReason::NotGranted { smallest_with: None } => f.write_str("no shipped world grants it"),
+            RefusalReason::NotThereYet => f.write_str("not yet there on this host"),
+            RefusalReason::Version { granted } => write!(f, "the world has it only as {granted}"),
+            RefusalReason::Functions { granted, missing } => {
+                write!(f, "{granted} has no {}", missing.join(", "))
+            }
+        }
+    }
+}
+
 /// AIO's host interfaces that components may rightly ask for and do not get yet.
 const NOT_THERE_YET: [&str; 3] = [
     "wasm-graph:processor/state-store",

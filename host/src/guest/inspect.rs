@@ -193,8 +193,8 @@ impl Inspection {
         if beyond.is_empty() {
             return writeln!(f, "policy     nothing beyond {}", self.world.name);
         }
-        writeln!(f, "policy     it asks for {} beyond {}:", beyond.len(), self.world.name)?;
-        beyond.iter().try_for_each(|refusal| writeln!(f, "  {refusal}"))
+        writeln!(f, "policy     {} imports beyond {}:", beyond.len(), self.world.name)?;
+        beyond.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", refusal.import, refusal.reason))
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Mismatch {
 impl Mismatch {
     /// The function is not there at all.
     pub fn absent(function: &str) -> Self {
-        Mismatch { path: vec![function.to_owned()], expected: "a function".into(), found: "none".into() }
+        Mismatch { path: vec![function.to_owned()], expected: "a function".into(), found: "nothing".into() }
     }
 
     fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
@@ -36,7 +36,7 @@ impl Mismatch {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at `{}` it has {} where {} is expected", self.path.join("."), self.found, self.expected)
+        write!(f, "`{}` has {}, expected {}", self.path.join("."), self.found, self.expected)
     }
 }
 
@@ -174,6 +174,7 @@ fn through_aliases(resolve: &Resolve, mut r#type: Type) -> Type {
 
 /// How messages name a type: by its name if it has one, by its shape otherwise.
 fn name_of(resolve: &Resolve, r#type: Type) -> String {
+    let r#type = through_aliases(resolve, r#type);
     let Type::Id(id) = r#type else { return format!("`{}`", primitive(r#type)) };
     let defined = &resolve.types[id];
     match (&defined.name, &defined.kind) {

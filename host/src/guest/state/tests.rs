@@ -1,1 +1,38 @@
+use super::*;
 
+fn state() -> GuestState {
+    let bounds = Bounds { memory_bytes_max: 1 << 20, hostcall_bytes_max: 1 << 20 };
+    GuestState::new("a/b/c", bounds, Clock::Virtual(Arc::default()), Timers::default(), 1)
+}
+
+#[test]
+fn host_calls_and_their_bytes_are_counted_for_each_call() {
+    let mut state = state();
+    for _ in 0..2 {
+        for _ in 0..HOST_CALLS_MAX {
+            state.charge(0).unwrap();
+        }
+        assert!(state.charge(0).is_err());
+        state.begin_call();
+        state.charge(HOST_CALL_BYTES_MAX).unwrap();
+        assert!(state.charge(1).is_err());
+        state.begin_call();
+    }
+}
+
+#[test]
+fn a_state_is_small_enough_to_have_thousands_of() {
+    let bytes = size_of::<GuestState>();
+    assert!(bytes <= 640, "{bytes} bytes");
+}
+
+#[test]
+fn metrics_are_shared_between_instances_of_an_operator() {
+    let shared = Arc::new(GuestMetrics::default());
+    for _ in 0..2 {
+        let mut state = state();
+        state.share_metrics(shared.clone());
+        state.metrics().add_to_counter("seen", 1, Default::default()).unwrap();
+    }
+    assert_eq!(shared.read().len(), 1);
+}
