@@ -73,7 +73,13 @@ impl Rig {
     }
 
     /// With components that other rigs share.
-    pub fn with(components: Components, clock: Clock, slots_max: usize, components_max: usize, seed: u64) -> Self {
+    pub fn with(
+        components: Components,
+        clock: Clock,
+        slots_max: usize,
+        components_max: usize,
+        seed: u64,
+    ) -> Self {
         install_panic_hook();
         let linkers = Arc::new(Linkers::new(components.engine()));
         let dead = Arc::new(Mutex::new(Vec::new()));
@@ -103,7 +109,10 @@ impl Rig {
             contract: if guest.starts_with("aio_") { Contract::Aio } else { Contract::Packed },
             digest,
             world: "tidegate:policy/standard@0.1.0".into(),
-            configuration: configuration.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            configuration: configuration
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
         })
@@ -189,7 +198,9 @@ impl Running {
 }
 
 pub fn texts(batch: &Batch) -> Vec<String> {
-    let text = |entry: &tidegate::batch::Entry| String::from_utf8_lossy(entry.payload.bytes(&batch.arena)).into_owned();
+    let text = |entry: &tidegate::batch::Entry| {
+        String::from_utf8_lossy(entry.payload.bytes(&batch.arena)).into_owned()
+    };
     batch.entries.iter().map(text).collect()
 }
 

@@ -56,7 +56,9 @@ impl Character {
 
     fn links(self) -> &'static [Link<'static>] {
         match self {
-            Character::Passes => &[("pass_through", OperatorKind::Map, &[]), ("pass_through", OperatorKind::Map, &[])],
+            Character::Passes => {
+                &[("pass_through", OperatorKind::Map, &[]), ("pass_through", OperatorKind::Map, &[])]
+            }
             Character::Filters => &[
                 ("json_filter", OperatorKind::Filter, &[("field", "t"), ("op", "gt"), ("value", "50")]),
                 ("pass_through", OperatorKind::Map, &[]),
@@ -235,7 +237,8 @@ impl World {
         }
         for index in 0..self.streams.len() {
             // A dataflow that a panic took is started again, as an administrator would.
-            let gone = self.streams[index].running.as_ref().is_none_or(|running| running.source.is_abandoned());
+            let gone =
+                self.streams[index].running.as_ref().is_none_or(|running| running.source.is_abandoned());
             if gone {
                 self.rewind(index);
                 self.install(index);
@@ -311,7 +314,10 @@ impl World {
             let Some(count) = stream.in_flight.pop_front() else { bail!("settled more than was delivered") };
             for message in &stream.messages[stream.settled..stream.settled + count] {
                 if stream.character.fate(message) == Fate::Delivered && !self.rejected.contains_key(message) {
-                    ensure!(stream.seen.contains_key(message), "{message} is settled and was never delivered");
+                    ensure!(
+                        stream.seen.contains_key(message),
+                        "{message} is settled and was never delivered"
+                    );
                 }
             }
             stream.settled += count;
@@ -410,7 +416,12 @@ fn payload(rng: &mut StdRng, stream: usize, id: usize) -> String {
 /// as a fraction of that share.
 ///
 /// An error if they get nowhere.
-pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: usize) -> anyhow::Result<f64> {
+pub fn unfairness(
+    seed: u64,
+    components: &Components,
+    weights: &[u32],
+    batches: usize,
+) -> anyhow::Result<f64> {
     let clock = Arc::new(VirtualClock::default());
     let mut rig = Rig::with(components.clone(), Clock::Virtual(clock), 64, 8, seed);
     let mut flows: Vec<Running> = Vec::new();
@@ -439,8 +450,10 @@ pub fn unfairness(seed: u64, components: &Components, weights: &[u32], batches: 
             }
         }
     }
-    let fuel: Vec<f64> =
-        flows.iter().map(|flow| flow.plan.operators().map(|it| it.stats.fuel.get()).sum::<u64>() as f64).collect();
+    let fuel: Vec<f64> = flows
+        .iter()
+        .map(|flow| flow.plan.operators().map(|it| it.stats.fuel.get()).sum::<u64>() as f64)
+        .collect();
     let (total, shares) = (fuel.iter().sum::<f64>(), weights.iter().sum::<u32>());
     let deviation = |(fuel, weight): (&f64, &u32)| {
         let promised = f64::from(*weight) / f64::from(shares);

@@ -119,8 +119,13 @@ impl Batch {
 
     /// Copies the entries for which `keep` holds; the arena is shared.
     pub fn select(&self, mut keep: impl FnMut(usize, &Entry) -> bool) -> Batch {
-        let entries =
-            self.entries.iter().enumerate().filter(|(i, entry)| keep(*i, entry)).map(|(_, entry)| *entry).collect();
+        let entries = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(i, entry)| keep(*i, entry))
+            .map(|(_, entry)| *entry)
+            .collect();
         Batch { entries, arena: self.arena.clone() }
     }
 

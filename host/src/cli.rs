@@ -16,8 +16,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    control,
-    deploy,
+    control, deploy,
     guest::{compile, component, inspect::Inspection, world::PolicyWorld},
     resource::{Diagnostics, HostConfig, Severity, Site, policy, site},
 };

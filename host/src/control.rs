@@ -82,7 +82,8 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
         let questions = questions.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, questions.clone()));
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "control connection");
             }
@@ -114,7 +115,11 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX);
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-    let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|it| it.to_string())? };
+    let body: Value = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&body).map_err(|it| it.to_string())?
+    };
     let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
     match (method, path.as_str()) {
         (Method::POST, "/apply") => {

@@ -148,18 +148,24 @@ pub fn plan(
     components: &Components,
     sinks: &BTreeMap<String, Arc<SinkQueue>>,
 ) -> Plan {
-    let mut flattening = Flattening { dataflow, steps: HashMap::new(), destinations: HashMap::new(), sources: Vec::new() };
+    let mut flattening =
+        Flattening { dataflow, steps: HashMap::new(), destinations: HashMap::new(), sources: Vec::new() };
     let order = dataflow.dataflow.order().expect("checked when it was read");
     let mut operators = Vec::new();
     for node in &order {
         let Some(GraphSite { graph, modules }) = dataflow.graphs.get(node) else { continue };
         for operation in graph.topological().expect("checked when it was read") {
-            let (Some(module), Some(kind)) = (modules.get(&operation), kind_of(graph.operations[operation].kind)) else {
+            let (Some(module), Some(kind)) =
+                (modules.get(&operation), kind_of(graph.operations[operation].kind))
+            else {
                 continue;
             };
             flattening.steps.insert((*node, operation), operators.len());
             let component = components[&(*node, operation)];
-            operators.push(((*node, operation), operator(tenant, site, dataflow, graph, operation, module, kind, component)));
+            operators.push((
+                (*node, operation),
+                operator(tenant, site, dataflow, graph, operation, module, kind, component),
+            ));
         }
     }
     let mut destinations = Vec::new();
@@ -189,7 +195,11 @@ pub fn plan(
         Step {
             operator,
             targets: flattening.after_operation(node, operation, branch.then_some(false)),
-            targets_true: if branch { flattening.after_operation(node, operation, Some(true)) } else { Vec::new() },
+            targets_true: if branch {
+                flattening.after_operation(node, operation, Some(true))
+            } else {
+                Vec::new()
+            },
         }
     });
     Plan {
@@ -251,7 +261,8 @@ impl Flattening<'_> {
         match self.dataflow.graphs.get(&node) {
             None => vec![Target::Destination(self.destinations[&node])],
             Some(GraphSite { graph, .. }) => {
-                let sources = graph.operations.iter().enumerate().filter(|(_, it)| it.kind == OperationKind::Source);
+                let sources =
+                    graph.operations.iter().enumerate().filter(|(_, it)| it.kind == OperationKind::Source);
                 sources.flat_map(|(source, _)| self.after_operation(node, source, None)).collect()
             }
         }
@@ -287,7 +298,9 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> String {
             FlowNodeKind::Destination { endpoint, at, .. } => {
                 line(format_args!("destination {} {} {}", node.name.text, endpoint.text, at.text));
             }
-            FlowNodeKind::Graph { artifact, .. } => line(format_args!("graph {} {}", node.name.text, artifact.text)),
+            FlowNodeKind::Graph { artifact, .. } => {
+                line(format_args!("graph {} {}", node.name.text, artifact.text))
+            }
         }
     }
     for connection in &dataflow.dataflow.connections {

@@ -146,7 +146,8 @@ impl Host {
         size.check(PoolSize::maps_max())?;
         let engine = engine::running(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };
-        let cache = Cache::open(&data.join("compiled"), &engine, Compiler::Child { program }).map_err(data_error)?;
+        let cache =
+            Cache::open(&data.join("compiled"), &engine, Compiler::Child { program }).map_err(data_error)?;
         let linkers = Arc::new(Linkers::new(&engine));
         let components = Components::threaded(engine, cache).map_err(HostError::Thread)?;
         let (dead_letters, _) = DeadLetters::disk(data.join("dead-letters")).map_err(data_error)?;
@@ -169,22 +170,33 @@ impl Host {
         Ok(host)
     }
 
-    fn start_shard(&mut self, index: usize, config: &HostConfig, linkers: &Arc<Linkers>) -> Result<(), HostError> {
+    fn start_shard(
+        &mut self,
+        index: usize,
+        config: &HostConfig,
+        linkers: &Arc<Linkers>,
+    ) -> Result<(), HostError> {
         let shards = config.shards;
         // Made on its own thread, since a shard never leaves it.
-        let (components, linkers, dead_letters) = (self.components.clone(), linkers.clone(), self.dead_letters.clone());
+        let (components, linkers, dead_letters) =
+            (self.components.clone(), linkers.clone(), self.dead_letters.clone());
         let (clock, seed) = (self.clock.clone(), self.rng.random());
-        let (slots_max, components_max) = (config.slots as usize / shards, config.components as usize / shards);
+        let (slots_max, components_max) =
+            (config.slots as usize / shards, config.components as usize / shards);
         let (tx, rx) = std::sync::mpsc::channel();
         let run = move || {
-            let setup = ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed };
+            let setup =
+                ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed };
             let (shard, door) = Shard::new(setup);
             // The starter waits for it, unless it is gone itself.
             if tx.send(door).is_ok() {
                 shard.run();
             }
         };
-        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(run).map_err(HostError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(run)
+            .map_err(HostError::Thread)?;
         let door = rx.recv().map_err(|_| HostError::Thread(io::Error::other("the shard ended at once")))?;
         self.shards.push((door, thread));
         Ok(())
@@ -204,7 +216,8 @@ impl Host {
             let all = prepared.entry(&tenant.name).or_default();
             for dataflow in tenant.dataflows.iter().filter(|it| it.dataflow.enabled) {
                 let cache = self.components.cache();
-                let components = task::block_in_place(|| deploy::admit(tenant, dataflow, Some(cache), &mut diagnostics));
+                let components =
+                    task::block_in_place(|| deploy::admit(tenant, dataflow, Some(cache), &mut diagnostics));
                 let fingerprint = deploy::fingerprint(dataflow, &components);
                 all.push(Prepared { site: dataflow, components, fingerprint });
             }
@@ -226,7 +239,12 @@ impl Host {
     }
 
     /// Runs `init` of everything new on instances that are thrown away.
-    async fn try_all(&mut self, site: &Site, prepared: &BTreeMap<&str, Vec<Prepared<'_>>>, diagnostics: &mut Diagnostics) {
+    async fn try_all(
+        &mut self,
+        site: &Site,
+        prepared: &BTreeMap<&str, Vec<Prepared<'_>>>,
+        diagnostics: &mut Diagnostics,
+    ) {
         for tenant in &site.tenants {
             let running = self.tenants.get(&tenant.name);
             let shard = running.map(|running| running.shard).unwrap_or_default();
@@ -251,11 +269,17 @@ impl Host {
         }
     }
 
-    async fn remove_gone(&mut self, site: &Site, prepared: &BTreeMap<&str, Vec<Prepared<'_>>>, applied: &mut Applied) {
+    async fn remove_gone(
+        &mut self,
+        site: &Site,
+        prepared: &BTreeMap<&str, Vec<Prepared<'_>>>,
+        applied: &mut Applied,
+    ) {
         let names: Vec<String> = self.tenants.keys().cloned().collect();
         for name in names {
             let stays = site.tenants.iter().find(|tenant| tenant.name == name);
-            let unchanged = stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
+            let unchanged =
+                stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
             let wanted = prepared.get(name.as_str());
             let mut running = self.tenants.remove(&name).expect("its name is a key");
             let mut kept = BTreeMap::new();
@@ -284,11 +308,18 @@ impl Host {
 
     /// All that a tenant's dataflows share and that no running one can change.
     fn tenant_fingerprint(&self, site: &Site, tenant: &TenantSite) -> String {
-        let grants: Vec<_> = tenant.grants.iter().map(|it| (&it.endpoint, site.endpoints.get(&it.endpoint), it)).collect();
+        let grants: Vec<_> =
+            tenant.grants.iter().map(|it| (&it.endpoint, site.endpoints.get(&it.endpoint), it)).collect();
         format!("{:?} {} {grants:?}", tenant.limits, tenant.world.text)
     }
 
-    async fn run_tenant(&mut self, site: &Site, tenant: &TenantSite, dataflows: Vec<Prepared<'_>>, applied: &mut Applied) {
+    async fn run_tenant(
+        &mut self,
+        site: &Site,
+        tenant: &TenantSite,
+        dataflows: Vec<Prepared<'_>>,
+        applied: &mut Applied,
+    ) {
         let fingerprint = self.tenant_fingerprint(site, tenant);
         let mut running = match self.tenants.remove(&tenant.name) {
             Some(running) => running,
@@ -308,7 +339,8 @@ impl Host {
             }
             self.open_sinks(site, &mut running, prepared.site);
             let sinks = running.sinks.iter().map(|(name, sink)| (name.clone(), sink.queue.clone())).collect();
-            let plan = Arc::new(deploy::plan(&running.tenant, tenant, prepared.site, &prepared.components, &sinks));
+            let plan =
+                Arc::new(deploy::plan(&running.tenant, tenant, prepared.site, &prepared.components, &sinks));
             let (reply, installed) = oneshot::channel();
             self.shards[running.shard].0.send(Command::Install { plan: plan.clone(), reply });
             let Ok((id, queue)) = installed.await else {
@@ -321,7 +353,9 @@ impl Host {
             if !applied.replaced.contains(&full) {
                 applied.added.push(full);
             }
-            running.dataflows.insert(name, RunningDataflow { id, plan, fingerprint: prepared.fingerprint, sources });
+            running
+                .dataflows
+                .insert(name, RunningDataflow { id, plan, fingerprint: prepared.fingerprint, sources });
         }
         self.tenants.insert(tenant.name.clone(), running);
     }
@@ -331,7 +365,9 @@ impl Host {
     async fn place(&mut self) -> usize {
         let shards = self.shards.len();
         let (one, other) = (self.rng.random_range(0..shards), self.rng.random_range(0..shards));
-        let load = |shard: usize| self.tenants.values().filter(|it| it.shard == shard).map(|it| it.dataflows.len()).sum::<usize>();
+        let load = |shard: usize| {
+            self.tenants.values().filter(|it| it.shard == shard).map(|it| it.dataflows.len()).sum::<usize>()
+        };
         if load(one) <= load(other) { one } else { other }
     }
 
@@ -350,7 +386,9 @@ impl Host {
                     status = Some(mqtt::Session::status(&session).clone());
                     Ok(Sink::Mqtt(settings.address.clone(), Box::new(session)))
                 }
-                EndpointKind::Memory => Ok(Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0)),
+                EndpointKind::Memory => {
+                    Ok(Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0))
+                }
                 EndpointKind::File { path } => {
                     FileSink::open(Location::Path(site.dir.join(path)), queue.clone()).map(Sink::File)
                 }
@@ -385,7 +423,12 @@ impl Host {
                         filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
                         payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
                         node: self.name.clone(),
-                        oversize: oversize::bury(plan.clone(), name.clone(), self.dead_letters.clone(), self.clock.clone()),
+                        oversize: oversize::bury(
+                            plan.clone(),
+                            name.clone(),
+                            self.dead_letters.clone(),
+                            self.clock.clone(),
+                        ),
                         stop: stop.clone(),
                     };
                     let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
@@ -394,7 +437,9 @@ impl Host {
                 }
                 // Nothing ever comes from memory but what a program puts there.
                 EndpointKind::Memory => Ok(Source::Memory(memory::source(door, stop.clone()).0)),
-                EndpointKind::File { path } => self.file_source(&site.dir.join(path), plan, name, stop.clone(), door),
+                EndpointKind::File { path } => {
+                    self.file_source(&site.dir.join(path), plan, name, stop.clone(), door)
+                }
             };
             let full = format!("{}/{name}", plan.name());
             let clock = self.clock.clone();
@@ -461,7 +506,11 @@ impl Host {
         };
         let drained = tokio::time::timeout(DRAIN, stopped).await.is_ok();
         let (reply, removed) = oneshot::channel();
-        self.shards[shard].0.send(Command::Remove { dataflow: id, drain: if drained { DRAIN } else { Duration::ZERO }, reply });
+        self.shards[shard].0.send(Command::Remove {
+            dataflow: id,
+            drain: if drained { DRAIN } else { Duration::ZERO },
+            reply,
+        });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
@@ -475,9 +524,11 @@ impl Host {
             (running, dataflows)
         });
         let all: Vec<_> = flows.collect();
-        all.iter().flat_map(|(_, dataflows)| dataflows.values()).flat_map(|it| &it.sources).for_each(|source| {
-            source.stop.stop(Farewell::UntilLater);
-        });
+        all.iter().flat_map(|(_, dataflows)| dataflows.values()).flat_map(|it| &it.sources).for_each(
+            |source| {
+                source.stop.stop(Farewell::UntilLater);
+            },
+        );
         for (running, dataflows) in all {
             for dataflow in dataflows.into_values() {
                 self.end_dataflow(running.shard, dataflow, Farewell::UntilLater).await;
@@ -516,7 +567,10 @@ impl Host {
 
 /// Runs one end of a connector; what it cannot do is logged, since its other end
 /// waits and `status` shows it.
-fn spawn_end(name: String, end: impl Future<Output = Result<(), FileError>> + Send + 'static) -> task::JoinHandle<()> {
+fn spawn_end(
+    name: String,
+    end: impl Future<Output = Result<(), FileError>> + Send + 'static,
+) -> task::JoinHandle<()> {
     task::spawn(async move {
         if let Err(error) = end.await {
             tracing::error!(connection = %name, error = %chain(&error), "a connection ended");
@@ -553,7 +607,11 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
 }
 
 fn counters(values: Vec<(&'static str, u64)>) -> Value {
-    values.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    values
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
@@ -571,7 +629,9 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
 fn dummy_sinks(dataflow: &DataflowSite) -> BTreeMap<String, Arc<SinkQueue>> {
     let nodes = dataflow.dataflow.nodes.iter();
     let endpoints = nodes.filter_map(|node| match &node.kind {
-        FlowNodeKind::Destination { endpoint, .. } => Some((endpoint.text.clone(), SinkQueue::new(SINK_BYTES_MAX))),
+        FlowNodeKind::Destination { endpoint, .. } => {
+            Some((endpoint.text.clone(), SinkQueue::new(SINK_BYTES_MAX)))
+        }
         _ => None,
     });
     endpoints.collect()
@@ -584,7 +644,8 @@ fn open_data(path: &Path) -> Result<(), HostError> {
     let version = path.join("VERSION");
     match std::fs::read_to_string(&version) {
         Ok(text) => {
-            let found = text.trim().parse().map_err(|_| error(io::Error::other("its VERSION is no number")))?;
+            let found =
+                text.trim().parse().map_err(|_| error(io::Error::other("its VERSION is no number")))?;
             if found > DATA_VERSION {
                 return Err(HostError::Newer { path: path.to_owned(), found, known: DATA_VERSION });
             }

@@ -23,7 +23,10 @@ struct State {
 
 impl Ledger {
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Ledger { bytes_max, state: Mutex::new(State { bytes_free: bytes_max, waiting: Vec::new() }) })
+        Arc::new(Ledger {
+            bytes_max,
+            state: Mutex::new(State { bytes_free: bytes_max, waiting: Vec::new() }),
+        })
     }
 
     pub fn bytes_max(&self) -> usize {

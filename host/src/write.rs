@@ -27,7 +27,8 @@ impl Write {
 
     /// The far side has every message but the `rejected` ones, for good.
     pub fn confirm(self, rejected: Vec<Rejected>) {
-        let origin = |rejected: Rejected| (self.batch.entries[rejected.index as usize].origin, rejected.reason);
+        let origin =
+            |rejected: Rejected| (self.batch.entries[rejected.index as usize].origin, rejected.reason);
         let rejected = rejected.into_iter().map(origin).collect();
         self.confirms.push(Confirmed { id: self.id, rejected });
     }

@@ -49,9 +49,11 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     let subscriber = Subscriber::start(port)?;
     let stop = Arc::new(AtomicBool::new(false));
     let feeds = feeds()?;
-    println!("three teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'", demo.rate);
-    let publishers: Vec<_> =
-        feeds.into_iter().map(|feed| publish(feed, port, demo, stop.clone())).collect();
+    println!(
+        "three teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'",
+        demo.rate
+    );
+    let publishers: Vec<_> = feeds.into_iter().map(|feed| publish(feed, port, demo, stop.clone())).collect();
     let mut sent = BTreeMap::new();
     for publisher in publishers {
         let (team, count) = publisher.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
@@ -133,7 +135,8 @@ impl Host {
             }
         }
         let Some(port) = port else { bail!("the host did not start") };
-        let output = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
+        let output =
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
         Ok(Host { child, data: data.to_owned(), port, output: Some(output) })
     }
 
@@ -184,7 +187,8 @@ fn binary() -> PathBuf {
 
 fn counter(status: &Value, team: &str, name: &str) -> u64 {
     let tenants = status["tenants"].as_array().into_iter().flatten();
-    let flows = tenants.filter(|tenant| tenant["name"] == team).flat_map(|tenant| tenant["dataflows"].as_array());
+    let flows =
+        tenants.filter(|tenant| tenant["name"] == team).flat_map(|tenant| tenant["dataflows"].as_array());
     flows.flatten().filter_map(|flow| flow["counters"][name].as_u64()).sum()
 }
 
@@ -251,7 +255,10 @@ fn feeds() -> anyhow::Result<Vec<Feed>> {
             let time = fields.next()?;
             let mut number = || fields.next()?.parse::<f64>().ok();
             let (pressure, temperature, wind) = (number()?, number()?, number()?);
-            Some(json!({ "time": time, "pressure": pressure, "temperature": temperature, "wind": wind }).to_string())
+            Some(
+                json!({ "time": time, "pressure": pressure, "temperature": temperature, "wind": wind })
+                    .to_string(),
+            )
         })
         .collect();
     let quakes = fs::read_to_string(data.join("earthquakes.jsonl"))?.lines().map(str::to_owned).collect();
@@ -263,7 +270,12 @@ fn feeds() -> anyhow::Result<Vec<Feed>> {
 }
 
 /// Publishes a feed at the demo's rate; gives how many the broker has acknowledged.
-fn publish(feed: Feed, port: u16, demo: Demo, stop: Arc<AtomicBool>) -> JoinHandle<anyhow::Result<(String, u64)>> {
+fn publish(
+    feed: Feed,
+    port: u16,
+    demo: Demo,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<anyhow::Result<(String, u64)>> {
     std::thread::spawn(move || {
         let (client, mut connection) = connect(&format!("demo-{}", feed.team), port);
         let total = demo.seconds.map(|seconds| seconds * u64::from(demo.rate));

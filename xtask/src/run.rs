@@ -59,6 +59,19 @@ pub fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
 pub fn sim(seeds: u64, seed: u64) -> anyhow::Result<()> {
     guests::build()?;
     let (seeds, seed) = (seeds.to_string(), seed.to_string());
-    let args = ["run", "--quiet", "--release", "--package", "tidegate-benches", "--bin", "sim", "--", "--seeds", &seeds, "--seed", &seed];
+    let args = [
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "tidegate-benches",
+        "--bin",
+        "sim",
+        "--",
+        "--seeds",
+        &seeds,
+        "--seed",
+        &seed,
+    ];
     cargo(&root(), args, &[])
 }

@@ -122,7 +122,10 @@ fn around(graph: GraphSite) -> DataflowSite {
         nodes: vec![
             node("input", FlowNodeKind::Source { endpoint: text(NAME), topics: Vec::new() }),
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),
-            node("output", FlowNodeKind::Destination { endpoint: text(NAME), topic, at: text("${outputTopic}") }),
+            node(
+                "output",
+                FlowNodeKind::Destination { endpoint: text(NAME), topic, at: text("${outputTopic}") },
+            ),
         ],
         connections: vec![
             FlowConnection { from: 0, output: None, to: 1 },

@@ -54,8 +54,8 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
 
 fn init_tracing() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,rumqttd=error,sled=warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttd=error,sled=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
@@ -96,7 +96,11 @@ async fn run(args: UpArgs, site: Site) -> anyhow::Result<ExitCode> {
 }
 
 /// Until a signal or the end of `--for`: answers questions and prints lines.
-async fn supervise(args: &UpArgs, host: &mut Host, questions: &mut mpsc::Receiver<Question>) -> anyhow::Result<()> {
+async fn supervise(
+    args: &UpArgs,
+    host: &mut Host,
+    questions: &mut mpsc::Receiver<Question>,
+) -> anyhow::Result<()> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let mut reload = signal(SignalKind::hangup())?;
     let end = args.r#for.map_or(Duration::MAX, Into::into);
@@ -144,7 +148,10 @@ async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {
                 "removed": applied.removed, "unchanged": applied.unchanged,
             });
             let text = diagnostics.to_text(false);
-            (StatusCode::OK, json!({ "applied": applied, "diagnostics": diagnostics.to_json(), "text": text }))
+            (
+                StatusCode::OK,
+                json!({ "applied": applied, "diagnostics": diagnostics.to_json(), "text": text }),
+            )
         }
         Err(more) => {
             diagnostics.extend(more);
@@ -172,9 +179,15 @@ pub fn status_lines(status: &Value) -> Vec<String> {
             let name = format!("{}/{}", text(&tenant["name"]), text(&flow["name"]));
             let mut line = format!(
                 "{name:<28} {:<8} in {:>8}  out {:>8}  filtered {:>7}  errors {:>5}  dead {:>5}",
-                text(&flow["state"]), count("received"), count("delivered"), count("filtered"), count("errors"), count("dead")
+                text(&flow["state"]),
+                count("received"),
+                count("delivered"),
+                count("filtered"),
+                count("errors"),
+                count("dead")
             );
-            let connections = flow["sources"].as_array().into_iter().chain(tenant["sinks"].as_array()).flatten();
+            let connections =
+                flow["sources"].as_array().into_iter().chain(tenant["sinks"].as_array()).flatten();
             for state in connections.filter_map(|end| end["connection"].as_str()) {
                 if state != "connected" {
                     line.push_str(&format!("  ({state})"));

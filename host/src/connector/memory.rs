@@ -96,7 +96,11 @@ impl MemorySource {
             break;
         }
         self.feed.lock().settled = self.settled;
-        if self.door.is_abandoned() || (fed && self.door.unsettled() == 0) { Poll::Ready(()) } else { Poll::Pending }
+        if self.door.is_abandoned() || (fed && self.door.unsettled() == 0) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Whether everything there will ever be has been delivered.
@@ -127,7 +131,10 @@ impl MemorySource {
 
 /// A sink that keeps what it is given, and its [`Collected`]. `answer` decides what
 /// becomes of each write.
-pub fn sink(queue: Arc<SinkQueue>, answer: Box<dyn FnMut(&Batch) -> Answer + Send>) -> (MemorySink, Collected) {
+pub fn sink(
+    queue: Arc<SinkQueue>,
+    answer: Box<dyn FnMut(&Batch) -> Answer + Send>,
+) -> (MemorySink, Collected) {
     let collected = Collected(Arc::default());
     (MemorySink { queue, answer, collected: collected.clone(), ended: false }, collected)
 }

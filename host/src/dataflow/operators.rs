@@ -186,10 +186,7 @@ impl Parts {
         self.plan.set_health(Health::Failed { cause: cause.to_owned() });
     }
 
-    fn build_ingest<'s>(
-        self: &Rc<Self>,
-        scope: Scope<'s, u64>,
-    ) -> (Activator, Stream<'s, u64, One<Flow>>) {
+    fn build_ingest<'s>(self: &Rc<Self>, scope: Scope<'s, u64>) -> (Activator, Stream<'s, u64, One<Flow>>) {
         let parts = self.clone();
         let mut builder = OperatorBuilder::new("ingest".into(), scope);
         let (mut output, stream) = builder.new_output::<One<Flow>>();
@@ -384,11 +381,7 @@ impl Parts {
         }
     }
 
-    fn build_commit<'s>(
-        self: &Rc<Self>,
-        scope: Scope<'s, u64>,
-        held: Stream<'s, u64, One<()>>,
-    ) -> Activator {
+    fn build_commit<'s>(self: &Rc<Self>, scope: Scope<'s, u64>, held: Stream<'s, u64, One<()>>) -> Activator {
         let parts = self.clone();
         let mut builder = OperatorBuilder::new("commit".into(), scope);
         let mut input = builder.new_input(held, Pipeline);

@@ -30,7 +30,9 @@ pub struct Plan {
 pub enum Health {
     Running,
     /// It cannot go on; its sources wait, and nothing of what they sent is settled.
-    Failed { cause: String },
+    Failed {
+        cause: String,
+    },
     /// It takes nothing more and ends once it is empty.
     Draining,
 }

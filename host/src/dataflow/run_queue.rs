@@ -176,7 +176,11 @@ impl Tenant {
             return;
         }
         self.round = round;
-        let earned = if idle { self.quantum_ns - self.deficit_ns } else { self.quantum_ns.saturating_mul(rounds as i64) };
+        let earned = if idle {
+            self.quantum_ns - self.deficit_ns
+        } else {
+            self.quantum_ns.saturating_mul(rounds as i64)
+        };
         self.deficit_ns = self.deficit_ns.saturating_add(earned.max(0)).min(self.quantum_ns);
     }
 }

@@ -109,7 +109,9 @@ pub enum Turn {
     /// There may be more to do at once.
     Busy,
     /// Nothing to do until a wake-up, a command, or this instant.
-    Idle { until: Option<Instant> },
+    Idle {
+        until: Option<Instant>,
+    },
     Stopped,
 }
 
@@ -397,15 +399,20 @@ impl Shard {
         }
         let now = self.clock.now();
         let alive = self.worker.installed_dataflows();
-        let (ended, waiting) = std::mem::take(&mut self.removals).into_iter().partition(|removal: &Removal| {
-            removal.deadline <= now
-                || self.dataflows.get(&removal.dataflow).is_none_or(|it| !alive.contains(&it.timely_index))
-        });
+        let (ended, waiting) =
+            std::mem::take(&mut self.removals).into_iter().partition(|removal: &Removal| {
+                removal.deadline <= now
+                    || self
+                        .dataflows
+                        .get(&removal.dataflow)
+                        .is_none_or(|it| !alive.contains(&it.timely_index))
+            });
         self.removals = waiting;
         let ended: Vec<Removal> = ended;
         for removal in ended {
             let installed = self.dataflows.get(&removal.dataflow);
-            let drained = installed.is_some_and(|it| !alive.contains(&it.timely_index) && it.parts.ledger.is_empty());
+            let drained =
+                installed.is_some_and(|it| !alive.contains(&it.timely_index) && it.parts.ledger.is_empty());
             self.end(removal.dataflow);
             let _ = removal.reply.send(if drained { Removed::Drained } else { Removed::Abandoned });
         }

@@ -41,7 +41,9 @@ pub enum CompileError {
     TooLong { limit: Duration },
     #[error("the component does not compile: {cause}")]
     Refused { cause: String },
-    #[error("the compile process ended with {status}: it may have used more than {memory_bytes_max} bytes of memory")]
+    #[error(
+        "the compile process ended with {status}: it may have used more than {memory_bytes_max} bytes of memory"
+    )]
     Died { status: ExitStatus, memory_bytes_max: u64 },
     #[error("cannot run the compile process")]
     Spawn(#[source] io::Error),
@@ -173,8 +175,7 @@ fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<
         .stderr(Stdio::piped())
         .spawn()
         .map_err(CompileError::Spawn)?;
-    let (mut stdin, stdout, stderr) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     // Wall time bounds what a limit on CPU time cannot: a child that is stopped.
     let deadline = Instant::now() + time_max + Duration::from_secs(5);
     let status = std::thread::scope(|scope| {
@@ -198,7 +199,9 @@ fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<
             Err(CompileError::Refused { cause: String::from_utf8_lossy(&stderr).trim().to_owned() })
         }
         (Some(status), _, _) if is_cpu_limit(status) => Err(CompileError::TooLong { limit: time_max }),
-        (Some(status), _, _) => Err(CompileError::Died { status, memory_bytes_max: COMPILE_MEMORY_BYTES_MAX }),
+        (Some(status), _, _) => {
+            Err(CompileError::Died { status, memory_bytes_max: COMPILE_MEMORY_BYTES_MAX })
+        }
         (None, _, _) => Err(CompileError::TooLong { limit: time_max }),
     }
 }
@@ -206,7 +209,8 @@ fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<
 fn is_cpu_limit(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt as _;
     let signal = status.signal();
-    signal == Some(rustix::process::Signal::XCPU.as_raw()) || signal == Some(rustix::process::Signal::KILL.as_raw())
+    signal == Some(rustix::process::Signal::XCPU.as_raw())
+        || signal == Some(rustix::process::Signal::KILL.as_raw())
 }
 
 /// Largest output that is read from the compile process, in bytes.

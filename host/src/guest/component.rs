@@ -126,7 +126,10 @@ impl Components {
 
     /// Loads on the calling thread.
     pub fn inline(engine: Engine, cache: Cache) -> Self {
-        Components { shared: Arc::new(Shared { engine, cache, alive: DashMap::new() }), door: LoadDoor::Inline }
+        Components {
+            shared: Arc::new(Shared { engine, cache, alive: DashMap::new() }),
+            door: LoadDoor::Inline,
+        }
     }
 
     pub fn engine(&self) -> &Engine {

@@ -64,7 +64,11 @@ impl PoolSize {
 
 impl Default for PoolSize {
     fn default() -> Self {
-        PoolSize { slots: 6144, components: 2000, memory_bytes_max: Limits::default().memory_instance_bytes_max }
+        PoolSize {
+            slots: 6144,
+            components: 2000,
+            memory_bytes_max: Limits::default().memory_instance_bytes_max,
+        }
     }
 }
 

@@ -211,7 +211,10 @@ impl Guests {
             } else {
                 None
             };
-            let own = tenant.instances.load(Ordering::Relaxed) - u32::from(retired.as_ref().is_some_and(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant)));
+            let own = tenant.instances.load(Ordering::Relaxed)
+                - u32::from(
+                    retired.as_ref().is_some_and(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant)),
+                );
             let live = cells.live - usize::from(retired.is_some());
             if own >= own_max || live >= self.inner.slots_max {
                 if !cells.waiting.iter().any(|waker| waker.will_wake(ctx.waker())) {
@@ -229,7 +232,12 @@ impl Guests {
         Poll::Ready(Slot { inner: self.inner.clone(), tenant: tenant.clone() })
     }
 
-    async fn start(&self, operator: &Arc<Operator>, loaded: Arc<Loaded>, slot: Slot) -> Result<Guest, AcquireError> {
+    async fn start(
+        &self,
+        operator: &Arc<Operator>,
+        loaded: Arc<Loaded>,
+        slot: Slot,
+    ) -> Result<Guest, AcquireError> {
         let inner = &self.inner;
         let limits = &operator.tenant.limits;
         let seed = inner.seed.get();
@@ -264,11 +272,20 @@ impl Guests {
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
             None => Err(start(budget.out_of_time())),
-            Some(Err(error)) => Err(start(classify(&error, store.data(), limits.memory_instance_bytes_max, &budget))),
+            Some(Err(error)) => {
+                Err(start(classify(&error, store.data(), limits.memory_instance_bytes_max, &budget)))
+            }
             Some(Ok((_, Err(cause)))) => Err(AcquireError::Init { operator: operator.name.clone(), cause }),
             Some(Ok((exports, Ok(())))) => {
                 operator.stats.instances.add(1);
-                Ok(Guest { operator: operator.clone(), guests: self.clone(), store, exports, _loaded: loaded, _slot: slot })
+                Ok(Guest {
+                    operator: operator.clone(),
+                    guests: self.clone(),
+                    store,
+                    exports,
+                    _loaded: loaded,
+                    _slot: slot,
+                })
             }
         }
     }
@@ -334,8 +351,12 @@ async fn yield_once() {
 
 impl Cells {
     fn take_idle_of(&mut self, digest: Digest) -> Vec<Guest> {
-        let keys: Vec<_> =
-            self.idle.iter().filter(|(_, guest)| guest.operator.digest == digest).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = self
+            .idle
+            .iter()
+            .filter(|(_, guest)| guest.operator.digest == digest)
+            .map(|(key, _)| *key)
+            .collect();
         keys.into_iter().filter_map(|key| self.idle.pop(&key)).collect()
     }
 
@@ -462,7 +483,12 @@ impl Guest {
 }
 
 /// What an error of wasmtime means for the message.
-fn classify(error: &wasmtime::Error, state: &GuestState, memory_bytes_max: u64, budget: &Budget) -> InvokeError {
+fn classify(
+    error: &wasmtime::Error,
+    state: &GuestState,
+    memory_bytes_max: u64,
+    budget: &Budget,
+) -> InvokeError {
     let cause = format!("{error:#}");
     if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
         return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };

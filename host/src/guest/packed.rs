@@ -247,7 +247,10 @@ impl Scratch {
         for (place, entry) in input.entries.iter().enumerate() {
             let mut entry = *entry;
             if !whole {
-                entry.spans_mut().into_iter().for_each(|span| *span = append(&mut self.arena, &input.arena, *span));
+                entry
+                    .spans_mut()
+                    .into_iter()
+                    .for_each(|span| *span = append(&mut self.arena, &input.arena, *span));
             }
             self.entries.push(wire_entry(place as u32, &entry));
         }
@@ -377,7 +380,12 @@ fn check_faults(faults: &[WireFault], arena: &[u8], taken: usize) -> Result<Vec<
             return Err(format!("fault for message {origin} of {taken} out of order"));
         }
         if !span.fits(arena.len()) {
-            return Err(format!("text of a fault at {} + {} in {} bytes", span.offset, span.len, arena.len()));
+            return Err(format!(
+                "text of a fault at {} + {} in {} bytes",
+                span.offset,
+                span.len,
+                arena.len()
+            ));
         }
         let text = span.bytes(arena);
         let text = String::from_utf8_lossy(&text[..text.len().min(ERROR_TEXT_BYTES_MAX)]).into_owned();
@@ -428,10 +436,9 @@ impl<'a> TextCheck<'a> {
         if wire.nanos >= 1_000_000_000 {
             return Err(format!("{} nanoseconds in a timestamp", wire.nanos));
         }
-        for (name, span, last) in [
-            ("node", wire.node, &mut self.node),
-            ("content type", wire.content_type, &mut self.content_type),
-        ] {
+        for (name, span, last) in
+            [("node", wire.node, &mut self.node), ("content type", wire.content_type, &mut self.content_type)]
+        {
             if (span.offset, span.len) != (last.offset, last.len) {
                 if std::str::from_utf8(Span::from(span).bytes(self.arena)).is_err() {
                     return Err(format!("{name} is not UTF-8"));

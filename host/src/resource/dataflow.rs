@@ -124,19 +124,34 @@ impl Dataflow {
             };
             if (needs_input && !has_input) || (needs_output && !has_output) {
                 let message = format!("the node `{}` is not connected", node.name.text);
-                diagnostics.error("dataflow/unconnected", node.name.place.clone(), message, "connect it, or remove it");
+                diagnostics.error(
+                    "dataflow/unconnected",
+                    node.name.place.clone(),
+                    message,
+                    "connect it, or remove it",
+                );
             }
             if let FlowNodeKind::Graph { artifact, .. } = &node.kind {
                 let same = |other: &&FlowNode| matches!(&other.kind, FlowNodeKind::Graph { artifact: it, .. } if it.text == artifact.text);
                 if self.nodes[..index].iter().any(|other| same(&other)) {
                     let message = format!("the graph `{}` is used twice", artifact.text);
-                    diagnostics.error("dataflow/graph-twice", artifact.place.clone(), message, "push it under another name");
+                    diagnostics.error(
+                        "dataflow/graph-twice",
+                        artifact.place.clone(),
+                        message,
+                        "push it under another name",
+                    );
                 }
             }
         }
         if self.order().is_none() {
             let message = format!("the nodes of `{}` form a cycle", self.name.text);
-            diagnostics.error("dataflow/cycle", self.name.place.clone(), message, "messages would never leave it");
+            diagnostics.error(
+                "dataflow/cycle",
+                self.name.place.clone(),
+                message,
+                "messages would never leave it",
+            );
         }
     }
 
@@ -167,7 +182,8 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
             }
             _ => {
                 let known = ["pinned", "lateness", "idle", "tick", "windows"];
-                let label = nearest(name, known).map_or(String::new(), |it| format!("did you mean `tidegate.dev/{it}`?"));
+                let label = nearest(name, known)
+                    .map_or(String::new(), |it| format!("did you mean `tidegate.dev/{it}`?"));
                 let message = format!("unknown annotation `tidegate.dev/{name}`");
                 diagnostics.error("dataflow/annotation", key.place.clone(), message, label);
             }
@@ -249,7 +265,12 @@ fn read_destination(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNo
     let text = raw.need_text("dataDestination", diagnostics)?;
     for key in ["headers", "outputSchemaSettings"] {
         if let Some(node) = raw.get(key) {
-            diagnostics.warning("dataflow/not-yet", node.place.clone(), format!("`{key}` has no effect yet"), "");
+            diagnostics.warning(
+                "dataflow/not-yet",
+                node.place.clone(),
+                format!("`{key}` has no effect yet"),
+                "",
+            );
         }
     }
     raw.finish(diagnostics);
@@ -265,8 +286,10 @@ fn read_destination(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNo
 
 fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostics) -> Option<FlowConnection> {
     let mut raw = Object::of(node, "a node connection", Unknown::Warning, diagnostics);
-    let mut from = raw.need("from", diagnostics).map(|it| Object::of(it, "`from`", Unknown::Warning, diagnostics))?;
-    let mut to = raw.need("to", diagnostics).map(|it| Object::of(it, "`to`", Unknown::Warning, diagnostics))?;
+    let mut from =
+        raw.need("from", diagnostics).map(|it| Object::of(it, "`from`", Unknown::Warning, diagnostics))?;
+    let mut to =
+        raw.need("to", diagnostics).map(|it| Object::of(it, "`to`", Unknown::Warning, diagnostics))?;
     let from_name = from.need_text("name", diagnostics)?;
     let to_name = to.need_text("name", diagnostics)?;
     if let Some(schema) = from.get("schema") {
@@ -281,13 +304,17 @@ fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostic
         if found.is_none() {
             let message = format!("unknown node `{name}` in connection");
             let label = nearest(name, nodes.iter().map(|node| node.name.text.as_str()));
-            let label = label.map_or("no node has this name".to_owned(), |it| format!("no node has this name; `{it}` does"));
+            let label = label.map_or("no node has this name".to_owned(), |it| {
+                format!("no node has this name; `{it}` does")
+            });
             diagnostics.error("dataflow/unknown-node", text.place.clone(), message, label);
         }
         found
     };
     let (node_name, output) = match from_name.text.split_once('.') {
-        Some((node, output)) => (node, Some(Text { text: output.to_owned(), place: from_name.place.clone() })),
+        Some((node, output)) => {
+            (node, Some(Text { text: output.to_owned(), place: from_name.place.clone() }))
+        }
         None => (from_name.text.as_str(), None),
     };
     let (source, target) = (find(node_name, &from_name), find(&to_name.text, &to_name));
@@ -295,7 +322,10 @@ fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostic
     let (start, end) = (&nodes[source].kind, &nodes[target].kind);
     let allowed = matches!(
         (start, end),
-        (FlowNodeKind::Source { .. } | FlowNodeKind::Graph { .. }, FlowNodeKind::Graph { .. } | FlowNodeKind::Destination { .. })
+        (
+            FlowNodeKind::Source { .. } | FlowNodeKind::Graph { .. },
+            FlowNodeKind::Graph { .. } | FlowNodeKind::Destination { .. }
+        )
     );
     if !allowed || source == target {
         let message = format!("a {} cannot lead to a {}", start.name(), end.name());

@@ -69,7 +69,14 @@ impl Diagnostics {
         self.push(Severity::Warning, rule, place.into(), message.into(), label.into());
     }
 
-    fn push(&mut self, severity: Severity, rule: &'static str, place: Option<Place>, message: String, label: String) {
+    fn push(
+        &mut self,
+        severity: Severity,
+        rule: &'static str,
+        place: Option<Place>,
+        message: String,
+        label: String,
+    ) {
         self.found.push(Diagnostic { severity, rule, message, place, label });
     }
 
@@ -147,8 +154,5 @@ impl Diagnostic {
 /// The name among `known` that `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let score = |candidate: &&str| strsim::normalized_damerau_levenshtein(name, candidate);
-    known
-        .into_iter()
-        .filter(|candidate| score(candidate) >= 0.5)
-        .max_by(|a, b| score(a).total_cmp(&score(b)))
+    known.into_iter().filter(|candidate| score(candidate) >= 0.5).max_by(|a, b| score(a).total_cmp(&score(b)))
 }

@@ -19,7 +19,9 @@ pub struct Endpoint {
 pub enum EndpointKind {
     Mqtt(MqttSettings),
     /// JSON lines; the path is below the site folder unless absolute.
-    File { path: PathBuf },
+    File {
+        path: PathBuf,
+    },
     /// Nothing comes from it, and what is written to it is confirmed and forgotten.
     Memory,
 }
@@ -61,7 +63,12 @@ impl Endpoint {
             }
             ("Memory" | "File", false) => {
                 let message = format!("endpoint type `{}` is Tidegate's own", kind.text);
-                diagnostics.error("endpoint/type", kind.place, message, "write `apiVersion: tidegate.dev/v1`");
+                diagnostics.error(
+                    "endpoint/type",
+                    kind.place,
+                    message,
+                    "write `apiVersion: tidegate.dev/v1`",
+                );
                 return None;
             }
             ("Kafka" | "OpenTelemetry" | "Http", _) => {
@@ -81,7 +88,8 @@ impl Endpoint {
 }
 
 fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<MqttSettings> {
-    let mut mqtt = Object::of(spec.need("mqttSettings", diagnostics)?, "`mqttSettings`", Unknown::Warning, diagnostics);
+    let mut mqtt =
+        Object::of(spec.need("mqttSettings", diagnostics)?, "`mqttSettings`", Unknown::Warning, diagnostics);
     let host = mqtt.need_text("host", diagnostics)?;
     let address = match host.text.rsplit_once(':') {
         Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => host.text,

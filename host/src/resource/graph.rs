@@ -150,7 +150,12 @@ impl Graph {
             let Some(operation) = read_operation(node, diagnostics) else { continue };
             if operations.iter().any(|other| other.name.text == operation.name.text) {
                 let message = format!("two operations are named `{}`", operation.name.text);
-                diagnostics.error("graph/duplicate-operation", operation.name.place, message, "names are unique");
+                diagnostics.error(
+                    "graph/duplicate-operation",
+                    operation.name.place,
+                    message,
+                    "names are unique",
+                );
             } else {
                 operations.push(operation);
             }
@@ -176,19 +181,34 @@ impl Graph {
             let name = &operation.name.text;
             let inputs = self.connections.iter().filter(|it| it.to == index).count();
             let outputs: Vec<_> = self.connections.iter().filter(|it| it.from == index).collect();
-            let mut refuse = |rule, message: String, label: &str| diagnostics.error(rule, place(), message, label);
+            let mut refuse =
+                |rule, message: String, label: &str| diagnostics.error(rule, place(), message, label);
             match operation.kind {
                 OperationKind::Source if inputs > 0 => {
-                    refuse("graph/source-input", format!("the source `{name}` has an input"), "a source has none");
+                    refuse(
+                        "graph/source-input",
+                        format!("the source `{name}` has an input"),
+                        "a source has none",
+                    );
                 }
                 OperationKind::Sink if !outputs.is_empty() => {
-                    refuse("graph/sink-output", format!("the sink `{name}` has an output"), "a sink has none");
+                    refuse(
+                        "graph/sink-output",
+                        format!("the sink `{name}` has an output"),
+                        "a sink has none",
+                    );
                 }
                 OperationKind::Concatenate if inputs < 2 => {
-                    refuse("graph/concatenate-inputs", format!("`{name}` has {inputs} input(s)"), "two or more are needed");
+                    refuse(
+                        "graph/concatenate-inputs",
+                        format!("`{name}` has {inputs} input(s)"),
+                        "two or more are needed",
+                    );
                 }
                 OperationKind::Source => {}
-                _ if inputs == 0 => refuse("graph/no-input", format!("nothing leads to `{name}`"), "connect it, or remove it"),
+                _ if inputs == 0 => {
+                    refuse("graph/no-input", format!("nothing leads to `{name}`"), "connect it, or remove it")
+                }
                 _ => {}
             }
             if operation.kind != OperationKind::Sink && outputs.is_empty() {
@@ -198,7 +218,11 @@ impl Graph {
                 for arm in [false, true] {
                     if !outputs.is_empty() && !outputs.iter().any(|it| it.arm == Some(arm)) {
                         let arm = if arm { "True" } else { "False" };
-                        refuse("graph/branch-arm", format!("the arm \"{arm}\" of `{name}` is not connected"), "both arms must be");
+                        refuse(
+                            "graph/branch-arm",
+                            format!("the arm \"{arm}\" of `{name}` is not connected"),
+                            "both arms must be",
+                        );
                     }
                 }
             }
@@ -208,7 +232,12 @@ impl Graph {
             match (from.kind == OperationKind::Branch, connection.arm) {
                 (true, None) => {
                     let message = format!("a connection from the branch `{}` needs an arm", from.name.text);
-                    diagnostics.error("graph/branch-arm", place.clone(), message, "write `arm: \"True\"` or `arm: \"False\"`");
+                    diagnostics.error(
+                        "graph/branch-arm",
+                        place.clone(),
+                        message,
+                        "write `arm: \"True\"` or `arm: \"False\"`",
+                    );
                 }
                 (false, Some(_)) => {
                     let message = format!("`{}` is no branch and has no arms", from.name.text);
@@ -223,7 +252,12 @@ impl Graph {
         if let Err(index) = self.topological() {
             let operation = &self.operations[index];
             let message = format!("`{}` is part of a cycle", operation.name.text);
-            diagnostics.error("graph/cycle", operation.name.place.clone(), message, "messages would never leave it");
+            diagnostics.error(
+                "graph/cycle",
+                operation.name.place.clone(),
+                message,
+                "messages would never leave it",
+            );
         }
     }
 
@@ -256,8 +290,10 @@ impl Operation {
     pub fn configuration(&self, settings: &[(String, String)]) -> Result<Vec<(String, String)>, &Parameter> {
         let mut configuration = Vec::new();
         for parameter in &self.parameters {
-            let by = |wanted: &str| settings.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
-            let value = by(&parameter.key).or_else(|| by(&parameter.name)).or_else(|| parameter.default.clone());
+            let by =
+                |wanted: &str| settings.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
+            let value =
+                by(&parameter.key).or_else(|| by(&parameter.name)).or_else(|| parameter.default.clone());
             match value {
                 Some(value) => configuration.push((parameter.name.clone(), value)),
                 None if parameter.required => return Err(parameter),
@@ -292,7 +328,12 @@ fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operatio
     match (&module, kind.has_module()) {
         (None, true) => {
             let message = format!("the {} `{}` names no module", kind.name(), name.text);
-            diagnostics.error("graph/module-missing", name.place.clone(), message, "write `module: NAME:TAG`");
+            diagnostics.error(
+                "graph/module-missing",
+                name.place.clone(),
+                message,
+                "write `module: NAME:TAG`",
+            );
         }
         (Some(module), false) => {
             let message = format!("a {} runs no module", kind.name());
@@ -328,7 +369,9 @@ fn read_configurations(raw: &mut Object<'_>, operations: &mut [Operation], diagn
             diagnostics.error("graph/unknown-operation", name.place, message, label);
             continue;
         };
-        let Some(super::yaml::Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else { continue };
+        let Some(super::yaml::Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else {
+            continue;
+        };
         for (key, node) in pairs {
             let mut raw = Object::of(node, "a parameter", Unknown::Ignored, diagnostics);
             let name = raw.text("name", diagnostics);
@@ -350,7 +393,11 @@ fn unknown_label<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> St
     }
 }
 
-fn read_connection(node: &Node, operations: &[Operation], diagnostics: &mut Diagnostics) -> Option<Connection> {
+fn read_connection(
+    node: &Node,
+    operations: &[Operation],
+    diagnostics: &mut Diagnostics,
+) -> Option<Connection> {
     let mut raw = Object::of(node, "a connection", Unknown::Ignored, diagnostics);
     let mut from = raw.object("from", diagnostics)?;
     let mut to = raw.object("to", diagnostics)?;
@@ -367,7 +414,12 @@ fn read_connection(node: &Node, operations: &[Operation], diagnostics: &mut Diag
     let (source, target) = (find(&mut from), find(&mut to));
     let arm = from.choice("arm", &[("True", true), ("False", false)], diagnostics);
     if let Some(schema) = from.text("schemaName", diagnostics) {
-        diagnostics.error(NOT_YET_SUPPORTED, schema.place, "schemas on connections are not yet supported", "");
+        diagnostics.error(
+            NOT_YET_SUPPORTED,
+            schema.place,
+            "schemas on connections are not yet supported",
+            "",
+        );
     }
     Some(Connection { from: source?, arm, to: target? })
 }

@@ -152,7 +152,12 @@ impl LimitReader<'_> {
             }
             Ok(value) if self.lowering && value > *into => {
                 let message = format!("a tenant's `{key}` may not be above its policy's");
-                self.diagnostics.error("policy/above-ceiling", text.place, message, "lower it, or leave it out");
+                self.diagnostics.error(
+                    "policy/above-ceiling",
+                    text.place,
+                    message,
+                    "lower it, or leave it out",
+                );
             }
             Ok(value) => {
                 if NOT_YET.contains(&key) {
@@ -204,7 +209,8 @@ impl Limits {
         if let Some(on_error) = object.choice("onError", &choices, reader.diagnostics) {
             limits.on_error = on_error;
         }
-        let choices = [("drop", Late::Drop), ("deadLetter", Late::DeadLetter), ("nextWindow", Late::NextWindow)];
+        let choices =
+            [("drop", Late::Drop), ("deadLetter", Late::DeadLetter), ("nextWindow", Late::NextWindow)];
         if let Some(late) = object.choice("late", &choices, reader.diagnostics) {
             let place = object.get("late").map_or_else(|| object.place(), |node| node.place.clone());
             reader.not_yet("late", Text { text: String::new(), place });
@@ -213,7 +219,12 @@ impl Limits {
         if limits.payload_bytes_max > limits.inflight_bytes_max {
             let place = object.get("payload").or(object.get("inflight")).map(|node| node.place.clone());
             let message = "`payload` may not be above `inflight`";
-            diagnostics.error("policy/payload-above-inflight", place, message, "no such message could ever be taken in");
+            diagnostics.error(
+                "policy/payload-above-inflight",
+                place,
+                message,
+                "no such message could ever be taken in",
+            );
         }
         limits
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::resource::{
-    Dataflow, Endpoint, EndpointKind, Graph, Grants, HostConfig, Limits, Policy,
+    Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy,
     dataflow::FlowNodeKind,
     diagnostic::{Diagnostics, SourceFile, nearest},
     graph::OperationKind,
@@ -185,9 +185,10 @@ impl Raw {
         else {
             return;
         };
-        let Some(mut metadata) = document.need("metadata", diagnostics).map(|node| {
-            Object::of(node, "`metadata`", Unknown::Ignored, diagnostics)
-        }) else {
+        let Some(mut metadata) = document
+            .need("metadata", diagnostics)
+            .map(|node| Object::of(node, "`metadata`", Unknown::Ignored, diagnostics))
+        else {
             return;
         };
         let Some(name) = metadata.need_text("name", diagnostics) else { return };
@@ -196,15 +197,22 @@ impl Raw {
             (OUR_API, "Host" | "Policy" | "Tenant" | "DataflowEndpoint") => true,
             (AIO_API, "DataflowEndpoint" | "DataflowGraph" | "RegistryEndpoint") => false,
             (OUR_API | AIO_API, _) => {
-                let known = ["Host", "Policy", "Tenant", "DataflowEndpoint", "DataflowGraph", "RegistryEndpoint"];
-                let label = nearest(&kind.text, known).map_or("not a kind of this apiVersion".into(), |it| format!("did you mean `{it}`?"));
+                let known =
+                    ["Host", "Policy", "Tenant", "DataflowEndpoint", "DataflowGraph", "RegistryEndpoint"];
+                let label = nearest(&kind.text, known)
+                    .map_or("not a kind of this apiVersion".into(), |it| format!("did you mean `{it}`?"));
                 let message = format!("unknown kind `{}`", kind.text);
                 diagnostics.error("site/kind", kind.place, message, label);
                 return;
             }
             _ => {
                 let message = format!("unknown apiVersion `{}`", api.text);
-                diagnostics.error("site/api-version", api.place, message, format!("`{OUR_API}` or `{AIO_API}`"));
+                diagnostics.error(
+                    "site/api-version",
+                    api.place,
+                    message,
+                    format!("`{OUR_API}` or `{AIO_API}`"),
+                );
                 return;
             }
         };
@@ -212,7 +220,12 @@ impl Raw {
         match (tenants_own, owner) {
             (false, Owner::Tenant(tenant)) => {
                 let message = format!("a {} cannot stand in the folder of the tenant `{tenant}`", kind.text);
-                diagnostics.error("site/owner", kind.place, message, "it belongs to the platform: move it to `platform/`");
+                diagnostics.error(
+                    "site/owner",
+                    kind.place,
+                    message,
+                    "it belongs to the platform: move it to `platform/`",
+                );
                 return;
             }
             (true, Owner::Platform) => {
@@ -247,8 +260,9 @@ impl Raw {
         let at = name.clone();
         let taken = match (kind, owner) {
             ("Host", _) => self.host.replace(HostConfig::read(name, spec, diagnostics)).is_some(),
-            ("Policy", _) => Policy::read(name, spec, diagnostics)
-                .is_some_and(|it| self.policies.insert(it.name.clone(), it).is_some() && at.text != "standard"),
+            ("Policy", _) => Policy::read(name, spec, diagnostics).is_some_and(|it| {
+                self.policies.insert(it.name.clone(), it).is_some() && at.text != "standard"
+            }),
             ("Tenant", _) => TenantResource::read(name, spec, diagnostics)
                 .is_some_and(|it| self.tenants.insert(it.name.text.clone(), it).is_some()),
             ("DataflowEndpoint", _) => Endpoint::read(name, spec, ours, diagnostics)
@@ -273,7 +287,12 @@ impl Raw {
         for folder in folders {
             if !self.tenants.contains_key(folder) {
                 let message = format!("the folder `tenants/{folder}` has no Tenant of that name");
-                diagnostics.error("site/tenant", None, message, "add a Tenant to `platform/`, or remove the folder");
+                diagnostics.error(
+                    "site/tenant",
+                    None,
+                    message,
+                    "add a Tenant to `platform/`, or remove the folder",
+                );
             }
         }
         let mut tenants = Vec::new();
@@ -281,7 +300,9 @@ impl Raw {
             let Some(policy) = self.policies.get(&resource.policy.text) else {
                 let message = format!("unknown policy `{}`", resource.policy.text);
                 let label = nearest(&resource.policy.text, self.policies.keys().map(String::as_str));
-                let label = label.map_or("no policy has this name".into(), |it| format!("no policy has this name; `{it}` does"));
+                let label = label.map_or("no policy has this name".into(), |it| {
+                    format!("no policy has this name; `{it}` does")
+                });
                 diagnostics.error("tenant/unknown-policy", resource.policy.place.clone(), message, label);
                 continue;
             };
@@ -315,31 +336,50 @@ fn check_rights(
     diagnostics: &mut Diagnostics,
 ) {
     for node in &dataflow.nodes {
-        let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) = &node.kind else {
+        let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) = &node.kind
+        else {
             continue;
         };
         if !endpoints.contains_key(&endpoint.text) {
             let message = format!("unknown endpoint `{}`", endpoint.text);
             let label = nearest(&endpoint.text, endpoints.keys().map(String::as_str));
-            let label = label.map_or("no DataflowEndpoint has this name".into(), |it| format!("no endpoint has this name; `{it}` does"));
+            let label = label.map_or("no DataflowEndpoint has this name".into(), |it| {
+                format!("no endpoint has this name; `{it}` does")
+            });
             diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
             continue;
         }
         let Some(grants) = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text) else {
-            let message = format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
-            diagnostics.error("dataflow/endpoint-right", endpoint.place.clone(), message, "ask the platform team");
+            let message =
+                format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
+            diagnostics.error(
+                "dataflow/endpoint-right",
+                endpoint.place.clone(),
+                message,
+                "ask the platform team",
+            );
             continue;
         };
         let allowed = |filters: &[crate::topic::TopicFilter]| {
             let names: Vec<_> = filters.iter().map(|filter| format!("`{}`", filter.as_str())).collect();
-            if names.is_empty() { "nothing is granted".to_owned() } else { format!("granted: {}", names.join(", ")) }
+            if names.is_empty() {
+                "nothing is granted".to_owned()
+            } else {
+                format!("granted: {}", names.join(", "))
+            }
         };
         match &node.kind {
             FlowNodeKind::Source { topics, .. } => {
                 for (topic, at) in topics {
                     if !grants.read.iter().any(|grant| grant.covers(topic)) {
-                        let message = format!("the policy `{}` does not let `{}` be read", tenant.policy, at.text);
-                        diagnostics.error("dataflow/read-right", at.place.clone(), message, allowed(&grants.read));
+                        let message =
+                            format!("the policy `{}` does not let `{}` be read", tenant.policy, at.text);
+                        diagnostics.error(
+                            "dataflow/read-right",
+                            at.place.clone(),
+                            message,
+                            allowed(&grants.read),
+                        );
                     }
                 }
             }
@@ -348,7 +388,12 @@ fn check_rights(
                     && !grants.write.iter().any(|grant| grant.matches(fixed))
                 {
                     let message = format!("the policy `{}` does not let `{fixed}` be written", tenant.policy);
-                    diagnostics.error("dataflow/write-right", at.place.clone(), message, allowed(&grants.write));
+                    diagnostics.error(
+                        "dataflow/write-right",
+                        at.place.clone(),
+                        message,
+                        allowed(&grants.write),
+                    );
                 }
             }
             FlowNodeKind::Graph { .. } => {}
@@ -379,7 +424,8 @@ fn check_connections(
     }
     let (needed, allowed) = (sources + sinks.len(), tenant.limits.connections_max as usize);
     if needed > allowed {
-        let message = format!("the tenant `{}` needs {needed} connections and may have {allowed}", tenant.name);
+        let message =
+            format!("the tenant `{}` needs {needed} connections and may have {allowed}", tenant.name);
         diagnostics.error("tenant/connections", at.place.clone(), message, "policy's `connections`");
     }
 }
@@ -424,7 +470,12 @@ impl Artifacts<'_> {
         }
         let first = tried[0].strip_prefix(self.base).unwrap_or(&tried[0]).display().to_string();
         let message = format!("the artifact `{}` is not there", reference.text);
-        diagnostics.error("artifact/missing", reference.place.clone(), message, format!("looked for {first} and the like"));
+        diagnostics.error(
+            "artifact/missing",
+            reference.place.clone(),
+            message,
+            format!("looked for {first} and the like"),
+        );
         None
     }
 
@@ -437,7 +488,11 @@ impl Artifacts<'_> {
     }
 }
 
-fn resolve(dataflow: &Dataflow, artifacts: &Artifacts<'_>, diagnostics: &mut Diagnostics) -> Option<DataflowSite> {
+fn resolve(
+    dataflow: &Dataflow,
+    artifacts: &Artifacts<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<DataflowSite> {
     let before = diagnostics.errors();
     let mut graphs = BTreeMap::new();
     for (index, node) in dataflow.nodes.iter().enumerate() {
@@ -466,7 +521,9 @@ fn read_graph(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<A
 
 /// A connection `node.sink` must name a sink of the node's graph.
 fn check_outputs(dataflow: &Dataflow, index: usize, graph: &Graph, diagnostics: &mut Diagnostics) {
-    for output in dataflow.connections.iter().filter(|it| it.from == index).filter_map(|it| it.output.as_ref()) {
+    for output in
+        dataflow.connections.iter().filter(|it| it.from == index).filter_map(|it| it.output.as_ref())
+    {
         let sinks = graph.operations.iter().filter(|it| it.kind == OperationKind::Sink);
         let names: Vec<_> = sinks.map(|it| it.name.text.as_str()).collect();
         if !names.contains(&output.text.as_str()) {
@@ -497,8 +554,16 @@ fn resolve_modules(
         let configuration = match operation.configuration(settings) {
             Ok(configuration) => configuration,
             Err(parameter) => {
-                let message = format!("`{}` of `{}` needs the parameter `{}`", operation.name.text, artifact.text, parameter.key);
-                diagnostics.error("dataflow/required-parameter", artifact.place.clone(), message, "add it to `configuration`");
+                let message = format!(
+                    "`{}` of `{}` needs the parameter `{}`",
+                    operation.name.text, artifact.text, parameter.key
+                );
+                diagnostics.error(
+                    "dataflow/required-parameter",
+                    artifact.place.clone(),
+                    message,
+                    "add it to `configuration`",
+                );
                 continue;
             }
         };

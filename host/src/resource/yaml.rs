@@ -24,7 +24,10 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub enum Value {
     /// `plain` means written without quotes.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
 }
@@ -37,7 +40,9 @@ impl Node {
     /// The value of `key`, if this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Map(pairs) => pairs.iter().find(|(name, _)| name.text() == Some(key)).map(|(_, node)| node),
+            Value::Map(pairs) => {
+                pairs.iter().find(|(name, _)| name.text() == Some(key)).map(|(_, node)| node)
+            }
             _ => None,
         }
     }
@@ -65,7 +70,9 @@ impl Node {
         match &self.value {
             Value::List(nodes) => nodes.iter().map(Node::to_json).collect(),
             Value::Map(pairs) => {
-                let pairs = pairs.iter().map(|(key, node)| (key.text().unwrap_or_default().to_owned(), node.to_json()));
+                let pairs = pairs
+                    .iter()
+                    .map(|(key, node)| (key.text().unwrap_or_default().to_owned(), node.to_json()));
                 Json::Object(pairs.collect())
             }
             Value::Scalar { text, plain: false } => Json::String(text.clone()),
@@ -145,8 +152,12 @@ impl Builder<'_> {
             Some(Ok((event, span))) => Ok((own(event), span)),
             Some(Err(error)) => {
                 let mark = *error.marker();
-                let place =
-                    Place { file: self.file.clone(), line: mark.line().max(1), column: mark.col() + 1, len: 1 };
+                let place = Place {
+                    file: self.file.clone(),
+                    line: mark.line().max(1),
+                    column: mark.col() + 1,
+                    len: 1,
+                };
                 Err(Refused { place, rule: "yaml/syntax", message: format!("not YAML: {}", error.info()) })
             }
         }
@@ -190,7 +201,11 @@ impl Builder<'_> {
             }
             let key = self.node(event, span, depth + 1)?;
             let Some(name) = key.text() else {
-                return Err(Refused { place: key.place, rule: "yaml/syntax", message: "a key must be text".into() });
+                return Err(Refused {
+                    place: key.place,
+                    rule: "yaml/syntax",
+                    message: "a key must be text".into(),
+                });
             };
             if pairs.iter().any(|(other, _)| other.text() == Some(name)) {
                 let message = format!("the key `{name}` stands twice in one mapping");
@@ -205,7 +220,12 @@ impl Builder<'_> {
     fn place(&self, span: Span) -> Place {
         let same_line = span.start.line() == span.end.line();
         let len = if same_line { span.end.index().saturating_sub(span.start.index()) } else { usize::MAX };
-        Place { file: self.file.clone(), line: span.start.line().max(1), column: span.start.col() + 1, len: len.max(1) }
+        Place {
+            file: self.file.clone(),
+            line: span.start.line().max(1),
+            column: span.start.col() + 1,
+            len: len.max(1),
+        }
     }
 }
 
@@ -249,7 +269,12 @@ impl<'n> Object<'n> {
             Value::Map(pairs) => pairs,
             _ => {
                 let message = format!("{what} must be a mapping");
-                diagnostics.error("yaml/type", node.place.clone(), message, format!("this is {}", node.kind()));
+                diagnostics.error(
+                    "yaml/type",
+                    node.place.clone(),
+                    message,
+                    format!("this is {}", node.kind()),
+                );
                 &[]
             }
         };
@@ -274,7 +299,12 @@ impl<'n> Object<'n> {
         if found.is_none() && matches!(self.node.value, Value::Map(_)) {
             let mut place = self.node.place.clone();
             place.len = 1;
-            diagnostics.error("yaml/missing-key", place, format!("the key `{key}` is missing"), "needed here");
+            diagnostics.error(
+                "yaml/missing-key",
+                place,
+                format!("the key `{key}` is missing"),
+                "needed here",
+            );
         }
         found
     }
@@ -335,7 +365,9 @@ impl<'n> Object<'n> {
             let message = format!("unknown key `{name}`");
             match self.unknown {
                 Unknown::Error => diagnostics.error("yaml/unknown-key", key.place.clone(), message, label),
-                Unknown::Warning => diagnostics.warning("yaml/unknown-key", key.place.clone(), message, label),
+                Unknown::Warning => {
+                    diagnostics.warning("yaml/unknown-key", key.place.clone(), message, label)
+                }
                 Unknown::Ignored => {}
             }
         }

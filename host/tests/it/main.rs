@@ -7,4 +7,3 @@ mod outside;
 mod path;
 mod resources;
 mod tidy;
-

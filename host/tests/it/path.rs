@@ -89,7 +89,10 @@ fn only_the_guilty_message_of_a_batch_is_lost_and_neighbours_keep_their_bytes() 
         match reason {
             None => {
                 assert_eq!(found, [], "{attack} {amount}: {dead:?}");
-                assert_eq!((delivered.first(), delivered.last()), (Some(&"one".into()), Some(&"three".into())));
+                assert_eq!(
+                    (delivered.first(), delivered.last()),
+                    (Some(&"one".into()), Some(&"three".into()))
+                );
             }
             Some(reason) => {
                 assert_eq!(delivered, ["one", "three"], "{attack}");

@@ -52,7 +52,8 @@ fn every_graph_of_aio_is_accepted_but_for_what_is_not_there_yet() {
 /// Changes one thing in a JSON document, anywhere.
 fn mutate(value: &mut serde_json::Value, rng: &mut StdRng) {
     use serde_json::{Value, json};
-    let replacements = [json!(null), json!(7), json!("x"), json!(true), json!([]), json!({}), json!("filter")];
+    let replacements =
+        [json!(null), json!(7), json!("x"), json!(true), json!([]), json!({}), json!("filter")];
     match value {
         Value::Object(map) if !map.is_empty() && rng.random_bool(0.8) => {
             let index = rng.random_range(0..map.len());
@@ -121,9 +122,27 @@ const BROKEN_GRAPHS: &[(&str, &str, &str, usize, usize)] = &[
     ("operationType: filter", "operationType: branch", "graph/branch-arm", 5, 36),
     ("operationType: filter", "operationType: fliter", "graph/schema", 5, 22),
     ("operationType: filter", "operationType: delay", "graph/not-yet-supported", 5, 22),
-    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: out }, to: { name: keep } }\n", "graph/sink-output", 6, 34),
-    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: keep }, to: { name: in } }\n", "graph/source-input", 4, 36),
-    ("{ name: out } }\n", "{ name: out } }\n  - { from: { name: keep }, to: { name: keep } }\n", "graph/cycle", 5, 36),
+    (
+        "{ name: out } }\n",
+        "{ name: out } }\n  - { from: { name: out }, to: { name: keep } }\n",
+        "graph/sink-output",
+        6,
+        34,
+    ),
+    (
+        "{ name: out } }\n",
+        "{ name: out } }\n  - { from: { name: keep }, to: { name: in } }\n",
+        "graph/source-input",
+        4,
+        36,
+    ),
+    (
+        "{ name: out } }\n",
+        "{ name: out } }\n  - { from: { name: keep }, to: { name: keep } }\n",
+        "graph/cycle",
+        5,
+        36,
+    ),
     ("version: \"1\" }", "version: 1 }", "graph/schema", 1, 104),
     ("connections:", "conections:", "graph/schema", 1, 1),
     ("name: in }\n", "name: in\n", "yaml/syntax", 6, 3),
@@ -204,7 +223,14 @@ const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
     ("platform", "weight: 1", "weight: 0", "policy/quantity", 17, 41),
     ("platform", "kind: Tenant", "kind: Tennant", "site/kind", 15, 7),
     ("platform", "kind: Tenant", "kind: DataflowGraph", "site/kind", 15, 7),
-    ("platform", "apiVersion: tidegate.dev/v1\nkind: Tenant", "apiVersion: tidegate.dev/v2\nkind: Tenant", "site/api-version", 14, 13),
+    (
+        "platform",
+        "apiVersion: tidegate.dev/v1\nkind: Tenant",
+        "apiVersion: tidegate.dev/v2\nkind: Tenant",
+        "site/api-version",
+        14,
+        13,
+    ),
     ("platform", "endpointType: Mqtt", "endpointType: Kafka", "endpoint/type", 22, 23),
     ("platform", "127.0.0.1:1883", "127.0.0.1", "endpoint/host", 22, 51),
     ("platform", "connections: 4", "connections: 1", "tenant/connections", 16, 19),

@@ -70,7 +70,9 @@ fn only_the_module_that_owns_a_library_names_it() {
 fn only_two_places_use_unsafe() {
     let uses: Vec<_> = host_sources()
         .into_iter()
-        .filter(|(_, text)| text.lines().any(|line| line.contains("unsafe {") && !line.trim_start().starts_with("//")))
+        .filter(|(_, text)| {
+            text.lines().any(|line| line.contains("unsafe {") && !line.trim_start().starts_with("//"))
+        })
         .map(|(file, _)| file)
         .collect();
     assert_eq!(uses, ["guest/compile.rs"]);

@@ -49,7 +49,11 @@ fn a_source_ends_when_it_is_stopped_or_its_dataflow_is_gone() {
         stop.stop(Farewell::UntilLater);
         feed.push(batch("2"));
         assert!(!poll(&mut source), "one is not settled");
-        if gone { delivery.settle.abandon() } else { delivery.settle.ack() }
+        if gone {
+            delivery.settle.abandon()
+        } else {
+            delivery.settle.ack()
+        }
         assert!(poll(&mut source));
         assert_eq!(feed.waiting(), 1, "nothing is taken any more");
     }
@@ -60,7 +64,8 @@ fn a_sink_answers_by_its_script() {
     let queue = SinkQueue::new(1000);
     let confirms = Confirms::new(Waker::noop().clone());
     let template = TopicTemplate::parse("t").expect("valid");
-    let destination = Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    let destination =
+        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
     let answer = |batch: &Batch| match batch.entries[0].payload.bytes(&batch.arena) {
         b"bad" => Answer::Confirm(vec![Rejected { index: 0, reason: "bad".into() }]),
         b"held" => Answer::Hold,
