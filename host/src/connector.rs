@@ -21,7 +21,7 @@ pub enum Source {
     /// And the broker's `host:port`.
     Mqtt(String, Box<SourceSession>),
     Memory(MemorySource),
-    File(FileSource),
+    File(Box<FileSource>),
 }
 
 /// The sink's end of a connector, ready to run.

@@ -254,10 +254,10 @@ impl Flattening<'_> {
             let named = connection.output.as_ref().map(|output| output.text.as_str());
             connection.from == node && (named.is_none() || named == output)
         });
-        leaving.flat_map(|connection| self.into_node(connection.to)).collect()
+        leaving.flat_map(|connection| self.at_node(connection.to)).collect()
     }
 
-    fn into_node(&self, node: usize) -> Vec<Target> {
+    fn at_node(&self, node: usize) -> Vec<Target> {
         match self.dataflow.graphs.get(&node) {
             None => vec![Target::Destination(self.destinations[&node])],
             Some(GraphSite { graph, .. }) => {

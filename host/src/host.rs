@@ -478,7 +478,7 @@ impl Host {
             problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
             stop,
         };
-        FileSource::open(options, door).map(Source::File)
+        FileSource::open(options, door).map(|source| Source::File(Box::new(source)))
     }
 
     fn mqtt_settings(&mut self, settings: &MqttSettings, id: String) -> mqtt::Settings {

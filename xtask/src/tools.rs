@@ -50,12 +50,6 @@ pub fn mosquitto() -> anyhow::Result<PathBuf> {
     Ok(fetched)
 }
 
-/// Where the programs of the same package are, such as `mosquitto_sub`.
-pub fn mosquitto_client(broker: &Path, name: &str) -> PathBuf {
-    let unpacked = broker.ancestors().nth(2).map(|usr| usr.join("bin").join(name));
-    unpacked.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
-}
-
 /// What a program that was unpacked rather than installed needs in its
 /// `LD_LIBRARY_PATH`, if that is how it came.
 pub fn library_path(program: &Path) -> Option<String> {

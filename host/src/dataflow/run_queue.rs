@@ -109,7 +109,7 @@ impl RunQueue {
     }
 
     /// The task that gets the next slice.
-    pub fn next(&mut self) -> Option<(TenantIndex, TaskId)> {
+    pub fn pick(&mut self) -> Option<(TenantIndex, TaskId)> {
         while let Some(&index) = self.fresh.front() {
             let tenant = &mut self.tenants[index as usize];
             if tenant.deficit_ns > 0

@@ -144,7 +144,7 @@ impl Tasks {
 
     /// One slice for whoever the run queue picks. `None` if nobody waits.
     pub fn grant(&self) -> Option<(TaskId, Polled)> {
-        let (_, task) = self.inner.borrow_mut().queue.next()?;
+        let (_, task) = self.inner.borrow_mut().queue.pick()?;
         Some((task, self.poll(task, false)))
     }
 

@@ -101,10 +101,12 @@ struct Shared {
     alive: DashMap<Digest, Weak<Loaded>>,
 }
 
+type LoadReply = oneshot::Sender<Result<Arc<Loaded>, LoadError>>;
+
 #[derive(Clone)]
 enum LoadDoor {
     /// Reading files is not for a shard's thread.
-    Thread(mpsc::Sender<(Digest, oneshot::Sender<Result<Arc<Loaded>, LoadError>>)>),
+    Thread(mpsc::Sender<(Digest, LoadReply)>),
     /// On the calling thread, so that a simulation is deterministic.
     Inline,
 }

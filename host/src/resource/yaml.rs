@@ -171,7 +171,7 @@ impl Builder<'_> {
             return Err(refused("yaml/too-deep", "nested too deeply, or too many values"));
         }
         let value = match event {
-            Event::Scalar(text, style, anchor, _) if anchor == 0 => {
+            Event::Scalar(text, style, 0, _) => {
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
             Event::SequenceStart(0, _) => {

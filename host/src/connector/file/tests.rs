@@ -86,7 +86,7 @@ fn lines_become_one_delivery_and_their_end_is_told_once_they_are_settled() {
             delivery.batch.entries.iter().map(|entry| entry.topic.bytes(&delivery.batch.arena)).collect();
         assert!(topics.iter().all(|topic| *topic == b"readings" || *topic == b"t"));
         taken.extend(payloads(&delivery.batch));
-        assert_eq!(running.position().unwrap_or(0) < text.len() as u64, true);
+        assert!(running.position().unwrap_or(0) < text.len() as u64);
         delivery.settle.ack();
     }
     assert_eq!(taken, ["1", "2", "3"]);

@@ -14,7 +14,7 @@ fn run_busy(weights: &[u32], slice_ns: &[u64], total_ns: u64) -> Vec<u64> {
     }
     while spent.iter().sum::<u64>() < total_ns {
         queue.begin_turn();
-        let (tenant, task) = queue.next().expect("all are busy");
+        let (tenant, task) = queue.pick().expect("all are busy");
         let cpu_ns = slice_ns[tenant as usize];
         queue.charge(tenant, cpu_ns, false);
         spent[tenant as usize] += cpu_ns;
@@ -49,10 +49,10 @@ fn a_quiet_tenant_goes_before_ten_busy_ones() {
         if turn > 20 && turn % 10 == 3 {
             assert!(queue.may_run_inline(quiet), "turn {turn}");
             queue.enqueue(quiet, 0);
-            assert_eq!(queue.next(), Some((quiet, 0)), "turn {turn}");
+            assert_eq!(queue.pick(), Some((quiet, 0)), "turn {turn}");
             queue.charge(quiet, 10_000, false);
         }
-        let (tenant, task) = queue.next().expect("ten are busy");
+        let (tenant, task) = queue.pick().expect("ten are busy");
         queue.charge(tenant, 200_000, false);
         queue.enqueue(tenant, task);
     }
@@ -72,7 +72,7 @@ fn many_short_calls_do_not_escape_the_queue() {
     }
     assert_eq!(inline, 4, "one quantum of 50 µs calls");
     queue.enqueue(flood, 1);
-    assert_eq!(queue.next(), Some((other, 9)), "the flood waits its turn");
+    assert_eq!(queue.pick(), Some((other, 9)), "the flood waits its turn");
 }
 
 #[test]

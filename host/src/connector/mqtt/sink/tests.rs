@@ -331,7 +331,8 @@ fn properties_that_no_broker_takes_are_rejected() {
         format!("{what} is not text that MQTT carries (UTF-8, 65,535 bytes, no control characters)")
     };
     let long = vec![b'x'; 70_000];
-    let cases: [(Option<&str>, &[u8], &[u8], &str); 4] = [
+    type Case<'a> = (Option<&'a str>, &'a [u8], &'a [u8], &'a str);
+    let cases: [Case<'_>; 4] = [
         (Some("text\n"), b"k", b"v", "content type"),
         (None, b"k\0", b"v", "user property"),
         (None, b"k", &[0xff], "user property"),
