@@ -129,7 +129,8 @@ impl Progress {
     fn wait(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
         let mut guard = self.moved.0.lock().expect("no panic under this lock");
         while !done() {
-            let (next, timeout) = self.moved.1.wait_timeout(guard, patience).expect("no panic under this lock");
+            let (next, timeout) =
+                self.moved.1.wait_timeout(guard, patience).expect("no panic under this lock");
             guard = next;
             if timeout.timed_out() {
                 return done();
@@ -185,8 +186,10 @@ fn due(args: &Args, progress: &Progress, id: u64, begin: u64, window: u64) -> u6
     let by_window = acknowledged + window;
     let by_pace = match args.rate {
         0 => {
-            let under_way =
-                progress.expected_sent.load(Ordering::SeqCst).saturating_sub(progress.came.load(Ordering::SeqCst));
+            let under_way = progress
+                .expected_sent
+                .load(Ordering::SeqCst)
+                .saturating_sub(progress.came.load(Ordering::SeqCst));
             // Half of the readings come back, unless all do.
             id + args.outstanding.saturating_sub(under_way).min(64)
         }
@@ -294,7 +297,10 @@ impl Connection {
         bytes.extend_from_slice(&packet);
         connection.stream.write_all(&bytes)?;
         let (first, body) = connection.packet()?;
-        ensure!(first == 0x20 && body.len() >= 3 && body[1] == 0, "the broker refused the connection: {body:?}");
+        ensure!(
+            first == 0x20 && body.len() >= 3 && body[1] == 0,
+            "the broker refused the connection: {body:?}"
+        );
         connection.receive_max = receive_max(&body[3..]);
         Ok(connection)
     }
@@ -308,7 +314,10 @@ impl Connection {
         bytes.extend_from_slice(&packet);
         self.stream.write_all(&bytes)?;
         let (first, body) = self.packet()?;
-        ensure!(first == 0x90 && body.last().is_some_and(|code| *code <= 1), "the broker refused the subscription");
+        ensure!(
+            first == 0x90 && body.last().is_some_and(|code| *code <= 1),
+            "the broker refused the subscription"
+        );
         Ok(self)
     }
 
@@ -347,7 +356,9 @@ impl Connection {
                 progress.acknowledged.fetch_add(count, Ordering::SeqCst);
                 progress.notify();
             }
-            if progress.acknowledged.load(Ordering::SeqCst) >= progress.sent_at.len() as u64 || self.fill().is_err() {
+            if progress.acknowledged.load(Ordering::SeqCst) >= progress.sent_at.len() as u64
+                || self.fill().is_err()
+            {
                 return Ok(());
             }
         }
@@ -380,7 +391,10 @@ impl Connection {
 /// A result came: notes its reading.
 fn note(progress: &Progress, properties_and_payload: &[u8], now: u64) -> anyhow::Result<()> {
     const KEY: &[u8] = b"\"msg_id\":";
-    let place = properties_and_payload.windows(KEY.len()).rposition(|window| window == KEY).context("a result without id")?;
+    let place = properties_and_payload
+        .windows(KEY.len())
+        .rposition(|window| window == KEY)
+        .context("a result without id")?;
     let digits = properties_and_payload[place + KEY.len()..].trim_ascii_start();
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
     let id = digits.fold(0u64, |id, digit| id * 10 + u64::from(digit - b'0'));

@@ -80,7 +80,10 @@ fn main() -> anyhow::Result<()> {
     let work = work.borrow();
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    println!("{}", serde_json::json!({ "messages": work.taken, "published": work.published, "cpu_seconds": cpu_seconds }));
+    println!(
+        "{}",
+        serde_json::json!({ "messages": work.taken, "published": work.published, "cpu_seconds": cpu_seconds })
+    );
     Ok(())
 }
 
@@ -89,7 +92,8 @@ async fn run(args: Args, work: Rc<RefCell<Work>>) -> anyhow::Result<()> {
     let (source, source_loop) = client(&args, "native-in");
     let (sink, sink_loop) = client(&args, "native-out");
     let Args { input, output, .. } = args;
-    let taking = tokio::task::spawn_local(take(source_loop, source.clone(), sink, input, output, work.clone()));
+    let taking =
+        tokio::task::spawn_local(take(source_loop, source.clone(), sink, input, output, work.clone()));
     let answering = tokio::task::spawn_local(answer(sink_loop, source, work));
     tokio::select! {
         ended = taking => ended?,
@@ -142,7 +146,11 @@ async fn take(
 }
 
 /// The sink's side: what is acknowledged here is acknowledged there.
-async fn answer(mut sink_loop: EventLoop, source: AsyncClient, work: Rc<RefCell<Work>>) -> anyhow::Result<()> {
+async fn answer(
+    mut sink_loop: EventLoop,
+    source: AsyncClient,
+    work: Rc<RefCell<Work>>,
+) -> anyhow::Result<()> {
     loop {
         match sink_loop.poll().await? {
             Event::Outgoing(Outgoing::Publish(id)) => {

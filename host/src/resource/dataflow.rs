@@ -3,7 +3,7 @@
 use crate::{
     resource::{
         diagnostic::{Diagnostics, nearest},
-        yaml::{Node, Object, Text, Unknown},
+        yaml::{Node, Object, Text, Unknown, Value},
     },
     topic::{TopicFilter, TopicTemplate},
 };
@@ -50,6 +50,8 @@ pub struct FlowConnection {
 }
 
 const NAME_LEN: std::ops::RangeInclusive<usize> = 3..=63;
+/// Most nodes, and most connections, of one dataflow.
+const NODES_MAX: usize = 100;
 
 /// Whether a resource's name is in AIO's form.
 pub fn is_resource_name(name: &str) -> bool {
@@ -82,7 +84,7 @@ impl Dataflow {
             diagnostics.warning("dataflow/not-yet", place, "`requestDiskPersistence` has no effect yet", "");
         }
         let mut nodes: Vec<FlowNode> = Vec::new();
-        for node in spec.list("nodes", diagnostics) {
+        for node in limited(spec.list("nodes", diagnostics), "nodes", diagnostics) {
             let Some(node) = read_node(node, diagnostics) else { continue };
             if nodes.iter().any(|other| other.name.text == node.name.text) {
                 let message = format!("two nodes are named `{}`", node.name.text);
@@ -92,7 +94,7 @@ impl Dataflow {
             }
         }
         let mut connections = Vec::new();
-        for node in spec.list("nodeConnections", diagnostics) {
+        for node in limited(spec.list("nodeConnections", diagnostics), "connections", diagnostics) {
             connections.extend(read_connection(node, &nodes, diagnostics));
         }
         let place = spec.place();
@@ -131,19 +133,8 @@ impl Dataflow {
                     "connect it, or remove it",
                 );
             }
-            if let FlowNodeKind::Graph { artifact, .. } = &node.kind {
-                let same = |other: &&FlowNode| matches!(&other.kind, FlowNodeKind::Graph { artifact: it, .. } if it.text == artifact.text);
-                if self.nodes[..index].iter().any(|other| same(&other)) {
-                    let message = format!("the graph `{}` is used twice", artifact.text);
-                    diagnostics.error(
-                        "dataflow/graph-twice",
-                        artifact.place.clone(),
-                        message,
-                        "push it under another name",
-                    );
-                }
-            }
         }
+        self.check_loops(diagnostics);
         if self.order().is_none() {
             let message = format!("the nodes of `{}` form a cycle", self.name.text);
             diagnostics.error(
@@ -152,6 +143,30 @@ impl Dataflow {
                 message,
                 "messages would never leave it",
             );
+        }
+    }
+
+    /// What a dataflow writes may not be what it reads: each message would come back
+    /// for ever.
+    fn check_loops(&self, diagnostics: &mut Diagnostics) {
+        for node in &self.nodes {
+            let FlowNodeKind::Destination { endpoint, topic, at } = &node.kind else { continue };
+            let Some(fixed) = topic.fixed() else { continue };
+            let reads = |other: &FlowNode| match &other.kind {
+                FlowNodeKind::Source { endpoint: source, topics } => {
+                    source.text == endpoint.text && topics.iter().any(|(filter, _)| filter.matches(fixed))
+                }
+                _ => false,
+            };
+            if let Some(source) = self.nodes.iter().find(|other| reads(other)) {
+                let message = format!("what is written to `{fixed}` is read again by `{}`", source.name.text);
+                diagnostics.error(
+                    "dataflow/loop",
+                    at.place.clone(),
+                    message,
+                    "messages would go round for ever",
+                );
+            }
         }
     }
 
@@ -169,13 +184,40 @@ impl Dataflow {
     }
 }
 
+fn limited<'n>(nodes: &'n [Node], what: &str, diagnostics: &mut Diagnostics) -> &'n [Node] {
+    match nodes.get(NODES_MAX) {
+        Some(node) => {
+            let message = format!("a dataflow has at most {NODES_MAX} {what}");
+            diagnostics.error("dataflow/too-large", node.place.clone(), message, "this is one too many");
+            &nodes[..NODES_MAX]
+        }
+        None => nodes,
+    }
+}
+
+fn is_node_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+}
+
 fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> bool {
-    let Some(super::yaml::Value::Map(pairs)) = annotations.map(|node| &node.value) else { return false };
+    let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return false };
     let mut pinned = false;
     for (key, node) in pairs {
         let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
         match name {
-            "pinned" => pinned = node.text() == Some("true"),
+            "pinned" => match node.text() {
+                Some("true") => pinned = true,
+                Some("false") => pinned = false,
+                _ => {
+                    let message = "`tidegate.dev/pinned` is neither `true` nor `false`";
+                    diagnostics.error(
+                        "dataflow/annotation",
+                        node.place.clone(),
+                        message,
+                        "one of `true`, `false`",
+                    );
+                }
+            },
             "lateness" | "idle" | "tick" | "windows" => {
                 let message = format!("`tidegate.dev/{name}` has no effect yet");
                 diagnostics.warning("dataflow/not-yet", key.place.clone(), message, "");
@@ -195,7 +237,7 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
 fn read_node(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNode> {
     let mut raw = Object::of(node, "a node", Unknown::Warning, diagnostics);
     let name = raw.need_text("name", diagnostics)?;
-    if name.text.is_empty() || !name.text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+    if !is_node_name(&name.text) {
         let message = format!("`{}` is no name for a node", name.text);
         diagnostics.error("dataflow/node-name", name.place.clone(), message, "a-z, A-Z, 0-9, `_` and `-`");
     }
@@ -213,7 +255,11 @@ fn read_node(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNode> {
 fn read_source(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind> {
     let mut raw = Object::of(node, "`sourceSettings`", Unknown::Warning, diagnostics);
     let endpoint = raw.need_text("endpointRef", diagnostics);
-    raw.need("dataSources", diagnostics)?;
+    let listed = raw.need("dataSources", diagnostics)?;
+    if matches!(&listed.value, Value::List(topics) if topics.is_empty()) {
+        let message = "`dataSources` names no topic";
+        diagnostics.error("dataflow/topic", listed.place.clone(), message, "at least one is needed");
+    }
     let mut topics = Vec::new();
     for node in raw.list("dataSources", diagnostics) {
         let Some(text) = Text::of(node, "dataSources", diagnostics) else { continue };
@@ -247,7 +293,10 @@ fn read_graph(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind
         let (key, value) = (pair.need_text("key", diagnostics), pair.need_text("value", diagnostics));
         pair.finish(diagnostics);
         if let (Some(key), Some(value)) = (key, value) {
-            if settings.iter().any(|(other, _)| *other == key.text) {
+            if !is_node_name(&key.text) {
+                let message = format!("`{}` is no key of a configuration", key.text);
+                diagnostics.error("dataflow/key", key.place, message, "a-z, A-Z, 0-9, `_` and `-`");
+            } else if settings.iter().any(|(other, _)| *other == key.text) {
                 let message = format!("`{}` is configured twice", key.text);
                 diagnostics.error("dataflow/duplicate-key", key.place, message, "one value a key");
             } else {
@@ -334,3 +383,6 @@ fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostic
     }
     Some(FlowConnection { from: source, output, to: target })
 }
+
+#[cfg(test)]
+mod tests;

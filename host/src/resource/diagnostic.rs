@@ -13,7 +13,7 @@ pub struct SourceFile {
 }
 
 /// Where something stands in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Place {
     pub file: Arc<SourceFile>,
     /// From 1.
@@ -24,6 +24,12 @@ pub struct Place {
     pub len: usize,
 }
 
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.file.path, self.line, self.column)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Error,
@@ -31,7 +37,7 @@ pub enum Severity {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
     /// Stable name of the rule, such as `graph/unknown-operation`.
@@ -42,10 +48,16 @@ pub struct Diagnostic {
     pub label: String,
 }
 
-/// All that was found, in the order of finding.
+/// Most errors, and most warnings, that are kept: a file of nothing but mistakes
+/// must not fill memory or a terminal.
+pub const FOUND_MAX: usize = 200;
+
+/// All that was found, in the order of finding, each thing once.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     found: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
 }
 
 impl Diagnostics {
@@ -77,23 +89,47 @@ impl Diagnostics {
         message: String,
         label: String,
     ) {
-        self.found.push(Diagnostic { severity, rule, message, place, label });
+        self.keep(Diagnostic { severity, rule, message: crop(message), place, label: crop(label) });
+    }
+
+    fn keep(&mut self, diagnostic: Diagnostic) {
+        let kept = self.found.iter().filter(|it| it.severity == diagnostic.severity).count();
+        // A graph that two dataflows name is read twice and as wrong each time.
+        if kept < FOUND_MAX && self.found.contains(&diagnostic) {
+            return;
+        }
+        match diagnostic.severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
+        if kept < FOUND_MAX {
+            self.found.push(diagnostic);
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.found.iter()
     }
 
+    /// How many errors there are, kept or not.
     pub fn errors(&self) -> usize {
-        self.found.iter().filter(|it| it.severity == Severity::Error).count()
+        self.errors
     }
 
     pub fn has_errors(&self) -> bool {
-        self.errors() > 0
+        self.errors > 0
     }
 
     pub fn extend(&mut self, others: Diagnostics) {
-        self.found.extend(others.found);
+        let left_out = others.left_out();
+        let errors = others.found.iter().filter(|it| it.severity == Severity::Error).count();
+        self.errors += others.errors - errors;
+        self.warnings += left_out - (others.errors - errors);
+        others.found.into_iter().for_each(|diagnostic| self.keep(diagnostic));
+    }
+
+    fn left_out(&self) -> usize {
+        self.errors + self.warnings - self.found.len()
     }
 
     /// For people, in the manner of rustc.
@@ -101,6 +137,10 @@ impl Diagnostics {
         let mut out = String::new();
         for diagnostic in &self.found {
             diagnostic.render(colour, &mut out).expect("writing to a string does not fail");
+        }
+        if self.left_out() > 0 {
+            writeln!(out, "{} more are not shown", self.left_out())
+                .expect("writing to a string does not fail");
         }
         out
     }
@@ -118,22 +158,23 @@ impl Diagnostic {
             Severity::Warning => ("warning", "\x1b[1;33m"),
         };
         let (code, bold, end) = if colour { (code, "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        writeln!(out, "{code}{name}{end}{bold}: {}{end}", self.message)?;
+        writeln!(out, "{code}{name}{end}{bold}: {}{end}", visible(&self.message))?;
+        let label = visible(&self.label);
         let Some(Place { file, line, column, len }) = &self.place else {
-            if !self.label.is_empty() {
-                writeln!(out, "  = {}", self.label)?;
+            if !label.is_empty() {
+                writeln!(out, "  = {label}")?;
             }
             return writeln!(out);
         };
         let width = line.to_string().len();
-        writeln!(out, "{:width$}--> {}:{line}:{column}", "", file.path)?;
-        let text = file.text.lines().nth(line - 1).unwrap_or("");
-        // A marker stays on its line, and a tab takes the room of one character.
-        let left = text.chars().count().saturating_sub(column - 1);
+        writeln!(out, "{:width$}--> {}:{line}:{column}", "", visible(&file.path))?;
+        let (text, pad, left) = excerpt(file.text.lines().nth(line - 1).unwrap_or(""), column - 1);
+        // A marker stays on its line.
         let marks = "^".repeat((*len).min(left).max(1));
+        let marked = format!("{:pad$}{code}{marks}{end} {label}", "");
         writeln!(out, "{:width$} |", "")?;
-        writeln!(out, "{line} | {}", text.replace('\t', " "))?;
-        writeln!(out, "{:width$} | {:pad$}{code}{marks}{end} {}", "", "", self.label, pad = column - 1)?;
+        writeln!(out, "{line} | {text}")?;
+        writeln!(out, "{:width$} | {}", "", marked.trim_end())?;
         writeln!(out)
     }
 
@@ -151,8 +192,62 @@ impl Diagnostic {
     }
 }
 
+/// Longest line, in characters, that is shown whole.
+const LINE_SHOWN_MAX: usize = 160;
+/// What is shown before the marked place of a longer one.
+const LINE_BEFORE: usize = 60;
+/// Longest message or label, in bytes: they name what somebody wrote.
+const TEXT_MAX: usize = 600;
+
+/// Files are written by tenants and shown on the platform team's terminal: no
+/// character of theirs may move its cursor. Every character keeps its column.
+fn visible(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\t' => ' ',
+        // Marks that turn the direction of writing can make a line read as another.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The part of a line that is shown around `start`, where `start` is in it, and how
+/// many characters follow there. All in characters.
+fn excerpt(line: &str, start: usize) -> (String, usize, usize) {
+    let chars = line.chars().count();
+    let skip = if chars <= LINE_SHOWN_MAX { 0 } else { start.saturating_sub(LINE_BEFORE).min(chars) };
+    let part: String = line.chars().skip(skip).take(LINE_SHOWN_MAX).collect();
+    let left = part.chars().count().saturating_sub(start - skip);
+    (visible(&part), start - skip, left)
+}
+
+fn crop(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Names longer than this are compared with nothing: the comparison is quadratic.
+const NAME_COMPARED_MAX: usize = 64;
+
 /// The name among `known` that `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let score = |candidate: &&str| strsim::normalized_damerau_levenshtein(name, candidate);
-    known.into_iter().filter(|candidate| score(candidate) >= 0.5).max_by(|a, b| score(a).total_cmp(&score(b)))
+    if name.len() > NAME_COMPARED_MAX {
+        return None;
+    }
+    let score = |candidate: &str| strsim::normalized_damerau_levenshtein(name, candidate);
+    known
+        .into_iter()
+        .filter(|candidate| candidate.len() <= NAME_COMPARED_MAX)
+        .map(|candidate| (score(candidate), candidate))
+        .filter(|(score, _)| *score >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,14 @@ fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Mqt
     let keep_alive = Duration::from_secs(get("keepAliveSeconds", 1..=65_535).unwrap_or(60));
     let session_expiry =
         Duration::from_secs(get("sessionExpirySeconds", 0..=u64::from(u32::MAX)).unwrap_or(3600));
-    let inflight_max = get("maxInflightMessages", 1..=65_535).unwrap_or(100) as u16;
+    let asked = get("maxInflightMessages", 1..=65_535).unwrap_or(100) as u16;
+    let inflight_max = asked.clamp(INFLIGHT.0, INFLIGHT.1);
+    if asked != inflight_max {
+        let place = mqtt.get("maxInflightMessages").map(|node| node.place.clone());
+        let message = format!("`maxInflightMessages` is taken as {inflight_max}");
+        let label = format!("{} to {} messages can be in flight", INFLIGHT.0, INFLIGHT.1);
+        diagnostics.warning("endpoint/inflight", place, message, label);
+    }
     for ignored in ["retain", "clientIdPrefix", "cloudEventAttributes"] {
         if let Some(node) = mqtt.get(ignored) {
             let message = format!("`{ignored}` has no effect yet");
@@ -136,6 +143,5 @@ fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Mqt
         }
     }
     mqtt.finish(diagnostics);
-    let inflight_max = inflight_max.clamp(INFLIGHT.0, INFLIGHT.1);
     Some(MqttSettings { address, qos, keep_alive, session_expiry, inflight_max })
 }

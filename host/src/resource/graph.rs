@@ -1,13 +1,19 @@
 //! AIO graph definitions, checked in two stages: the published JSON schema, whose
 //! verdict is final, then the rules that a schema cannot say.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
-use jsonschema::Validator;
+use jsonschema::{
+    JsonType, JsonTypeSet, ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+};
 
 use crate::resource::{
     diagnostic::{Diagnostics, Place, nearest},
-    yaml::{Node, Object, Text, Unknown},
+    yaml::{Node, Object, Text, Unknown, Value},
 };
 
 /// A graph definition that passed both stages.
@@ -82,6 +88,9 @@ pub struct Connection {
     pub to: usize,
 }
 
+/// Most operations, and four times as many connections, of one graph.
+const OPERATIONS_MAX: usize = 256;
+
 /// Rules that are not about the graph but about how far Tidegate is.
 pub const NOT_YET_SUPPORTED: &str = "graph/not-yet-supported";
 
@@ -106,27 +115,119 @@ pub fn check_schema(node: &Node, diagnostics: &mut Diagnostics) -> bool {
     let mut valid = true;
     for error in validator.iter_errors(&json) {
         valid = false;
-        let place = place_of(node, error.instance_path().as_str());
-        diagnostics.error("graph/schema", place, format!("not a graph definition: {error}"), "");
+        say(node, &error, diagnostics);
     }
     valid
 }
 
-/// Where the value at a JSON pointer stands; as near as there is.
-fn place_of(node: &Node, pointer: &str) -> Place {
-    let mut node = node;
+/// The schema's finding in words that name what was written and what was expected.
+fn say(root: &Node, error: &ValidationError<'_>, diagnostics: &mut Diagnostics) {
+    let (node, key) = find(root, error.instance_path().as_str());
+    let what = key.map_or("a graph definition".to_owned(), |key| format!("`{key}`"));
+    match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            let mut place = node.place.clone();
+            place.len = 1;
+            let message = format!("{what} lacks the key `{}`", property.as_str().unwrap_or_default());
+            diagnostics.error("graph/schema", place, message, "needed here");
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let Value::Map(pairs) = &node.value else { return };
+            for (key, _) in pairs.iter().filter(|(key, _)| unexpected.iter().any(|it| key.text() == Some(it)))
+            {
+                let message = format!("unknown key `{}` in {what}", key.text().unwrap_or_default());
+                diagnostics.error("graph/schema", key.place.clone(), message, "the schema knows no such key");
+            }
+        }
+        ValidationErrorKind::Type { kind } => {
+            let (message, label) =
+                (format!("{what} must be {}", types(kind)), format!("this is {}", kind_of(node)));
+            diagnostics.error("graph/schema", node.place.clone(), message, label);
+        }
+        ValidationErrorKind::Enum { options } => {
+            let options: Vec<_> =
+                options.as_array().into_iter().flatten().filter_map(|it| it.as_str()).collect();
+            one_of(node, &what, &options, diagnostics);
+        }
+        // The schema has one `anyOf`, a branch's arm or nothing, and one `oneOf`.
+        ValidationErrorKind::AnyOf { .. } => one_of(node, &what, &["False", "True"], diagnostics),
+        ValidationErrorKind::OneOfNotValid { .. } => {
+            let label = "a whole number from 1, or `unbounded`";
+            diagnostics.error("graph/schema", node.place.clone(), format!("no value for {what}"), label);
+        }
+        _ => diagnostics.error("graph/schema", node.place.clone(), format!("{what}: {}", error.masked()), ""),
+    }
+}
+
+fn one_of(node: &Node, what: &str, options: &[&str], diagnostics: &mut Diagnostics) {
+    let (message, label) = match (node.text(), node.to_json().is_string()) {
+        (Some(text), true) => {
+            let label = match nearest(text, options.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("one of `{}`", options.join("`, `")),
+            };
+            (format!("`{text}` is no value for {what}"), label)
+        }
+        _ => {
+            let label = format!("write \"{}\", in quotes", options.join("\" or \""));
+            (format!("{what} must be text, and this is {}", kind_of(node)), label)
+        }
+    };
+    diagnostics.error("graph/schema", node.place.clone(), message, label);
+}
+
+fn types(kind: &TypeKind) -> String {
+    let name = |json_type| match json_type {
+        JsonType::String => "text",
+        JsonType::Object => "a mapping",
+        JsonType::Array => "a list",
+        JsonType::Boolean => "`true` or `false`",
+        JsonType::Integer => "a whole number",
+        JsonType::Number => "a number",
+        JsonType::Null => "nothing",
+    };
+    match kind {
+        TypeKind::Single(one) => name(*one).to_owned(),
+        TypeKind::Multiple(many) => {
+            let of = |set: &JsonTypeSet| set.iter().map(name).collect::<Vec<_>>().join(" or ");
+            of(many)
+        }
+    }
+}
+
+/// What a value is to a schema, for messages.
+fn kind_of(node: &Node) -> &'static str {
+    use serde_json::Value as Json;
+    match node.to_json() {
+        Json::Null => "nothing",
+        Json::Bool(_) => "`true` or `false` without quotes",
+        Json::Number(_) => "a number without quotes",
+        Json::String(_) => "text",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "a mapping",
+    }
+}
+
+/// The value at a JSON pointer, or as near as there is, and the last key before it.
+fn find<'n>(root: &'n Node, pointer: &str) -> (&'n Node, Option<String>) {
+    let mut node = root;
+    let mut key = None;
     for step in pointer.split('/').skip(1) {
         let step = step.replace("~1", "/").replace("~0", "~");
         let next = match &node.value {
-            super::yaml::Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
-            _ => node.get(&step),
+            Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
+            _ => {
+                let found = node.get(&step);
+                key = Some(step);
+                found
+            }
         };
         match next {
             Some(next) => node = next,
             None => break,
         }
     }
-    node.place.clone()
+    (node, key)
 }
 
 impl Graph {
@@ -145,6 +246,16 @@ impl Graph {
         let mut metadata = raw.object("metadata", diagnostics)?;
         let (name, version) = (metadata.text("name", diagnostics)?, metadata.text("version", diagnostics)?);
         check_features(&mut raw, diagnostics);
+        if let Some(node) = raw.list("operations", diagnostics).get(OPERATIONS_MAX) {
+            let message = format!("a graph has at most {OPERATIONS_MAX} operations");
+            diagnostics.error("graph/too-large", node.place.clone(), message, "this is one too many");
+            return None;
+        }
+        if let Some(node) = raw.list("connections", diagnostics).get(4 * OPERATIONS_MAX) {
+            let message = format!("a graph has at most {} connections", 4 * OPERATIONS_MAX);
+            diagnostics.error("graph/too-large", node.place.clone(), message, "this is one too many");
+            return None;
+        }
         let mut operations: Vec<Operation> = Vec::new();
         for node in raw.list("operations", diagnostics) {
             let Some(operation) = read_operation(node, diagnostics) else { continue };
@@ -169,13 +280,33 @@ impl Graph {
                 places.push(node.place.clone());
             }
         }
+        let listed = |key: &str| match node.get(key).map(|node| &node.value) {
+            Some(Value::List(nodes)) => nodes.len(),
+            _ => 0,
+        };
+        // An operation or a connection that could not be read makes others look wrong.
+        if (operations.len(), connections.len()) != (listed("operations"), listed("connections")) {
+            return None;
+        }
         let graph = Graph { name: name.text, version: version.text, operations, connections };
-        graph.check_ports(&places, diagnostics);
+        graph.check_ends(node, diagnostics);
+        graph.check_ports(diagnostics);
+        graph.check_connections(&places, diagnostics);
         graph.check_acyclic(diagnostics);
         (diagnostics.errors() == before).then(|| Arc::new(graph))
     }
 
-    fn check_ports(&self, places: &[Place], diagnostics: &mut Diagnostics) {
+    fn check_ends(&self, node: &Node, diagnostics: &mut Diagnostics) {
+        for kind in [OperationKind::Source, OperationKind::Sink] {
+            if !self.operations.iter().any(|it| it.kind == kind) {
+                let place = node.get("operations").map(|node| node.place.clone());
+                let message = format!("the graph has no {}", kind.name());
+                diagnostics.error("graph/ends", place, message, "at least one is needed");
+            }
+        }
+    }
+
+    fn check_ports(&self, diagnostics: &mut Diagnostics) {
         for (index, operation) in self.operations.iter().enumerate() {
             let place = || operation.name.place.clone();
             let name = &operation.name.text;
@@ -227,7 +358,16 @@ impl Graph {
                 }
             }
         }
+    }
+
+    fn check_connections(&self, places: &[Place], diagnostics: &mut Diagnostics) {
+        let mut seen = HashSet::new();
         for (connection, place) in self.connections.iter().zip(places) {
+            if !seen.insert((connection.from, connection.arm, connection.to)) {
+                let names = [connection.from, connection.to].map(|index| &self.operations[index].name.text);
+                let message = format!("`{}` leads to `{}` twice", names[0], names[1]);
+                diagnostics.error("graph/duplicate-connection", place.clone(), message, "remove one");
+            }
             let from = &self.operations[connection.from];
             match (from.kind == OperationKind::Branch, connection.arm) {
                 (true, None) => {
@@ -277,8 +417,23 @@ impl Graph {
             }
         }
         match inputs.iter().position(|inputs| *inputs > 0) {
-            Some(stuck) => Err(stuck),
+            Some(stuck) => Err(self.in_cycle(stuck, &inputs)),
             None => Ok(order),
+        }
+    }
+
+    /// The first operation of the file in a cycle that `stuck` waits for; what only
+    /// follows the cycle is stuck as well.
+    fn in_cycle(&self, stuck: usize, inputs: &[usize]) -> usize {
+        let mut walked = vec![stuck];
+        loop {
+            let last = walked[walked.len() - 1];
+            let before = self.connections.iter().find(|it| it.to == last && inputs[it.from] > 0);
+            let before = before.expect("what is stuck waits for something stuck").from;
+            if let Some(start) = walked.iter().position(|index| *index == before) {
+                return *walked[start..].iter().min().expect("it holds `before`");
+            }
+            walked.push(before);
         }
     }
 }
@@ -369,12 +524,22 @@ fn read_configurations(raw: &mut Object<'_>, operations: &mut [Operation], diagn
             diagnostics.error("graph/unknown-operation", name.place, message, label);
             continue;
         };
-        let Some(super::yaml::Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else {
-            continue;
-        };
+        let Some(Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else { continue };
         for (key, node) in pairs {
             let mut raw = Object::of(node, "a parameter", Unknown::Ignored, diagnostics);
             let name = raw.text("name", diagnostics);
+            if let Some(name) = &name
+                && operation.parameters.iter().any(|it| it.name == name.text)
+            {
+                let message =
+                    format!("two parameters of `{}` are named `{}`", operation.name.text, name.text);
+                diagnostics.error(
+                    "graph/duplicate-parameter",
+                    name.place.clone(),
+                    message,
+                    "the operator would see both",
+                );
+            }
             let key = key.text().unwrap_or_default().to_owned();
             operation.parameters.push(Parameter {
                 name: name.map_or_else(|| key.clone(), |name| name.text),
@@ -423,3 +588,6 @@ fn read_connection(
     }
     Some(Connection { from: source?, arm, to: target? })
 }
+
+#[cfg(test)]
+mod tests;

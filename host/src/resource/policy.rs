@@ -187,10 +187,19 @@ fn small(text: &str) -> Result<u32, QuantityError> {
 }
 
 fn at_least_one(text: &str) -> Result<u32, QuantityError> {
-    match small(text)? {
-        0 => Err(QuantityError::NoNumber { example: "`1` or more" }),
-        number => Ok(number),
-    }
+    quantity::above_zero(small, text)
+}
+
+fn some_fuel(text: &str) -> Result<u64, QuantityError> {
+    quantity::above_zero(quantity::fuel, text)
+}
+
+fn some_bytes(text: &str) -> Result<u64, QuantityError> {
+    quantity::above_zero(quantity::bytes, text)
+}
+
+fn some_time(text: &str) -> Result<Duration, QuantityError> {
+    quantity::above_zero(quantity::time, text)
 }
 
 impl Limits {
@@ -201,8 +210,8 @@ impl Limits {
         let mut reader = LimitReader { diagnostics, lowering };
         reader.read(object, "weight", at_least_one, &mut limits.weight);
         reader.read(object, "instances", at_least_one, &mut limits.instances_max);
-        reader.read(object, "payload", quantity::bytes, &mut limits.payload_bytes_max);
-        reader.read(object, "inflight", quantity::bytes, &mut limits.inflight_bytes_max);
+        reader.read(object, "payload", some_bytes, &mut limits.payload_bytes_max);
+        reader.read(object, "inflight", some_bytes, &mut limits.inflight_bytes_max);
         reader.read(object, "connections", small, &mut limits.connections_max);
         limits.read_groups(object, &mut reader);
         let choices = [("drop", OnError::Drop), ("deadLetter", OnError::DeadLetter)];
@@ -233,8 +242,14 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "cpu") {
             reader.read(&mut group, "rate", quantity::cpu, &mut self.cpu_rate_milli);
             reader.read(&mut group, "burst", quantity::time, &mut self.cpu_burst);
-            if let Some(cap) = group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
-                self.cpu_cap = cap;
+            match group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
+                Some(false) if self.cpu_cap && reader.lowering => {
+                    let place = group.get("cap").map(|node| node.place.clone());
+                    let message = "a tenant may not lift its policy's `cap`";
+                    reader.diagnostics.error("policy/above-ceiling", place, message, "leave it out");
+                }
+                Some(cap) => self.cpu_cap = cap,
+                None => {}
             }
             group.finish(reader.diagnostics);
         }
@@ -244,30 +259,30 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {
-            reader.read(&mut group, "fuel", quantity::fuel, &mut self.message_fuel_max);
-            reader.read(&mut group, "time", quantity::time, &mut self.message_time_max);
+            reader.read(&mut group, "fuel", some_fuel, &mut self.message_fuel_max);
+            reader.read(&mut group, "time", some_time, &mut self.message_time_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "memory") {
-            reader.read(&mut group, "total", quantity::bytes, &mut self.memory_total_bytes_max);
-            reader.read(&mut group, "instance", quantity::bytes, &mut self.memory_instance_bytes_max);
+            reader.read(&mut group, "total", some_bytes, &mut self.memory_total_bytes_max);
+            reader.read(&mut group, "instance", some_bytes, &mut self.memory_instance_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "output") {
             reader.read(&mut group, "messages", at_least_one, &mut self.output_messages_max);
-            reader.read(&mut group, "bytes", quantity::bytes, &mut self.output_bytes_max);
+            reader.read(&mut group, "bytes", some_bytes, &mut self.output_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "component") {
-            reader.read(&mut group, "size", quantity::bytes, &mut self.component_bytes_max);
-            reader.read(&mut group, "compileTime", quantity::time, &mut self.compile_time_max);
+            reader.read(&mut group, "size", some_bytes, &mut self.component_bytes_max);
+            reader.read(&mut group, "compileTime", some_time, &mut self.compile_time_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "faults") {
             reader.read(&mut group, "retries", small, &mut self.fault_retries_max);
             reader.read(&mut group, "coolDown", quantity::time, &mut self.fault_cool_down);
             reader.read(&mut group, "quarantineAfter", at_least_one, &mut self.quarantine_after);
-            reader.read(&mut group, "within", quantity::time, &mut self.quarantine_within);
+            reader.read(&mut group, "within", some_time, &mut self.quarantine_within);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {
@@ -299,7 +314,18 @@ impl Policy {
             };
             let (read, write) = (topics("read"), topics("write"));
             grant.finish(diagnostics);
-            endpoints.extend(name.map(|name| EndpointGrant { name, read, write }));
+            let Some(name) = name else { continue };
+            if endpoints.iter().any(|other: &EndpointGrant| other.name.text == name.text) {
+                let message = format!("the endpoint `{}` is granted twice", name.text);
+                diagnostics.error(
+                    "policy/duplicate-endpoint",
+                    name.place,
+                    message,
+                    "put all topics into one entry",
+                );
+                continue;
+            }
+            endpoints.push(EndpointGrant { name, read, write });
         }
         spec.finish(diagnostics);
         Some(Policy { name: name.text, world: world?, limits, endpoints })
@@ -338,3 +364,6 @@ fn topic_grant(node: &super::yaml::Node, key: &str, diagnostics: &mut Diagnostic
     }
     Some(text)
 }
+
+#[cfg(test)]
+mod tests;

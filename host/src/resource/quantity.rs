@@ -13,6 +13,17 @@ pub enum QuantityError {
     UnknownUnit { unit: String, example: &'static str },
     #[error("the quantity is too large")]
     TooLarge,
+    #[error("nothing could ever run with 0")]
+    Zero,
+}
+
+/// As `parse`, but zero is refused: for limits that zero would turn into a ban.
+pub fn above_zero<T: Default + PartialEq>(
+    parse: fn(&str) -> Result<T, QuantityError>,
+    text: &str,
+) -> Result<T, QuantityError> {
+    let value = parse(text)?;
+    if value == T::default() { Err(QuantityError::Zero) } else { Ok(value) }
 }
 
 fn split<'t>(text: &'t str, example: &'static str) -> Result<(u64, &'t str), QuantityError> {

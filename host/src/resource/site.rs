@@ -2,8 +2,9 @@
 //! says. Reading it gives everything that a host runs, or all that is wrong.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read as _},
     path::{Component as PathPart, Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +16,7 @@ use crate::resource::{
     graph::OperationKind,
     policy,
     tenant::TenantResource,
-    yaml::{self, Node, Object, Text, Unknown},
+    yaml::{self, FILE_BYTES_MAX, Node, Object, Text, Unknown, Value},
 };
 
 /// A site that can be run.
@@ -81,25 +82,36 @@ struct Raw {
     tenants: BTreeMap<String, TenantResource>,
     endpoints: BTreeMap<String, Endpoint>,
     dataflows: BTreeMap<String, Vec<Dataflow>>,
+    /// Kind and name of all that was there, whether it could be read or not: what
+    /// is broken is said once, not again by each that names it.
+    named: BTreeSet<(String, String)>,
 }
+
+/// Most files, and deepest folders, below `platform/` and below each tenant's
+/// `dataflows/`.
+const FILES_MAX: usize = 10_000;
+const FOLDERS_DEEP_MAX: usize = 8;
 
 impl Site {
     /// Reads and checks the folder. There is a site only if there is no error.
     pub fn load(dir: &Path) -> (Option<Site>, Diagnostics) {
         let mut diagnostics = Diagnostics::default();
         let mut raw = Raw::default();
-        raw.policies.extend(standard_policy().map(|policy| (policy.name.clone(), policy)));
         if !dir.join("platform").is_dir() && !dir.join("tenants").is_dir() {
             let message = format!("{} is no site folder", dir.display());
             diagnostics.error("site/folder", None, message, "it holds neither `platform` nor `tenants`");
             return (None, diagnostics);
         }
         let folders = subfolders(&dir.join("tenants"), &mut diagnostics);
-        read_files(dir, &dir.join("platform"), &Owner::Platform, &mut raw, &mut diagnostics);
+        read_files(&Folder::new(dir, dir.join("platform")), &Owner::Platform, &mut raw, &mut diagnostics);
+        say_strays(dir, &dir.join("tenants"), &mut diagnostics);
         for tenant in &folders {
-            let folder = dir.join("tenants").join(tenant).join("dataflows");
-            read_files(dir, &folder, &Owner::Tenant(tenant.clone()), &mut raw, &mut diagnostics);
+            let folder = dir.join("tenants").join(tenant);
+            say_strays(dir, &folder, &mut diagnostics);
+            let folder = Folder::new(dir, folder.join("dataflows"));
+            read_files(&folder, &Owner::Tenant(tenant.clone()), &mut raw, &mut diagnostics);
         }
+        raw.add_standard_policy();
         let site = raw.assemble(dir, &folders, &mut diagnostics);
         let site = (!diagnostics.has_errors()).then_some(site);
         (site, diagnostics)
@@ -131,11 +143,16 @@ fn subfolders(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<String> {
     names
 }
 
+/// What a folder holds, in order, without hidden entries.
 fn entries(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
     let read = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     match read {
         Ok(paths) => {
             let mut paths: Vec<PathBuf> = paths;
+            let hidden = |path: &PathBuf| {
+                path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+            };
+            paths.retain(|path| !hidden(path));
             paths.sort();
             paths
         }
@@ -147,29 +164,99 @@ fn entries(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
     }
 }
 
-/// A file as it is shown, relative to the site.
+/// A file as it is shown, relative to the site. Nothing but a regular file is read,
+/// and no more of it than is allowed.
 pub fn read_source(base: &Path, path: &Path, diagnostics: &mut Diagnostics) -> Option<Arc<SourceFile>> {
     let shown = path.strip_prefix(base).unwrap_or(path).display().to_string();
-    match fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => Some(Arc::new(SourceFile { path: shown, text })),
-        Ok(Err(_)) => {
-            diagnostics.error("yaml/utf8", None, format!("{shown} is not UTF-8"), "save it as UTF-8");
-            None
+    let read = || -> io::Result<Vec<u8>> {
+        // Asked before opening: to open a pipe waits for its writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
         }
+        let mut bytes = Vec::new();
+        // One more than allowed, so that the parser sees that it is too large.
+        fs::File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = match read() {
+        Ok(bytes) => bytes,
         Err(error) => {
             diagnostics.error("site/read", None, format!("cannot read {shown}: {error}"), "");
+            return None;
+        }
+    };
+    if bytes.len() > FILE_BYTES_MAX {
+        let message = format!("{shown} has more than the {FILE_BYTES_MAX} bytes that are allowed");
+        diagnostics.error("yaml/too-large", None, message, "split it");
+        return None;
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(Arc::new(SourceFile { path: shown, text })),
+        Err(_) => {
+            diagnostics.error("yaml/utf8", None, format!("{shown} is not UTF-8"), "save it as UTF-8");
             None
         }
     }
 }
 
-fn read_files(base: &Path, dir: &Path, owner: &Owner, raw: &mut Raw, diagnostics: &mut Diagnostics) {
-    for path in entries(dir, diagnostics) {
-        if path.is_dir() {
-            read_files(base, &path, owner, raw, diagnostics);
-        } else if path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json")
-            && let Some(file) = read_source(base, &path, diagnostics)
-        {
+/// A folder of one owner's files. Nothing outside of it is ever read through it.
+struct Folder<'a> {
+    base: &'a Path,
+    dir: PathBuf,
+}
+
+impl<'a> Folder<'a> {
+    fn new(base: &'a Path, dir: PathBuf) -> Self {
+        Folder { base, dir }
+    }
+
+    /// A link may not lead out of the folder: what it leads to is somebody else's.
+    fn holds(&self, file: &Path) -> bool {
+        match (file.canonicalize(), self.dir.canonicalize()) {
+            (Ok(file), Ok(dir)) => file.starts_with(dir),
+            _ => false,
+        }
+    }
+
+    /// Resource files in it and below. Links to folders are not followed, so that
+    /// there is an end.
+    fn files(&self, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![(self.dir.clone(), 0)];
+        while let Some((dir, depth)) = folders.pop() {
+            for path in entries(&dir, diagnostics) {
+                if path.is_dir() && !path.is_symlink() && depth < FOLDERS_DEEP_MAX {
+                    folders.push((path, depth + 1));
+                } else if path.is_dir() || is_resource_file(&path) {
+                    files.push(path);
+                }
+            }
+            if files.len() > FILES_MAX {
+                let message = format!("{} holds more than {FILES_MAX} files", self.shown(&self.dir));
+                diagnostics.error("site/too-large", None, message, "");
+                files.truncate(FILES_MAX);
+                break;
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.base).unwrap_or(path).display().to_string()
+    }
+}
+
+fn is_resource_file(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json")
+}
+
+fn read_files(folder: &Folder<'_>, owner: &Owner, raw: &mut Raw, diagnostics: &mut Diagnostics) {
+    for path in folder.files(diagnostics) {
+        if path.is_dir() || !folder.holds(&path) {
+            let message = format!("{} leads out of its folder, or is too deep in it", folder.shown(&path));
+            diagnostics.error("site/link", None, message, "put the file itself there");
+        } else if let Some(file) = read_source(folder.base, &path, diagnostics) {
             for node in yaml::parse(&file, diagnostics) {
                 raw.read_document(&node, owner, diagnostics);
             }
@@ -177,66 +264,41 @@ fn read_files(base: &Path, dir: &Path, owner: &Owner, raw: &mut Raw, diagnostics
     }
 }
 
+/// Files beside the folders that are read would do nothing, silently.
+fn say_strays(base: &Path, dir: &Path, diagnostics: &mut Diagnostics) {
+    for path in entries(dir, diagnostics).into_iter().filter(|path| is_resource_file(path)) {
+        let message = format!("{} is read by nobody", path.strip_prefix(base).unwrap_or(&path).display());
+        let label =
+            "the platform's files lie in `platform/`, a tenant's in its `dataflows/` and `artifacts/`";
+        diagnostics.error("site/stray", None, message, label);
+    }
+}
+
 impl Raw {
     fn read_document(&mut self, node: &Node, owner: &Owner, diagnostics: &mut Diagnostics) {
+        if node.get("apiVersion").is_none()
+            && (node.get("properties").is_some() || node.get("value").is_some())
+        {
+            return self.read_arm(node, owner, diagnostics);
+        }
         let mut document = Object::of(node, "a resource", Unknown::Warning, diagnostics);
         let (Some(api), Some(kind)) =
             (document.need_text("apiVersion", diagnostics), document.need_text("kind", diagnostics))
         else {
             return;
         };
-        let Some(mut metadata) = document
-            .need("metadata", diagnostics)
-            .map(|node| Object::of(node, "`metadata`", Unknown::Ignored, diagnostics))
-        else {
+        let Some(ours) = check_kind(&api, &kind, diagnostics) else { return };
+        if !check_owner(&kind.text, &kind.place, owner, diagnostics) {
             return;
-        };
+        }
+        let Some(metadata) = document.need("metadata", diagnostics) else { return };
+        let mut metadata = Object::of(metadata, "`metadata`", Unknown::Ignored, diagnostics);
         let Some(name) = metadata.need_text("name", diagnostics) else { return };
         let annotations = metadata.get("annotations");
-        let ours = match (api.text.as_str(), kind.text.as_str()) {
-            (OUR_API, "Host" | "Policy" | "Tenant" | "DataflowEndpoint") => true,
-            (AIO_API, "DataflowEndpoint" | "DataflowGraph" | "RegistryEndpoint") => false,
-            (OUR_API | AIO_API, _) => {
-                let known =
-                    ["Host", "Policy", "Tenant", "DataflowEndpoint", "DataflowGraph", "RegistryEndpoint"];
-                let label = nearest(&kind.text, known)
-                    .map_or("not a kind of this apiVersion".into(), |it| format!("did you mean `{it}`?"));
-                let message = format!("unknown kind `{}`", kind.text);
-                diagnostics.error("site/kind", kind.place, message, label);
-                return;
-            }
-            _ => {
-                let message = format!("unknown apiVersion `{}`", api.text);
-                diagnostics.error(
-                    "site/api-version",
-                    api.place,
-                    message,
-                    format!("`{OUR_API}` or `{AIO_API}`"),
-                );
-                return;
-            }
-        };
-        let tenants_own = kind.text == "DataflowGraph";
-        match (tenants_own, owner) {
-            (false, Owner::Tenant(tenant)) => {
-                let message = format!("a {} cannot stand in the folder of the tenant `{tenant}`", kind.text);
-                diagnostics.error(
-                    "site/owner",
-                    kind.place,
-                    message,
-                    "it belongs to the platform: move it to `platform/`",
-                );
-                return;
-            }
-            (true, Owner::Platform) => {
-                let label = "move it to `tenants/NAME/dataflows/`";
-                diagnostics.error("site/owner", kind.place, "a DataflowGraph belongs to a tenant", label);
-                return;
-            }
-            _ => {}
-        }
-        if name.text.is_empty() || name.text.contains('/') {
-            diagnostics.error("site/name", name.place, "a name holds no `/` and is not empty", "");
+        self.named.insert((kind.text.clone(), name.text.clone()));
+        if kind.text != "DataflowGraph" && !is_name(&name.text) {
+            let message = format!("`{}` is no name for a {}", name.text, kind.text);
+            diagnostics.error("site/name", name.place, message, "1 to 63 of a-z, A-Z, 0-9, `-` and `_`");
             return;
         }
         let unknown = if ours { Unknown::Error } else { Unknown::Warning };
@@ -244,6 +306,30 @@ impl Raw {
         let spec = Object::of(spec, "`spec`", unknown, diagnostics);
         document.finish(diagnostics);
         self.read_kind(&kind.text, name, annotations, spec, ours, owner, diagnostics);
+    }
+
+    /// A DataflowGraph as Azure's resource manager writes it, or a list of them.
+    fn read_arm(&mut self, node: &Node, owner: &Owner, diagnostics: &mut Diagnostics) {
+        if let Some(Value::List(nodes)) = node.get("value").map(|node| &node.value) {
+            nodes.iter().for_each(|node| self.read_arm(node, owner, diagnostics));
+            return;
+        }
+        let mut resource = Object::of(node, "a resource", Unknown::Ignored, diagnostics);
+        let Some(spec) = resource.need("properties", diagnostics) else { return };
+        if !check_owner("DataflowGraph", &spec.place, owner, diagnostics) {
+            return;
+        }
+        // The last part of `id` is the name, where a list leaves `name` out.
+        let id = resource.text("id", diagnostics).and_then(|id| {
+            let text = id.text.rsplit('/').next()?.to_owned();
+            Some(Text { text, place: id.place })
+        });
+        let Some(name) = resource.text("name", diagnostics).or(id) else {
+            resource.need("name", diagnostics);
+            return;
+        };
+        let spec = Object::of(spec, "`properties`", Unknown::Warning, diagnostics);
+        self.read_kind("DataflowGraph", name, None, spec, false, owner, diagnostics);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one document, taken apart by the only caller")]
@@ -260,9 +346,8 @@ impl Raw {
         let at = name.clone();
         let taken = match (kind, owner) {
             ("Host", _) => self.host.replace(HostConfig::read(name, spec, diagnostics)).is_some(),
-            ("Policy", _) => Policy::read(name, spec, diagnostics).is_some_and(|it| {
-                self.policies.insert(it.name.clone(), it).is_some() && at.text != "standard"
-            }),
+            ("Policy", _) => Policy::read(name, spec, diagnostics)
+                .is_some_and(|it| self.policies.insert(it.name.clone(), it).is_some()),
             ("Tenant", _) => TenantResource::read(name, spec, diagnostics)
                 .is_some_and(|it| self.tenants.insert(it.name.text.clone(), it).is_some()),
             ("DataflowEndpoint", _) => Endpoint::read(name, spec, ours, diagnostics)
@@ -278,14 +363,30 @@ impl Raw {
             _ => false,
         };
         if taken {
-            let message = format!("there are two {kind}s named `{}`", at.text);
-            diagnostics.error("site/duplicate", at.place, message, "names are unique");
+            let (message, label) = match kind {
+                "Host" => ("there are two Hosts".to_owned(), "a site has one"),
+                _ => (format!("there are two {kind}s named `{}`", at.text), "names are unique"),
+            };
+            diagnostics.error("site/duplicate", at.place, message, label);
         }
+    }
+
+    /// A site's own policy of that name comes first.
+    fn add_standard_policy(&mut self) {
+        if let Some(policy) = standard_policy()
+            && !self.is_named("Policy", &policy.name)
+        {
+            self.policies.insert(policy.name.clone(), policy);
+        }
+    }
+
+    fn is_named(&self, kind: &str, name: &str) -> bool {
+        self.named.contains(&(kind.to_owned(), name.to_owned()))
     }
 
     fn assemble(self, dir: &Path, folders: &[String], diagnostics: &mut Diagnostics) -> Site {
         for folder in folders {
-            if !self.tenants.contains_key(folder) {
+            if !self.is_named("Tenant", folder) {
                 let message = format!("the folder `tenants/{folder}` has no Tenant of that name");
                 diagnostics.error(
                     "site/tenant",
@@ -297,7 +398,15 @@ impl Raw {
         }
         let mut tenants = Vec::new();
         for (name, resource) in &self.tenants {
+            if !folders.contains(name) {
+                let message = format!("the tenant `{name}` has no folder `tenants/{name}`");
+                let label = "it runs nothing";
+                diagnostics.warning("site/tenant", resource.name.place.clone(), message, label);
+            }
             let Some(policy) = self.policies.get(&resource.policy.text) else {
+                if self.is_named("Policy", &resource.policy.text) {
+                    continue;
+                }
                 let message = format!("unknown policy `{}`", resource.policy.text);
                 let label = nearest(&resource.policy.text, self.policies.keys().map(String::as_str));
                 let label = label.map_or("no policy has this name".into(), |it| {
@@ -315,9 +424,9 @@ impl Raw {
                 grants: policy.grants_for(name),
                 dataflows: Vec::new(),
             };
-            let artifacts = Artifacts { base: dir, dir: dir.join("tenants").join(name).join("artifacts") };
+            let artifacts = Folder::new(dir, dir.join("tenants").join(name).join("artifacts"));
             for dataflow in self.dataflows.get(name).into_iter().flatten() {
-                check_rights(dataflow, &tenant, &self.endpoints, diagnostics);
+                self.check_rights(dataflow, &tenant, diagnostics);
                 tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
@@ -328,75 +437,142 @@ impl Raw {
     }
 }
 
-/// Whether the tenant's policy lets the dataflow read and write what it names.
-fn check_rights(
-    dataflow: &Dataflow,
-    tenant: &TenantSite,
-    endpoints: &BTreeMap<String, Endpoint>,
-    diagnostics: &mut Diagnostics,
-) {
-    for node in &dataflow.nodes {
-        let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) = &node.kind
-        else {
-            continue;
-        };
-        if !endpoints.contains_key(&endpoint.text) {
-            let message = format!("unknown endpoint `{}`", endpoint.text);
-            let label = nearest(&endpoint.text, endpoints.keys().map(String::as_str));
-            let label = label.map_or("no DataflowEndpoint has this name".into(), |it| {
-                format!("no endpoint has this name; `{it}` does")
-            });
-            diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
-            continue;
+/// Whether a name can be part of a path, a topic and a client id: no `/`, no
+/// wildcard, no `..`.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// Whether apiVersion and kind are known, and if so, whether they are ours.
+fn check_kind(api: &Text, kind: &Text, diagnostics: &mut Diagnostics) -> Option<bool> {
+    match (api.text.as_str(), kind.text.as_str()) {
+        (OUR_API, "Host" | "Policy" | "Tenant" | "DataflowEndpoint") => Some(true),
+        (AIO_API, "DataflowEndpoint" | "DataflowGraph" | "RegistryEndpoint") => Some(false),
+        (OUR_API | AIO_API, "Host" | "Policy" | "Tenant" | "DataflowGraph" | "RegistryEndpoint") => {
+            let other = if api.text == AIO_API { OUR_API } else { AIO_API };
+            let message = format!("a {} does not have this apiVersion", kind.text);
+            diagnostics.error("site/kind", kind.place.clone(), message, format!("it has `{other}`"));
+            None
         }
-        let Some(grants) = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text) else {
-            let message =
-                format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
+        (OUR_API | AIO_API, _) => {
+            let known = ["Host", "Policy", "Tenant", "DataflowEndpoint", "DataflowGraph", "RegistryEndpoint"];
+            let label = match nearest(&kind.text, known) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("one of {}", known.join(", ")),
+            };
             diagnostics.error(
-                "dataflow/endpoint-right",
-                endpoint.place.clone(),
-                message,
-                "ask the platform team",
+                "site/kind",
+                kind.place.clone(),
+                format!("unknown kind `{}`", kind.text),
+                label,
             );
-            continue;
-        };
-        let allowed = |filters: &[crate::topic::TopicFilter]| {
-            let names: Vec<_> = filters.iter().map(|filter| format!("`{}`", filter.as_str())).collect();
-            if names.is_empty() {
-                "nothing is granted".to_owned()
-            } else {
-                format!("granted: {}", names.join(", "))
+            None
+        }
+        _ => {
+            let message = format!("unknown apiVersion `{}`", api.text);
+            diagnostics.error(
+                "site/api-version",
+                api.place.clone(),
+                message,
+                format!("`{OUR_API}` or `{AIO_API}`"),
+            );
+            None
+        }
+    }
+}
+
+/// Whether a kind may stand where it stands.
+fn check_owner(
+    kind: &str,
+    at: &crate::resource::diagnostic::Place,
+    owner: &Owner,
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    let (message, label) = match (kind, owner) {
+        ("DataflowGraph", Owner::Platform) => {
+            ("a DataflowGraph belongs to a tenant".to_owned(), "move it to `tenants/NAME/dataflows/`")
+        }
+        (kind, Owner::Tenant(tenant)) if kind != "DataflowGraph" => {
+            let message = format!("a {kind} cannot stand in the folder of the tenant `{tenant}`");
+            (message, "it belongs to the platform: move it to `platform/`")
+        }
+        _ => return true,
+    };
+    diagnostics.error("site/owner", at.clone(), message, label);
+    false
+}
+
+impl Raw {
+    /// Whether the tenant's policy lets the dataflow read and write what it names.
+    fn check_rights(&self, dataflow: &Dataflow, tenant: &TenantSite, diagnostics: &mut Diagnostics) {
+        for node in &dataflow.nodes {
+            let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) =
+                &node.kind
+            else {
+                continue;
+            };
+            if !self.endpoints.contains_key(&endpoint.text) {
+                if self.is_named("DataflowEndpoint", &endpoint.text) {
+                    continue;
+                }
+                let message = format!("unknown endpoint `{}`", endpoint.text);
+                let label = nearest(&endpoint.text, self.endpoints.keys().map(String::as_str));
+                let label = label.map_or("no DataflowEndpoint has this name".into(), |it| {
+                    format!("no endpoint has this name; `{it}` does")
+                });
+                diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
+                continue;
             }
-        };
-        match &node.kind {
-            FlowNodeKind::Source { topics, .. } => {
-                for (topic, at) in topics {
-                    if !grants.read.iter().any(|grant| grant.covers(topic)) {
+            let Some(grants) = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text) else {
+                let message =
+                    format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
+                diagnostics.error(
+                    "dataflow/endpoint-right",
+                    endpoint.place.clone(),
+                    message,
+                    "ask the platform team",
+                );
+                continue;
+            };
+            let allowed = |filters: &[crate::topic::TopicFilter]| {
+                let names: Vec<_> = filters.iter().map(|filter| format!("`{}`", filter.as_str())).collect();
+                if names.is_empty() {
+                    "nothing is granted".to_owned()
+                } else {
+                    format!("granted: {}", names.join(", "))
+                }
+            };
+            match &node.kind {
+                FlowNodeKind::Source { topics, .. } => {
+                    for (topic, at) in topics {
+                        if !grants.read.iter().any(|grant| grant.covers(topic)) {
+                            let message =
+                                format!("the policy `{}` does not let `{}` be read", tenant.policy, at.text);
+                            diagnostics.error(
+                                "dataflow/read-right",
+                                at.place.clone(),
+                                message,
+                                allowed(&grants.read),
+                            );
+                        }
+                    }
+                }
+                FlowNodeKind::Destination { topic, at, .. } => {
+                    if let Some(fixed) = topic.fixed()
+                        && !grants.write.iter().any(|grant| grant.matches(fixed))
+                    {
                         let message =
-                            format!("the policy `{}` does not let `{}` be read", tenant.policy, at.text);
+                            format!("the policy `{}` does not let `{fixed}` be written", tenant.policy);
                         diagnostics.error(
-                            "dataflow/read-right",
+                            "dataflow/write-right",
                             at.place.clone(),
                             message,
-                            allowed(&grants.read),
+                            allowed(&grants.write),
                         );
                     }
                 }
+                FlowNodeKind::Graph { .. } => {}
             }
-            FlowNodeKind::Destination { topic, at, .. } => {
-                if let Some(fixed) = topic.fixed()
-                    && !grants.write.iter().any(|grant| grant.matches(fixed))
-                {
-                    let message = format!("the policy `{}` does not let `{fixed}` be written", tenant.policy);
-                    diagnostics.error(
-                        "dataflow/write-right",
-                        at.place.clone(),
-                        message,
-                        allowed(&grants.write),
-                    );
-                }
-            }
-            FlowNodeKind::Graph { .. } => {}
         }
     }
 }
@@ -431,12 +607,7 @@ fn check_connections(
 }
 
 /// A tenant's folder of components and graph definitions.
-struct Artifacts<'a> {
-    base: &'a Path,
-    dir: PathBuf,
-}
-
-impl Artifacts<'_> {
+impl Folder<'_> {
     /// Finds `[registry/][path/]name[:tag]` with one of the extensions, below the
     /// folder and nowhere else.
     fn find(&self, reference: &Text, extensions: &[&str], diagnostics: &mut Diagnostics) -> Option<PathBuf> {
@@ -462,35 +633,36 @@ impl Artifacts<'_> {
                     Some(tag) => self.dir.join(place).join(format!("{tag}.{extension}")),
                     None => self.dir.join(format!("{place}.{extension}")),
                 };
-                if file.is_file() && self.is_inside(&file) {
+                if file.is_file() && !self.holds(&file) {
+                    let message = format!("`{}` leads out of the tenant's artifacts", self.shown(&file));
+                    diagnostics.error(
+                        "site/link",
+                        reference.place.clone(),
+                        message,
+                        "put the file itself there",
+                    );
+                    return None;
+                }
+                if file.is_file() {
                     return Some(file);
                 }
                 tried.push(file);
             }
         }
-        let first = tried[0].strip_prefix(self.base).unwrap_or(&tried[0]).display().to_string();
         let message = format!("the artifact `{}` is not there", reference.text);
-        diagnostics.error(
-            "artifact/missing",
-            reference.place.clone(),
-            message,
-            format!("looked for {first} and the like"),
-        );
+        let label = if name.starts_with("graph-dataflow-") {
+            "AIO's built-in transforms are not there yet".to_owned()
+        } else {
+            format!("looked for {} and the like", self.shown(&tried[0]))
+        };
+        diagnostics.error("artifact/missing", reference.place.clone(), message, label);
         None
-    }
-
-    /// A link may not lead out of the tenant's folder.
-    fn is_inside(&self, file: &Path) -> bool {
-        match (file.canonicalize(), self.dir.canonicalize()) {
-            (Ok(file), Ok(dir)) => file.starts_with(dir),
-            _ => false,
-        }
     }
 }
 
 fn resolve(
     dataflow: &Dataflow,
-    artifacts: &Artifacts<'_>,
+    artifacts: &Folder<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<DataflowSite> {
     let before = diagnostics.errors();
@@ -538,7 +710,7 @@ fn resolve_modules(
     graph: &Graph,
     settings: &[(String, String)],
     artifact: &Text,
-    artifacts: &Artifacts<'_>,
+    artifacts: &Folder<'_>,
     diagnostics: &mut Diagnostics,
 ) -> BTreeMap<usize, ModuleSite> {
     let mut modules = BTreeMap::new();
@@ -586,10 +758,13 @@ pub fn load_graph(
         let graph = read_graph(&file, &mut diagnostics)?;
         let place = yaml::parse(&file, &mut diagnostics).first().map(|node| node.place.clone())?;
         let text = Text { text: graph.name.clone(), place };
-        let artifacts = Artifacts { base, dir: artifacts.to_owned() };
+        let artifacts = Folder::new(base, artifacts.to_owned());
         let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
         Some(GraphSite { graph, modules })
     });
     let graph = if diagnostics.has_errors() { None } else { graph };
     (graph, diagnostics)
 }
+
+#[cfg(test)]
+mod tests;

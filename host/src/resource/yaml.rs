@@ -1,9 +1,12 @@
 //! YAML and JSON with the place of every node, and a reader that goes on after a
 //! mistake. Limits on everything, since tenants write these files.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::resource::diagnostic::{Diagnostics, Place, SourceFile, nearest};
 
@@ -11,7 +14,7 @@ use crate::resource::diagnostic::{Diagnostics, Place, SourceFile, nearest};
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 32;
-/// Most nodes of a file.
+/// Most nodes of a file, those that aliases repeat counted each time.
 const NODES_MAX: usize = 100_000;
 
 /// A value and where it stands.
@@ -34,7 +37,7 @@ pub enum Value {
 
 impl Node {
     pub fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
+        matches!(&self.value, Value::Scalar { text, plain: true } if is_null(text))
     }
 
     /// The value of `key`, if this is a mapping that has it.
@@ -77,24 +80,40 @@ impl Node {
             }
             Value::Scalar { text, plain: false } => Json::String(text.clone()),
             Value::Scalar { text, plain: true } => match text.as_str() {
-                "" | "~" | "null" | "Null" | "NULL" => Json::Null,
+                text if is_null(text) => Json::Null,
                 "true" | "True" | "TRUE" => Json::Bool(true),
                 "false" | "False" | "FALSE" => Json::Bool(false),
-                _ => plain_number(text).unwrap_or_else(|| Json::String(text.clone())),
+                text => plain_number(text).unwrap_or_else(|| Json::String(text.to_owned())),
             },
         }
     }
 }
 
+fn is_null(plain: &str) -> bool {
+    matches!(plain, "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// A number in the forms of YAML's core schema.
 fn plain_number(text: &str) -> Option<serde_json::Value> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !digits.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
+    if let Some(digits) = text.strip_prefix("0x") {
+        return u64::from_str_radix(digits, 16).ok().map(Into::into);
+    }
+    if let Some(digits) = text.strip_prefix("0o") {
+        return u64::from_str_radix(digits, 8).ok().map(Into::into);
+    }
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        // JSON has neither: any number that is no integer gets the same verdict.
+        return Some(0.5.into());
+    }
+    // Rust's own parser takes `inf` and `nan` too, which are text in YAML.
+    let number_like = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') || !unsigned.chars().all(number_like) {
         return None;
     }
-    if let Ok(number) = text.parse::<i64>() {
-        return Some(number.into());
-    }
-    serde_json::Number::from_f64(text.parse().ok()?).map(Into::into)
+    let integer =
+        text.parse::<i64>().ok().map(Into::into).or_else(|| text.parse::<u64>().ok().map(Into::into));
+    integer.or_else(|| serde_json::Number::from_f64(text.parse().ok()?).map(Into::into))
 }
 
 /// Parses all documents of a file; what cannot be parsed is among the diagnostics.
@@ -105,7 +124,12 @@ pub fn parse(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Vec<Node>
         diagnostics.error("yaml/too-large", start, message, "");
         return Vec::new();
     }
-    let mut builder = Builder { file: file.clone(), parser: Parser::new_from_str(&file.text), nodes: 0 };
+    let mut builder = Builder {
+        file: file.clone(),
+        parser: Parser::new_from_str(&file.text),
+        anchors: HashMap::new(),
+        size: Size::default(),
+    };
     match builder.documents() {
         Ok(documents) => documents,
         Err(Refused { place, rule, message }) => {
@@ -118,7 +142,23 @@ pub fn parse(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Vec<Node>
 struct Builder<'a> {
     file: Arc<SourceFile>,
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
+    /// What aliases may repeat, and how large it is.
+    anchors: HashMap<usize, (Node, Size, usize)>,
+    /// Of all that was built, repetitions included.
+    size: Size,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
     nodes: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, other: Size) {
+        self.nodes += other.nodes;
+        self.bytes += other.bytes;
+    }
 }
 
 struct Refused {
@@ -134,9 +174,10 @@ impl Builder<'_> {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamEnd => return Ok(documents),
-                Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
+                Event::DocumentStart(_) => self.anchors.clear(),
+                Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 event => {
-                    let node = self.node(event, span, 0)?;
+                    let (node, _) = self.node(event, span, 0)?;
                     // An empty document is what a trailing `---` leaves.
                     if !node.is_null() {
                         documents.push(node);
@@ -151,55 +192,95 @@ impl Builder<'_> {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Ok((event, span))) => Ok((own(event), span)),
             Some(Err(error)) => {
-                let mark = *error.marker();
-                let place = Place {
-                    file: self.file.clone(),
-                    line: mark.line().max(1),
-                    column: mark.col() + 1,
-                    len: 1,
-                };
+                let place = self.place_at(error.marker().line(), error.marker().col() + 1);
                 Err(Refused { place, rule: "yaml/syntax", message: format!("not YAML: {}", error.info()) })
             }
         }
     }
 
-    fn node(&mut self, event: Event<'static>, span: Span, depth: usize) -> Result<Node, Refused> {
+    /// A node and how deep it is, itself included.
+    fn node(&mut self, event: Event<'static>, span: Span, depth: usize) -> Result<(Node, usize), Refused> {
         let place = self.place(span);
-        let refused = |rule, message: &str| Refused { place: place.clone(), rule, message: message.into() };
-        self.nodes += 1;
-        if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            return Err(refused("yaml/too-deep", "nested too deeply, or too many values"));
+        let before = self.size;
+        if let Event::Alias(anchor) = event {
+            return self.repeat(anchor, place, depth);
         }
-        let value = match event {
-            Event::Scalar(text, style, 0, _) => {
-                Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
+        self.charge(Size { nodes: 1, bytes: 0 }, depth + 1, &place)?;
+        let (anchor, (value, height)) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = plain_by_tag(tag.as_deref(), &["str", "int", "float", "bool", "null"], &place)?;
+                self.charge(Size { nodes: 0, bytes: text.len() }, depth + 1, &place)?;
+                let plain = plain && style == ScalarStyle::Plain;
+                (anchor, (Value::Scalar { text: text.into_owned(), plain }, 1))
             }
-            Event::SequenceStart(0, _) => {
-                let mut nodes = Vec::new();
-                loop {
-                    match self.next()? {
-                        (Event::SequenceEnd, _) => break Value::List(nodes),
-                        (event, span) => nodes.push(self.node(event, span, depth + 1)?),
-                    }
-                }
+            Event::SequenceStart(anchor, tag) => {
+                plain_by_tag(tag.as_deref(), &["seq"], &place)?;
+                (anchor, self.sequence(depth)?)
             }
-            Event::MappingStart(0, _) => self.mapping(depth)?,
-            Event::Alias(_) | Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) => {
-                return Err(refused("yaml/anchor", "anchors and aliases are not used in these files"));
+            Event::MappingStart(anchor, tag) => {
+                plain_by_tag(tag.as_deref(), &["map"], &place)?;
+                (anchor, self.mapping(depth)?)
             }
-            _ => return Err(refused("yaml/syntax", "a value was expected")),
+            _ => return Err(Refused { place, rule: "yaml/syntax", message: "a value was expected".into() }),
         };
-        Ok(Node { place, value })
+        let node = Node { place, value };
+        if anchor > 0 {
+            let size = Size { nodes: self.size.nodes - before.nodes, bytes: self.size.bytes - before.bytes };
+            self.anchors.insert(anchor, (node.clone(), size, height));
+            // The copy that waits for aliases takes memory as well.
+            self.charge(size, depth, &node.place)?;
+        }
+        Ok((node, height))
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Value, Refused> {
+    fn repeat(&mut self, anchor: usize, place: Place, depth: usize) -> Result<(Node, usize), Refused> {
+        let Some((_, size, height)) = self.anchors.get(&anchor) else {
+            let message = "an alias cannot stand inside of what it repeats".into();
+            return Err(Refused { place, rule: "yaml/alias", message });
+        };
+        let (size, height) = (*size, *height);
+        self.charge(size, depth + height, &place)?;
+        Ok((self.anchors[&anchor].0.clone(), height))
+    }
+
+    fn charge(&mut self, more: Size, depth: usize, place: &Place) -> Result<(), Refused> {
+        self.size.add(more);
+        let refused = |rule, message: String| Err(Refused { place: place.clone(), rule, message });
+        if depth > DEPTH_MAX {
+            return refused("yaml/too-deep", format!("nested deeper than {DEPTH_MAX}"));
+        }
+        if self.size.nodes > NODES_MAX || self.size.bytes > FILE_BYTES_MAX {
+            let message = "too many values, with what aliases repeat".into();
+            return refused("yaml/too-large", message);
+        }
+        Ok(())
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<(Value, usize), Refused> {
+        let mut nodes = Vec::new();
+        let mut height = 0;
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok((Value::List(nodes), height + 1)),
+                (event, span) => {
+                    let (node, below) = self.node(event, span, depth + 1)?;
+                    nodes.push(node);
+                    height = height.max(below);
+                }
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<(Value, usize), Refused> {
         let mut pairs: Vec<(Node, Node)> = Vec::new();
+        let mut names: HashSet<String> = HashSet::new();
+        let mut height = 0;
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
-                return Ok(Value::Map(pairs));
+                return Ok((Value::Map(pairs), height + 1));
             }
-            let key = self.node(event, span, depth + 1)?;
+            let (key, _) = self.node(event, span, depth + 1)?;
             let Some(name) = key.text() else {
                 return Err(Refused {
                     place: key.place,
@@ -207,14 +288,27 @@ impl Builder<'_> {
                     message: "a key must be text".into(),
                 });
             };
-            if pairs.iter().any(|(other, _)| other.text() == Some(name)) {
+            if !names.insert(name.to_owned()) {
                 let message = format!("the key `{name}` stands twice in one mapping");
                 return Err(Refused { place: key.place, rule: "yaml/duplicate-key", message });
             }
             let (event, span) = self.next()?;
-            let value = self.node(event, span, depth + 1)?;
+            let (value, below) = self.node(event, span, depth + 1)?;
+            height = height.max(below);
             pairs.push((key, value));
         }
+    }
+
+    /// What is found missing at the end of a file is shown at its last line.
+    fn place_at(&self, line: usize, column: usize) -> Place {
+        let lines = self.file.text.lines().count().max(1);
+        let (line, column) = if line > lines {
+            let last = self.file.text.lines().last().unwrap_or_default();
+            (lines, last.chars().count() + 1)
+        } else {
+            (line.max(1), column)
+        };
+        Place { file: self.file.clone(), line, column, len: 1 }
     }
 
     fn place(&self, span: Span) -> Place {
@@ -229,11 +323,30 @@ impl Builder<'_> {
     }
 }
 
+/// Whether a value may be read by its looks (`1` is a number): not if its tag says
+/// that it is text. Tags that are not `known` are refused.
+fn plain_by_tag(tag: Option<&Tag>, known: &[&str], place: &Place) -> Result<bool, Refused> {
+    match tag {
+        None => Ok(true),
+        Some(tag) if tag.is_yaml_core_schema() && known.contains(&tag.suffix.as_str()) => {
+            Ok(tag.suffix != "str")
+        }
+        Some(tag) => {
+            let message = format!("the tag `{tag}` is not used in these files");
+            Err(Refused { place: place.clone(), rule: "yaml/tag", message })
+        }
+    }
+}
+
 fn own(event: Event<'_>) -> Event<'static> {
+    let own_tag =
+        |tag: Option<std::borrow::Cow<'_, Tag>>| tag.map(|tag| std::borrow::Cow::Owned(tag.into_owned()));
     match event {
-        Event::Scalar(text, style, anchor, _) => Event::Scalar(text.into_owned().into(), style, anchor, None),
-        Event::SequenceStart(anchor, _) => Event::SequenceStart(anchor, None),
-        Event::MappingStart(anchor, _) => Event::MappingStart(anchor, None),
+        Event::Scalar(text, style, anchor, tag) => {
+            Event::Scalar(text.into_owned().into(), style, anchor, own_tag(tag))
+        }
+        Event::SequenceStart(anchor, tag) => Event::SequenceStart(anchor, own_tag(tag)),
+        Event::MappingStart(anchor, tag) => Event::MappingStart(anchor, own_tag(tag)),
         Event::Alias(anchor) => Event::Alias(anchor),
         Event::SequenceEnd => Event::SequenceEnd,
         Event::MappingEnd => Event::MappingEnd,
@@ -393,3 +506,6 @@ impl Text {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,7 @@ const BROKEN_GRAPHS: &[(&str, &str, &str, usize, usize)] = &[
     ("version: \"1\" }", "version: 1 }", "graph/schema", 1, 104),
     ("connections:", "conections:", "graph/schema", 1, 1),
     ("name: in }\n", "name: in\n", "yaml/syntax", 6, 3),
-    ("name: keep, module", "name: &a keep, module", "yaml/anchor", 5, 36),
+    ("name: keep, module", "name: *keep, module", "yaml/syntax", 5, 36),
 ];
 
 #[test]

@@ -1,0 +1,199 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::resource::{
+    Severity,
+    diagnostic::SourceFile,
+    yaml::{self, Unknown},
+};
+
+/// The limits that `text` makes of `base`, and the rules that it breaks.
+fn read(base: &Limits, text: &str, lowering: bool) -> (Limits, Vec<(Severity, &'static str, String)>) {
+    let file = Arc::new(SourceFile { path: "limits.yaml".into(), text: text.into() });
+    let mut diagnostics = Diagnostics::default();
+    let nodes = yaml::parse(&file, &mut diagnostics);
+    let mut object = Object::of(&nodes[0], "limits", Unknown::Error, &mut diagnostics);
+    let limits = base.read(&mut object, lowering, &mut diagnostics);
+    object.finish(&mut diagnostics);
+    let found = diagnostics.iter().map(|it| (it.severity, it.rule, it.message.clone()));
+    (limits, found.collect())
+}
+
+/// Every key, each below its default.
+const LOWER: &str = "
+cpu: { rate: 50m, burst: 100ms, cap: true }
+fuel: { rate: 1M, burst: 2M }
+message: { fuel: 10M, time: 10ms }
+memory: { total: 32Mi, instance: 2Mi }
+instances: 8
+output: { messages: 32, bytes: 256Ki }
+payload: 128Ki
+inflight: 512Ki
+component: { size: 4Mi, compileTime: 10s }
+faults: { retries: 1, coolDown: 5s, quarantineAfter: 10, within: 30s }
+onError: deadLetter
+late: nextWindow
+time: { lateness: 30m, idle: 30s, tick: 50ms }
+connections: 2
+weight: 1
+";
+
+fn lower() -> Limits {
+    Limits {
+        weight: 1,
+        cpu_rate_milli: 50,
+        cpu_burst: Duration::from_millis(100),
+        cpu_cap: true,
+        fuel_rate: 1_000_000,
+        fuel_burst: 2_000_000,
+        message_fuel_max: 10_000_000,
+        message_time_max: Duration::from_millis(10),
+        memory_total_bytes_max: 32 << 20,
+        memory_instance_bytes_max: 2 << 20,
+        instances_max: 8,
+        output_messages_max: 32,
+        output_bytes_max: 256 << 10,
+        payload_bytes_max: 128 << 10,
+        inflight_bytes_max: 512 << 10,
+        component_bytes_max: 4 << 20,
+        compile_time_max: Duration::from_secs(10),
+        fault_retries_max: 1,
+        fault_cool_down: Duration::from_secs(5),
+        quarantine_after: 10,
+        quarantine_within: Duration::from_secs(30),
+        on_error: OnError::DeadLetter,
+        late: Late::NextWindow,
+        lateness_max: Duration::from_secs(1_800),
+        idle_max: Duration::from_secs(30),
+        tick: Duration::from_millis(50),
+        connections_max: 2,
+    }
+}
+
+#[test]
+fn every_key_is_read_and_what_bites_later_is_said() {
+    for lowering in [false, true] {
+        let (limits, found) = read(&Limits::default(), LOWER, lowering);
+        assert_eq!(limits, lower());
+        let said: Vec<_> =
+            found.iter().map(|(_, _, message)| message.split('`').nth(1).unwrap_or("")).collect();
+        assert_eq!(said, ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within", "time", "late"]);
+        assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
+    }
+}
+
+#[test]
+fn a_tenant_may_lower_each_limit_and_raise_none() {
+    let policy = Limits { cpu_cap: true, ..lower() };
+    for (text, raised) in [
+        ("weight: 2", true),
+        ("weight: 1", false),
+        ("cpu: { rate: 51m }", true),
+        ("cpu: { burst: 101ms }", true),
+        ("cpu: { cap: false }", true),
+        ("cpu: { cap: true }", false),
+        ("fuel: { rate: 2M }", true),
+        ("fuel: { burst: 3M }", true),
+        ("message: { fuel: 10001K }", true),
+        ("message: { fuel: 10000K }", false),
+        ("message: { time: 11ms }", true),
+        ("memory: { total: 33Mi }", true),
+        ("memory: { instance: 3Mi }", true),
+        ("instances: 9", true),
+        ("output: { messages: 33 }", true),
+        ("output: { bytes: 257Ki }", true),
+        ("payload: 129Ki", true),
+        ("payload: 1B", false),
+        ("inflight: 513Ki", true),
+        ("component: { size: 5Mi }", true),
+        ("component: { compileTime: 11s }", true),
+        ("faults: { retries: 2 }", true),
+        ("faults: { retries: 0 }", false),
+        ("faults: { coolDown: 6s }", true),
+        ("faults: { quarantineAfter: 11 }", true),
+        ("faults: { within: 31s }", true),
+        ("time: { lateness: 1h }", true),
+        ("time: { idle: 31s }", true),
+        ("time: { tick: 51ms }", true),
+        ("connections: 3", true),
+        ("connections: 0", false),
+    ] {
+        let (limits, found) = read(&policy, text, true);
+        let errors: Vec<_> = found.iter().filter(|it| it.0 == Severity::Error).map(|it| it.1).collect();
+        assert_eq!(errors, if raised { vec!["policy/above-ceiling"] } else { vec![] }, "{text}: {found:?}");
+        // What is refused changes nothing; what is lowered does.
+        assert_eq!(
+            limits == policy,
+            raised || matches!(text, "weight: 1" | "cpu: { cap: true }" | "message: { fuel: 10000K }"),
+            "{text}"
+        );
+        // The twin: a policy may set the same.
+        let (_, found) = read(&Limits { inflight_bytes_max: 1 << 20, ..policy.clone() }, text, false);
+        assert!(found.iter().all(|it| it.0 == Severity::Warning), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn limits_that_would_ban_everything_are_refused() {
+    for text in [
+        "weight: 0",
+        "instances: 0",
+        "payload: 0B",
+        "inflight: 0Ki",
+        "message: { fuel: 0 }",
+        "message: { time: 0ms }",
+        "memory: { instance: 0Mi }",
+        "output: { messages: 0 }",
+        "component: { size: 0B }",
+        "component: { compileTime: 0s }",
+    ] {
+        let (limits, found) = read(&Limits::default(), text, false);
+        assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), ["policy/quantity"], "{text}");
+        assert_eq!(limits, Limits::default(), "{text}");
+    }
+}
+
+#[test]
+fn grants_name_the_tenant_and_nobody_else() {
+    let text = policy_text(r#"[ "{tenant}/#", "site/+/{tenant}" ]"#, r#"[ "{tenant}/out/#" ]"#);
+    let mut diagnostics = Diagnostics::default();
+    let policy = crate::resource::site::policy_of("p.yaml", &text, &mut diagnostics).expect("it can be read");
+    let [grants] = policy.grants_for("weather").try_into().expect("one endpoint");
+    assert_eq!(grants.endpoint, "local");
+    let texts = |filters: &[TopicFilter]| filters.iter().map(|it| it.as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts(&grants.read), ["weather/#", "site/+/weather"]);
+    assert_eq!(texts(&grants.write), ["weather/out/#"]);
+}
+
+fn policy_text(read: &str, write: &str) -> String {
+    format!(
+        "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  world: w\n  endpoints:\n    \
+         - {{ name: local, read: {read}, write: {write} }}\n"
+    )
+}
+
+proptest! {
+    /// Whatever two tenants write, no limit of theirs is above the policy's.
+    #[test]
+    fn lowering_never_raises(
+        instances in 0_u32..40, payload in 0_u64..600, inflight in 0_u64..2_000, fuel in 0_u64..40, retries in 0_u32..5,
+    ) {
+        let text = format!(
+            "instances: {instances}\npayload: {payload}Ki\ninflight: {inflight}Ki\nmessage: {{ fuel: {fuel}M }}\n\
+             faults: {{ retries: {retries} }}\n"
+        );
+        let policy = Limits::default();
+        let (limits, found) = read(&policy, &text, true);
+        prop_assert!(limits.instances_max <= policy.instances_max && limits.instances_max > 0);
+        prop_assert!(limits.payload_bytes_max <= policy.payload_bytes_max);
+        prop_assert!(limits.inflight_bytes_max <= policy.inflight_bytes_max);
+        prop_assert!(limits.message_fuel_max <= policy.message_fuel_max && limits.message_fuel_max > 0);
+        prop_assert!(limits.fault_retries_max <= policy.fault_retries_max);
+        let refused = instances > 16 || payload > 256 || inflight > 1_024 || fuel > 20 || retries > 2
+            || instances == 0 || payload == 0 || inflight == 0 || fuel == 0
+            || limits.payload_bytes_max > limits.inflight_bytes_max;
+        prop_assert_eq!(found.iter().any(|it| it.0 == Severity::Error), refused, "{:?}", found);
+    }
+}
