@@ -237,7 +237,7 @@ const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
     ("platform", "metadata: { name: team }", "metadata: { name: a/b }", "site/name", 3, 19),
     ("platform", "  world: tidegate:policy/standard@0.1.0\n", "", "yaml/missing-key", 5, 3),
     ("dataflow", "[ \"a/in\" ]", "[ \"b/in\" ]", "dataflow/read-right", 6, 90),
-    ("dataflow", "[ \"a/in\" ]", "[ \"#\" ]", "dataflow/read-right", 6, 90),
+    ("dataflow", "[ \"a/in\" ]", "[ \"#\" ]", "dataflow/loop", 8, 103),
     ("dataflow", "[ \"a/in\" ]", "[ \"$SYS/x\" ]", "dataflow/topic", 6, 90),
     ("dataflow", "a/out/x", "b/out/x", "dataflow/write-right", 8, 103),
     ("dataflow", "a/out/x", "a/${x}", "dataflow/topic", 8, 103),
