@@ -101,7 +101,7 @@ pub fn format(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(entry.node.bytes(arena));
 }
 
-/// Bytes that [`format`] appends.
+/// Bytes that [`format()`] appends.
 pub fn formatted_len(entry: &Entry) -> usize {
     let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
     digits(ms).max(15) + 1 + digits(entry.counter).max(5) + 1 + entry.node.len as usize
