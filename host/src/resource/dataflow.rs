@@ -93,9 +93,11 @@ impl Dataflow {
                 nodes.push(node);
             }
         }
+        let listed: Vec<_> =
+            spec.list("nodes", diagnostics).iter().filter_map(|it| it.get("name")?.text()).collect();
         let mut connections = Vec::new();
         for node in limited(spec.list("nodeConnections", diagnostics), "connections", diagnostics) {
-            connections.extend(read_connection(node, &nodes, diagnostics));
+            connections.extend(read_connection(node, &nodes, &listed, diagnostics));
         }
         let place = spec.place();
         spec.finish(diagnostics);
@@ -333,7 +335,13 @@ fn read_destination(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNo
     }
 }
 
-fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostics) -> Option<FlowConnection> {
+/// `listed` are the names of all nodes, those too that could not be read.
+fn read_connection(
+    node: &Node,
+    nodes: &[FlowNode],
+    listed: &[&str],
+    diagnostics: &mut Diagnostics,
+) -> Option<FlowConnection> {
     let mut raw = Object::of(node, "a node connection", Unknown::Warning, diagnostics);
     let mut from =
         raw.need("from", diagnostics).map(|it| Object::of(it, "`from`", Unknown::Warning, diagnostics))?;
@@ -350,9 +358,9 @@ fn read_connection(node: &Node, nodes: &[FlowNode], diagnostics: &mut Diagnostic
     raw.finish(diagnostics);
     let mut find = |name: &str, text: &Text| {
         let found = nodes.iter().position(|node| node.name.text == name);
-        if found.is_none() {
+        if found.is_none() && !listed.contains(&name) {
             let message = format!("unknown node `{name}` in connection");
-            let label = nearest(name, nodes.iter().map(|node| node.name.text.as_str()));
+            let label = nearest(name, listed.iter().copied());
             let label = label.map_or("no node has this name".to_owned(), |it| {
                 format!("no node has this name; `{it}` does")
             });

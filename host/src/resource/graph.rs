@@ -144,6 +144,8 @@ fn say(root: &Node, error: &ValidationError<'_>, diagnostics: &mut Diagnostics) 
                 (format!("{what} must be {}", types(kind)), format!("this is {}", kind_of(node)));
             diagnostics.error("graph/schema", node.place.clone(), message, label);
         }
+        // That it is no text at all is said by its type.
+        ValidationErrorKind::Enum { .. } if !node.to_json().is_string() => {}
         ValidationErrorKind::Enum { options } => {
             let options: Vec<_> =
                 options.as_array().into_iter().flatten().filter_map(|it| it.as_str()).collect();

@@ -63,6 +63,7 @@ fn one_change_makes_one_finding() {
         ("[ a/in, \"b/+\" ]", "[ \"a/#/b\" ]", Some((Error, "dataflow/topic"))),
         ("[ a/in, \"b/+\" ]", "[ \"$shared/g/t\" ]", Some((Error, "dataflow/topic"))),
         ("[ a/in, \"b/+\" ]", "a/in", Some((Error, "yaml/type"))),
+        ("${outputTopic.2}", "${topic}", Some((Error, "dataflow/topic"))),
         ("x/${outputTopic.2}", "b/y", Some((Error, "dataflow/loop"))),
         ("x/${outputTopic.2}", "b/y/z", None),
         ("value: 5", "value: [5]", Some((Error, "yaml/type"))),

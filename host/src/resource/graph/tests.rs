@@ -31,6 +31,54 @@ fn chain(names: &[&str], more: &str) -> String {
 }
 
 #[test]
+fn what_the_schema_refuses_is_said_in_words() {
+    let graph = chain(&["keep"], "");
+    for (right, wrong, message, label) in [
+        (
+            "operationType: map",
+            "operationType: mapp",
+            "`mapp` is no value for `operationType`",
+            "did you mean `map`?",
+        ),
+        (
+            "operationType: map",
+            "operationType: 7",
+            "`operationType` must be text",
+            "this is a number without quotes",
+        ),
+        ("version: \"1\"", "version: 1", "`version` must be text", "this is a number without quotes"),
+        (", version: \"1\"", "", "`metadata` lacks the key `version`", "needed here"),
+        ("module: m", "modul: m", "unknown key `modul` in `operations`", "the schema knows no such key"),
+        (
+            "from: { name: in }",
+            "from: { name: in, arm: true }",
+            "`arm` must be text, and this is `true` or `false` without quotes",
+            "write \"False\" or \"True\", in quotes",
+        ),
+        ("module: m", "module: [m]", "`module` must be nothing or text", "this is a list"),
+        (
+            "module: m",
+            "module: m, arity: many",
+            "no value for `arity`",
+            "a whole number from 1, or `unbounded`",
+        ),
+        (
+            "connections:",
+            "connections: []\nconections:",
+            "unknown key `conections` in a graph definition",
+            "the schema knows no such key",
+        ),
+    ] {
+        assert!(graph.contains(right), "{right}");
+        let (read, diagnostics) = read(&graph.replacen(right, wrong, 1));
+        assert!(read.is_none());
+        let found: Vec<_> =
+            diagnostics.iter().map(|it| (it.rule, it.message.as_str(), it.label.as_str())).collect();
+        assert_eq!(found, [("graph/schema", message, label)], "{wrong}");
+    }
+}
+
+#[test]
 fn the_schema_is_the_one_that_the_graph_names() {
     let graph = chain(&["keep"], "").replace("module: m", "module: m, arity: 1");
     accepted(&graph);
