@@ -11,6 +11,7 @@
 mod connection;
 mod frame;
 mod link;
+mod patience;
 mod publish;
 mod sink;
 mod source;

@@ -110,13 +110,16 @@ impl<S: Session> Connection<S> {
     ) -> Poll<Result<(), SessionError>> {
         for _ in 0..TURNS_MAX {
             let now = self.clock.now();
-            let has_read = self.read(stream, now, ctx)?;
+            let wanted_read = self.session.wants_read();
+            let has_read = wanted_read && self.read(stream, now, ctx)?;
             self.session.poll(ctx, now)?;
             if self.session.is_finished() {
                 return Poll::Ready(Ok(()));
             }
             let has_written = self.write(stream, ctx)?;
-            if !has_read && !has_written {
+            // A read that is wanted only now has not been asked for yet.
+            let is_idle = !has_read && !has_written && wanted_read >= self.session.wants_read();
+            if is_idle {
                 ready!(self.timer.poll_until(self.session.deadline(), now, ctx));
             }
         }
@@ -124,16 +127,13 @@ impl<S: Session> Connection<S> {
         Poll::Pending
     }
 
-    /// One read, if there is something and the session wants it.
+    /// One read, if there is something.
     fn read(
         &mut self,
         stream: &mut TcpStream,
         now: Instant,
         ctx: &mut Context<'_>,
     ) -> Result<bool, SessionError> {
-        if !self.session.wants_read() {
-            return Ok(false);
-        }
         READ_BUFFER.with_borrow_mut(|bytes| {
             let mut buffer = ReadBuf::new(bytes);
             match Pin::new(stream).poll_read(ctx, &mut buffer) {

@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -22,6 +23,7 @@ use super::{
     Session, SessionError, Settings,
     frame::{self, Deframer, Piece},
     link::{Greeting, Link},
+    patience::Patience,
     publish::{Outgoing, PubAck, Stamp, is_mqtt_text},
 };
 use crate::{
@@ -36,6 +38,12 @@ const INCOMING_BYTES_MAX: usize = 128 << 10;
 /// With as much unwritten, nothing is added: the socket does not keep up.
 const OUTGOING_BYTES_MAX: usize = 256 << 10;
 
+/// How long PUBACKs may lie unread: many cost one wake-up of session and shard.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(2);
+/// With as many messages unanswered, or half a window of them, PUBACKs are read as
+/// they come.
+const EAGER_FROM: usize = 32;
+
 /// See the module.
 pub struct SinkSession {
     link: Link,
@@ -48,6 +56,9 @@ pub struct SinkSession {
     window: Window,
     route: Route,
     greeting: Greeting,
+    /// Whether PUBACKs are read as they come, or may lie unread for a while.
+    reads: bool,
+    patience: Patience,
     /// The broker ended a connection over one of our packets: publish one at a time
     /// until it is found.
     suspects: bool,
@@ -75,6 +86,8 @@ impl SinkSession {
             window: Window::default(),
             route: Route::default(),
             greeting: Greeting { receive_max: 1, packet_bytes_max: 0 },
+            reads: true,
+            patience: Patience::new(ANSWERS_WITHIN, EAGER_FROM),
             suspects: false,
             closing: false,
         }
@@ -105,6 +118,7 @@ impl SinkSession {
             return Err(SessionError::Unexpected { packet: "PUBACK" });
         };
         self.suspects &= self.window.unanswered() > 0;
+        self.patience.answered();
         self.answer(slot, ack.refusal());
         Ok(())
     }
@@ -174,7 +188,10 @@ impl SinkSession {
         let slot = Slot::new(number - 1, unconfirmed.next as u32);
         unconfirmed.next += 1;
         match self.encode(slot, self.window.next_packet_id(), false) {
-            Ok(()) => self.window.push(slot),
+            Ok(()) => {
+                self.window.push(slot);
+                self.patience.moved();
+            }
             Err(reason) => self.answer(slot, Some(reason)),
         }
         true
@@ -275,6 +292,7 @@ impl Session for SinkSession {
     fn connected(&mut self, now: Instant) -> Result<(), SessionError> {
         self.deframer.clear();
         self.window.begin_generation();
+        self.patience.answered();
         self.link.connected(now, None)
     }
 
@@ -295,7 +313,7 @@ impl Session for SinkSession {
     }
 
     fn wants_read(&self) -> bool {
-        true
+        self.reads || !self.link.is_online()
     }
 
     fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), SessionError> {
@@ -314,6 +332,8 @@ impl Session for SinkSession {
         if self.link.is_online() {
             self.answer_written();
             self.publish(ctx);
+            let half = (self.window_max() / 2).max(1);
+            self.reads = self.patience.is_over(self.window.unanswered_sent(), half, now);
         } else {
             self.closing = self.queue.poll_closed(ctx).is_ready();
         }
@@ -321,7 +341,7 @@ impl Session for SinkSession {
         if self.closing && self.writes.is_empty() {
             self.link.end(Farewell::ForGood);
         }
-        self.link.keep_alive(true, now)
+        self.link.keep_alive(self.wants_read(), now)
     }
 
     fn outgoing(&mut self) -> &mut BytesMut {
@@ -329,7 +349,8 @@ impl Session for SinkSession {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.link.deadline()
+        let answers_by = if self.wants_read() { None } else { self.patience.deadline() };
+        [self.link.deadline(), answers_by].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {

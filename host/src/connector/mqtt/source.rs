@@ -25,6 +25,7 @@ use super::{
     Qos, Session, SessionError, Settings,
     frame::{Deframer, Piece},
     link::{self, Link},
+    patience::Patience,
     publish::Incoming,
 };
 use crate::{
@@ -88,10 +89,7 @@ pub struct SourceSession {
     door: SourceDoor,
     intake: Intake,
     acks: Acks,
-    /// From how many due PUBACKs on each settlement wakes the session.
-    eager_from: usize,
-    /// When settlements are waited for even if no message comes.
-    settle_by: Option<Instant>,
+    patience: Patience,
     oversize: OversizeState,
     stopping: Option<Farewell>,
 }
@@ -120,8 +118,7 @@ impl SourceSession {
             options,
             door,
             acks: Acks::default(),
-            eager_from: EAGER_FROM,
-            settle_by: None,
+            patience: Patience::new(SETTLE_WITHIN, EAGER_FROM),
             oversize: OversizeState::default(),
             stopping: None,
         }
@@ -203,6 +200,7 @@ impl SourceSession {
             self.link.status.dropped.add(1);
             return Ok(());
         }
+        self.patience.moved();
         let delivery = self.intake.push(publish);
         self.acks.push(packet_id(publish), Duty::Delivery(delivery));
         Ok(())
@@ -284,22 +282,16 @@ impl SourceSession {
     /// Writes the PUBACKs whose turn has come, and sees to it that the session
     /// learns of the next settlement in time.
     fn settle(&mut self, ctx: &mut Context<'_>, now: Instant) {
-        if self.settle_by.is_some_and(|by| by <= now) {
-            // Nothing came with which these could have been answered: perhaps the
-            // broker sends no more before they are.
-            self.eager_from = self.acks.len().clamp(1, EAGER_FROM);
-        }
+        // Before any is written, to see whether they have waited in vain.
+        self.patience.is_over(self.acks.len(), usize::MAX, now);
         loop {
             let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
             if self.acks.write(settled, oversize, &mut self.link.outgoing) > 0 {
-                self.settle_by = None;
+                self.patience.answered();
             }
-            let Some(duty) = self.acks.next_duty() else {
-                self.settle_by = None;
-                return;
-            };
-            let settle_by = *self.settle_by.get_or_insert(now.plus(SETTLE_WITHIN));
-            if now < settle_by && self.acks.len() < self.eager_from && self.stopping.is_none() {
+            let is_over = self.patience.is_over(self.acks.len(), usize::MAX, now);
+            let Some(duty) = self.acks.next_duty() else { return };
+            if !is_over && self.stopping.is_none() {
                 return;
             }
             let waited = match duty {
@@ -360,10 +352,6 @@ impl Session for SourceSession {
     fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), SessionError> {
         self.link.heard();
         self.link.status.bytes_in.add(bytes.len() as u64);
-        if self.acks.len() > 0 && self.eager_from < EAGER_FROM {
-            // More comes though some are unanswered.
-            self.eager_from += 1;
-        }
         let mut deframer = std::mem::take(&mut self.deframer);
         let result = deframer.feed(bytes, |piece| self.take(piece, now));
         self.deframer = deframer;
@@ -394,7 +382,7 @@ impl Session for SourceSession {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let settle_by = if self.link.is_online() { self.settle_by } else { None };
+        let settle_by = if self.link.is_online() { self.patience.deadline() } else { None };
         [self.link.deadline(), settle_by].into_iter().flatten().min()
     }
 
@@ -414,7 +402,7 @@ impl SourceSession {
         self.acks.clear();
         self.deframer.clear();
         self.oversize.head = None;
-        self.settle_by = None;
+        self.patience.answered();
     }
 }
 
