@@ -106,7 +106,8 @@ fn payloads(count: usize) -> Vec<String> {
         .map(|id| {
             let temperature = if id % 2 == 0 { 20.5 } else { 70.5 };
             format!(
-                r#"{{"msg_id":{id:06},"sensor":"boiler-room-north-17","temperature":{temperature},"unit":"celsius-scale"}}"#
+                r#"{{"msg_id":{},"sensor":"boiler-room-north-17","temperature":{temperature},"unit":"celsius-scale"}}"#,
+                100_000 + id
             )
         })
         .collect()

@@ -2,7 +2,9 @@
 //! other, guests in a row. Between ingest and sink; knows guests as futures, and
 //! neither Timely nor transports.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{borrow::Cow, future::poll_fn, sync::Arc};
+
+use smallvec::SmallVec;
 
 use crate::{
     batch::Batch,
@@ -26,11 +28,14 @@ pub struct Flow {
     pub credit: Credit,
 }
 
+/// A batch for each destination, empty where nothing goes.
+pub type Writes = SmallVec<[Batch; 2]>;
+
 /// What a region made of one delivery.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Per destination.
-    pub writes: Vec<Batch>,
+    pub writes: Writes,
     pub dead: Vec<DeadLetter>,
 }
 
@@ -51,21 +56,22 @@ impl Region {
             poll_fn(|ctx| destination.sink.poll_room(ctx)).await;
         }
         let mut edges = Edges {
-            steps: plan.steps.iter().map(|_| Vec::new()).collect(),
-            destinations: plan.destinations.iter().map(|_| Vec::new()).collect(),
+            steps: plan.steps.iter().map(|_| Arrived::new()).collect(),
+            destinations: plan.destinations.iter().map(|_| Arrived::new()).collect(),
         };
         let mut dead = Vec::new();
-        edges.route(&plan.sources[flow.source as usize].targets, flow.batch.clone());
+        edges.route(&plan.sources[flow.source as usize].targets, Cow::Borrowed(&flow.batch));
         for (index, step) in plan.steps.iter().enumerate() {
-            let input = Batch::merge(std::mem::take(&mut edges.steps[index]));
+            let input = merge(std::mem::take(&mut edges.steps[index]));
             if input.is_empty() {
                 continue;
             }
-            let arms = self.run_operator(&step.operator, flow, input, &mut dead).await?;
-            edges.route(&step.targets, Batch::merge(arms.untrue));
-            edges.route(&step.targets_true, Batch::merge(arms.r#true));
+            let arms = self.run_operator(&step.operator, flow, &input, &mut dead).await?;
+            edges.route(&step.targets, merge(arms.untrue));
+            edges.route(&step.targets_true, merge(arms.r#true));
         }
-        let writes: Vec<_> = edges.destinations.into_iter().map(Batch::merge).collect();
+        let writes: Writes =
+            edges.destinations.into_iter().map(|arrived| merge(arrived).into_owned()).collect();
         plan.stats.written.add(writes.iter().map(|batch| batch.len() as u64).sum());
         Ok(Outcome { writes, dead })
     }
@@ -92,14 +98,14 @@ impl Region {
         &self,
         operator: &Arc<Operator>,
         flow: &Flow,
-        input: Batch,
+        input: &Batch,
         dead: &mut Vec<DeadLetter>,
     ) -> Result<Arms, AcquireError> {
         operator.stats.taken.add(input.len() as u64);
         let mut work = Work { region: self, operator, flow, dead, arms: Arms::default() };
-        match self.call(operator, flow, &input).await? {
-            Ok(output) => work.take(&input, output),
-            Err(fault) if input.len() == 1 => work.retry(&input, fault).await?,
+        match self.call(operator, flow, input).await? {
+            Ok(output) => work.take(input, output),
+            Err(fault) if input.len() == 1 => work.retry(input, fault).await?,
             Err(fault) => {
                 let fault = fault.error;
                 tracing::debug!(operator = %operator.name, %fault, messages = input.len(), "fault in a batch");
@@ -113,20 +119,31 @@ impl Region {
             }
         }
         let arms = work.arms;
-        let given = arms.untrue.iter().chain(&arms.r#true).map(Batch::len).sum::<usize>();
+        let given = arms.untrue.iter().chain(&arms.r#true).map(|batch| batch.len()).sum::<usize>();
         operator.stats.given.add(given as u64);
         Ok(arms)
     }
 }
 
-/// What waits at the ends of the region's edges.
-struct Edges {
-    steps: Vec<Vec<Batch>>,
-    destinations: Vec<Vec<Batch>>,
+/// What came along the edges into one place: nearly always one batch, for which no
+/// memory is allocated. A delivery as it came is not copied.
+type Arrived<'a> = SmallVec<[Cow<'a, Batch>; 1]>;
+
+fn merge(mut arrived: Arrived<'_>) -> Cow<'_, Batch> {
+    match arrived.len() {
+        1 => arrived.remove(0),
+        _ => Cow::Owned(Batch::merge(arrived.into_iter().map(Cow::into_owned).collect())),
+    }
 }
 
-impl Edges {
-    fn route(&mut self, targets: &[Target], batch: Batch) {
+/// What waits at the ends of the region's edges.
+struct Edges<'a> {
+    steps: SmallVec<[Arrived<'a>; 4]>,
+    destinations: SmallVec<[Arrived<'a>; 2]>,
+}
+
+impl<'a> Edges<'a> {
+    fn route(&mut self, targets: &[Target], batch: Cow<'a, Batch>) {
         let Some((last, others)) = targets.split_last() else { return };
         if batch.is_empty() {
             return;
@@ -137,7 +154,7 @@ impl Edges {
         self.end(*last).push(batch);
     }
 
-    fn end(&mut self, target: Target) -> &mut Vec<Batch> {
+    fn end(&mut self, target: Target) -> &mut Arrived<'a> {
         match target {
             Target::Step(index) => &mut self.steps[index],
             Target::Destination(index) => &mut self.destinations[index],
@@ -148,8 +165,8 @@ impl Edges {
 /// What leaves an operator: a branch fills both, others only the first.
 #[derive(Debug, Default)]
 struct Arms {
-    untrue: Vec<Batch>,
-    r#true: Vec<Batch>,
+    untrue: Arrived<'static>,
+    r#true: Arrived<'static>,
 }
 
 /// One operator's work on one delivery.
@@ -205,18 +222,18 @@ impl Work<'_> {
                     entry.origin = input.entries[entry.origin as usize].origin;
                 }
                 stats.filtered.add(silent);
-                self.arms.untrue.push(mapped);
+                self.arms.untrue.push(Cow::Owned(mapped));
                 errors
             }
             Output::Judged { verdicts, errors } => {
                 let pick = |wanted| input.select(|i, _| verdicts[i] == wanted);
                 let (untrue, r#true) = (pick(Verdict::False), pick(Verdict::True));
                 if self.operator.is_branch() {
-                    self.arms.untrue.push(untrue);
-                    self.arms.r#true.push(r#true);
+                    self.arms.untrue.push(Cow::Owned(untrue));
+                    self.arms.r#true.push(Cow::Owned(r#true));
                 } else {
                     stats.filtered.add(untrue.len() as u64);
-                    self.arms.untrue.push(r#true);
+                    self.arms.untrue.push(Cow::Owned(r#true));
                 }
                 errors
             }

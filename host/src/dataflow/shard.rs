@@ -231,7 +231,11 @@ impl Shard {
             || !self.mailbox.is_empty()
             || !self.is_timely_idle()
             || !self.tasks.queue(|queue| queue.is_empty());
-        if busy { Turn::Busy } else { Turn::Idle { until: self.next_deadline() } }
+        if busy {
+            return Turn::Busy;
+        }
+        self.tasks.park();
+        Turn::Idle { until: self.next_deadline() }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -287,7 +291,6 @@ impl Shard {
     }
 
     fn grant_slice(&mut self) -> bool {
-        self.tasks.begin_metering();
         match self.tasks.grant() {
             None => false,
             Some((task, polled)) => {
@@ -337,14 +340,14 @@ impl Shard {
         let wake = |key| Wake::new(self.mailbox.clone(), key).into();
         let queue = Queue::new(wake(WakeKey::Ingest(dataflow)));
         let confirms = Confirms::new(wake(WakeKey::Confirm(dataflow)));
-        // The region's activator exists only once it is built.
+        // The activator exists only once the operators are built.
         let region_done: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
         let done = region_done.clone();
         let task = self.tasks.add(
             tenant,
             Rc::new(move || {
-                if let Some(region) = &*done.borrow() {
-                    region.activate();
+                if let Some(ingest) = &*done.borrow() {
+                    ingest.activate();
                 }
             }),
         );
@@ -365,7 +368,7 @@ impl Shard {
         let first = self.worker.peek_identifier();
         self.worker.dataflow::<u64, _, _>(|scope| parts.build(scope));
         let operators = first..self.worker.peek_identifier();
-        *region_done.borrow_mut() = Some(parts.activators().region);
+        *region_done.borrow_mut() = Some(parts.activators().ingest);
         self.dataflows.insert(dataflow, Installed { parts, timely_index, operators });
         (dataflow, queue)
     }
@@ -447,8 +450,7 @@ impl Shard {
         );
         task_cell.set(Some(task));
         let guests = self.guests.clone();
-        // A trial that panics leaves no owner to drop; the reply's sender goes with it.
-        self.tasks.start(
+        let polled = self.tasks.start(
             task,
             Box::pin(async move {
                 let mut result = Ok(());
@@ -461,6 +463,10 @@ impl Shard {
                 let _ = reply.send(result);
             }),
         );
+        // A trial that panics leaves no owner to drop; the reply's sender goes with it.
+        if polled != Polled::Pending {
+            self.tasks.remove(task);
+        }
     }
 
     fn stop(&mut self) {

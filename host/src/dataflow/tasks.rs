@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Instant},
     dataflow::run_queue::{RunQueue, TaskId, TenantIndex},
     wake::{Mailbox, Wake, WakeKey},
 };
@@ -28,31 +28,71 @@ pub struct Tasks {
 }
 
 struct Inner {
-    clock: Clock,
     mailbox: Arc<Mailbox>,
     queue: RunQueue,
     slots: Vec<Option<Slot>>,
     free: Vec<TaskId>,
-    /// CPU reading at the end of what was metered last.
+    meter: Meter,
+}
+
+/// CPU time of what a shard's thread does, lap by lap. Reading the thread's CPU clock
+/// is a system call, a quarter of what a short call of a guest costs; a lap that is
+/// short by the monotonic clock cannot have lost the CPU for long, so that its length
+/// is taken for its CPU time, and the next long lap puts the sum right.
+struct Meter {
+    clock: Clock,
+    lap_began: Instant,
+    /// CPU clock when it was read last.
     cpu_read_ns: u64,
+    /// Taken for CPU time since then.
+    guessed_ns: u64,
+    /// The thread was parked: the lap that ends next is not CPU time.
+    parked: bool,
+}
+
+impl Meter {
+    /// From here on, a lap's CPU time is read.
+    const READ_FROM_NS: u64 = 50_000;
+
+    fn new(clock: Clock) -> Self {
+        let (lap_began, cpu_read_ns) = (clock.now(), clock.cpu_ns());
+        Meter { clock, lap_began, cpu_read_ns, guessed_ns: 0, parked: false }
+    }
+
+    /// CPU time since the last call, in ns.
+    fn lap(&mut self) -> u64 {
+        let now = self.clock.now();
+        let length_ns = now.0.saturating_sub(self.lap_began.0);
+        self.lap_began = now;
+        if length_ns < Self::READ_FROM_NS && !self.parked {
+            self.guessed_ns += length_ns;
+            return length_ns;
+        }
+        let cpu_ns = self.clock.cpu_ns();
+        let lap_ns = cpu_ns.saturating_sub(self.cpu_read_ns + self.guessed_ns).min(length_ns);
+        self.cpu_read_ns = cpu_ns;
+        self.guessed_ns = 0;
+        self.parked = false;
+        lap_ns
+    }
 }
 
 struct Slot {
     tenant: TenantIndex,
     waker: Waker,
     work: Option<Work>,
-    /// Called when the work has ended, so that its owner is scheduled.
+    /// Called when the work has ended in a slice, so that its owner is scheduled.
     done: Rc<dyn Fn()>,
 }
 
 /// What came of polling a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// The work ended; its owner was told.
+    /// The work ended.
     Done,
     /// It yielded or waits; a wake-up brings it back into the queue.
     Pending,
-    /// It panicked: a bug of ours. The work is gone, its owner was not told.
+    /// It panicked: a bug of ours. The work is gone.
     Panicked,
     /// There is no such work (any more).
     Nothing,
@@ -60,14 +100,12 @@ pub enum Polled {
 
 impl Tasks {
     pub fn new(clock: Clock, mailbox: Arc<Mailbox>) -> Self {
-        let cpu_read_ns = clock.cpu_ns();
         let inner = Inner {
-            clock,
+            meter: Meter::new(clock),
             mailbox,
             queue: RunQueue::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            cpu_read_ns,
         };
         Tasks { inner: Rc::new(RefCell::new(inner)), cpu_spent_ns: Rc::default() }
     }
@@ -110,7 +148,7 @@ impl Tasks {
     }
 
     /// Gives the task its work and runs it at once if the run queue allows,
-    /// otherwise queues it.
+    /// otherwise queues it. Work that ends at once is not announced.
     pub fn start(&self, task: TaskId, work: Work) -> Polled {
         let inline = {
             let inner = &mut *self.inner.borrow_mut();
@@ -136,10 +174,9 @@ impl Tasks {
         }
     }
 
-    /// Starts the CPU meter: what the thread did until now is nobody's.
-    pub fn begin_metering(&self) {
-        let inner = &mut *self.inner.borrow_mut();
-        inner.cpu_read_ns = inner.clock.cpu_ns();
+    /// The thread is about to park.
+    pub fn park(&self) {
+        self.inner.borrow_mut().meter.parked = true;
     }
 
     /// One slice for whoever the run queue picks. `None` if nobody waits.
@@ -153,14 +190,14 @@ impl Tasks {
             let inner = &mut *self.inner.borrow_mut();
             let Some(Some(slot)) = inner.slots.get_mut(task as usize) else { return Polled::Nothing };
             let Some(work) = slot.work.take() else { return Polled::Nothing };
+            // What the thread did until now is nobody's.
+            inner.meter.lap();
             (work, slot.waker.clone(), slot.tenant)
         };
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut Context::from_waker(&waker))));
         let done = {
             let inner = &mut *self.inner.borrow_mut();
-            let cpu_ns = inner.clock.cpu_ns();
-            let slice_ns = cpu_ns.saturating_sub(inner.cpu_read_ns);
-            inner.cpu_read_ns = cpu_ns;
+            let slice_ns = inner.meter.lap();
             self.cpu_spent_ns.set(self.cpu_spent_ns.get() + slice_ns);
             inner.queue.charge(tenant, slice_ns, inline);
             let slot = inner.slots[task as usize].as_mut();
@@ -169,7 +206,7 @@ impl Tasks {
                     slot.work = Some(work);
                     return Polled::Pending;
                 }
-                (_, slot) => slot.map(|slot| slot.done.clone()),
+                (_, slot) => slot.filter(|_| !inline).map(|slot| slot.done.clone()),
             }
         };
         match polled {

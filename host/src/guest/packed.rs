@@ -241,23 +241,31 @@ impl Scratch {
         self.entries.clear();
         self.times.clear();
         self.arena.clear();
-        let used: usize = input.entries.iter().map(Entry::bytes_len).sum();
-        let sparse = used * 2 < input.arena.len() && input.arena.len() > Self::SPARSE_BYTES_MIN;
-        let whole = !sparse && delivery.is_none_or(|delivery| delivery.shares_arena(input));
-        for (place, entry) in input.entries.iter().enumerate() {
-            let mut entry = *entry;
-            if !whole {
+        let whole =
+            !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.shares_arena(input));
+        let entries = input.entries.iter().enumerate();
+        if whole {
+            self.entries.extend(entries.map(|(place, entry)| wire_entry(place as u32, entry)));
+        } else {
+            for (place, entry) in entries {
+                let mut entry = *entry;
                 entry
                     .spans_mut()
                     .into_iter()
                     .for_each(|span| *span = append(&mut self.arena, &input.arena, *span));
+                self.entries.push(wire_entry(place as u32, &entry));
             }
-            self.entries.push(wire_entry(place as u32, &entry));
         }
         if let Some(delivery) = delivery {
             self.load_times(input, delivery, whole);
         }
         whole
+    }
+
+    /// Whether most of the arena belongs to messages that are no longer there.
+    fn is_sparse(input: &Batch) -> bool {
+        let used = || input.entries.iter().map(Entry::bytes_len).sum::<usize>();
+        input.arena.len() > Self::SPARSE_BYTES_MIN && used() * 2 < input.arena.len()
     }
 
     /// Below this, copying the whole arena costs less than finding out.
@@ -398,14 +406,13 @@ fn check_faults(faults: &[WireFault], arena: &[u8], taken: usize) -> Result<Vec<
 /// most messages of a batch share node and content type.
 struct TextCheck<'a> {
     arena: &'a [u8],
-    node: WireSpan,
-    content_type: WireSpan,
+    node: Span,
+    content_type: Span,
 }
 
 impl<'a> TextCheck<'a> {
     fn new(arena: &'a [u8]) -> Self {
-        let none = WireSpan { offset: u32::MAX, len: 0 };
-        TextCheck { arena, node: none, content_type: none }
+        TextCheck { arena, node: Span::ABSENT, content_type: Span::ABSENT }
     }
 
     fn check(&mut self, wire: &WireEntry) -> Result<Entry, String> {
@@ -426,21 +433,19 @@ impl<'a> TextCheck<'a> {
             properties: wire.properties.into(),
             schema: wire.schema.into(),
         };
-        let names = ["node", "topic", "content type", "payload", "properties", "schema"];
-        for (span, name) in entry.spans().into_iter().zip(names) {
-            if !span.fits(self.arena.len()) {
-                let (offset, len) = (span.offset, span.len);
-                return Err(format!("{name} at {offset} + {len} in an arena of {} bytes", self.arena.len()));
-            }
+        // All spans at once, since nearly all are sound: one branch a message.
+        let arena_bytes = self.arena.len();
+        if !entry.spans().into_iter().fold(true, |fit, span| fit & span.fits(arena_bytes)) {
+            return Err(misfit(&entry, arena_bytes));
         }
         if wire.nanos >= 1_000_000_000 {
             return Err(format!("{} nanoseconds in a timestamp", wire.nanos));
         }
         for (name, span, last) in
-            [("node", wire.node, &mut self.node), ("content type", wire.content_type, &mut self.content_type)]
+            [("node", entry.node, &mut self.node), ("content type", entry.content_type, &mut self.content_type)]
         {
-            if (span.offset, span.len) != (last.offset, last.len) {
-                if std::str::from_utf8(Span::from(span).bytes(self.arena)).is_err() {
+            if span != *last {
+                if std::str::from_utf8(span.bytes(self.arena)).is_err() {
                     return Err(format!("{name} is not UTF-8"));
                 }
                 *last = span;
@@ -451,10 +456,12 @@ impl<'a> TextCheck<'a> {
     }
 
     fn check_encoded(&self, entry: &Entry) -> Result<(), String> {
-        let properties = entry.properties.bytes(self.arena);
+        let properties = entry.properties;
         let sound = match entry.kind {
-            Kind::Snapshot => properties.len() == 8,
-            Kind::Message | Kind::Bytes => properties.is_empty() || Properties::is_valid(properties),
+            Kind::Snapshot => properties.len == 8,
+            Kind::Message | Kind::Bytes => {
+                properties.len == 0 || Properties::is_valid(properties.bytes(self.arena))
+            }
         };
         if !sound {
             return Err("properties are not whole pairs of UTF-8 text".into());
@@ -464,6 +471,14 @@ impl<'a> TextCheck<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Says which span does not fit.
+fn misfit(entry: &Entry, arena_bytes: usize) -> String {
+    let names = ["node", "topic", "content type", "payload", "properties", "schema"];
+    let misfit = entry.spans().into_iter().zip(names).find(|(span, _)| !span.fits(arena_bytes));
+    let (Span { offset, len }, name) = misfit.expect("one does not fit");
+    format!("{name} at {offset} + {len} in an arena of {arena_bytes} bytes")
 }
 
 /// Whether bytes are a schema in the encoding of `tidegate:operator/types`.
