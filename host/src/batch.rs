@@ -119,13 +119,13 @@ impl Batch {
 
     /// Copies the entries for which `keep` holds; the arena is shared.
     pub fn select(&self, mut keep: impl FnMut(usize, &Entry) -> bool) -> Batch {
-        let entries = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(i, entry)| keep(*i, entry))
-            .map(|(_, entry)| *entry)
-            .collect();
+        let mut entries = Vec::with_capacity(self.len());
+        let kept = self.entries.iter().enumerate().filter(|(i, entry)| keep(*i, entry));
+        entries.extend(kept.map(|(_, entry)| *entry));
+        if entries.len() < self.len() / 4 {
+            // One message of many is kept long where it is a dead letter.
+            entries.shrink_to_fit();
+        }
         Batch { entries, arena: self.arena.clone() }
     }
 

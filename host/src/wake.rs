@@ -50,10 +50,9 @@ impl Mailbox {
 /// What a wake-up is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WakeKey {
-    /// Deliveries wait in a dataflow's queue.
-    Ingest(u32),
-    /// Writes or dead letters of a dataflow were confirmed.
-    Confirm(u32),
+    /// Deliveries wait in a dataflow's queue, or some of its writes or dead letters
+    /// were confirmed.
+    Dataflow(u32),
     /// Guest work can go on and asks for a slice.
     Task(u32),
 }

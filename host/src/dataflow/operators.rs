@@ -1,25 +1,25 @@
-//! The three Timely operators of a dataflow: ingest, sink, commit. A batch is one
-//! timestamp, the ingest sequence; a capability held anywhere keeps the frontier, and
-//! so the settlement, of everything behind it.
+//! The two Timely operators of a dataflow: flow and commit. A batch is one timestamp,
+//! the ingest sequence; a capability held anywhere keeps the frontier, and so the
+//! settlement, of everything behind it.
 //!
 //! ```text
-//! queue ─► ingest ─► sink ─► commit ─► Settle::ack up to the frontier
-//!           seq,     holds   frontier
-//!          region
+//!          ┌────────── flow ──────────┐
+//! queue ─► │ ingest ─► region ─► sink │ ─► commit ─► Settle::ack up to the frontier
+//!          │  seq      guests   holds │    frontier
+//!          └──────────────────────────┘
 //! ```
 //!
-//! Ingest runs the region's guests itself: an operator and an edge less cost a batch
-//! half a microsecond and an idle dataflow 3 KB less.
+//! What is stateless is one operator: each operator and edge more costs a batch half a
+//! microsecond and an idle dataflow 3 KB.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
 };
 
 use timely::{
-    Accountable,
     dataflow::{
         Scope, Stream,
         channels::pact::Pipeline,
@@ -45,22 +45,6 @@ use crate::{
     settle::Settle,
     write::{Confirmed, Confirms, Write},
 };
-
-/// At most one item on an edge at a time, so that an edge allocates nothing.
-#[derive(Debug)]
-struct One<T>(Option<T>);
-
-impl<T> Default for One<T> {
-    fn default() -> Self {
-        One(None)
-    }
-}
-
-impl<T> Accountable for One<T> {
-    fn record_count(&self) -> i64 {
-        i64::from(self.0.is_some())
-    }
-}
 
 /// What the operators of one dataflow and its shard share.
 pub struct Parts {
@@ -89,15 +73,14 @@ struct Finished {
 /// Schedules the operators of one dataflow.
 #[derive(Clone)]
 pub struct Activators {
-    pub ingest: Activator,
-    pub sink: Activator,
+    pub flow: Activator,
     pub commit: Activator,
 }
 
 impl Activators {
     /// Every operator: after a panic, any of them may have lost its activation.
     pub fn all(&self) {
-        [&self.ingest, &self.sink, &self.commit].into_iter().for_each(Activator::activate);
+        [&self.flow, &self.commit].into_iter().for_each(Activator::activate);
     }
 }
 
@@ -159,10 +142,9 @@ impl Parts {
 
     /// Builds the operators in `scope`.
     pub fn build(self: &Rc<Self>, scope: Scope<'_, u64>) {
-        let (ingest, outcomes) = self.build_ingest(scope);
-        let (sink, held) = self.build_sink(scope, outcomes);
+        let (flow, held) = self.build_flow(scope);
         let commit = self.build_commit(scope, held);
-        *self.activators.borrow_mut() = Some(Activators { ingest, sink, commit });
+        *self.activators.borrow_mut() = Some(Activators { flow, commit });
     }
 
     pub fn activators(&self) -> Activators {
@@ -181,10 +163,10 @@ impl Parts {
         self.plan.set_health(Health::Failed { cause: cause.to_owned() });
     }
 
-    fn build_ingest<'s>(self: &Rc<Self>, scope: Scope<'s, u64>) -> (Activator, Stream<'s, u64, One<Done>>) {
+    fn build_flow<'s>(self: &Rc<Self>, scope: Scope<'s, u64>) -> (Activator, Stream<'s, u64, Vec<()>>) {
         let parts = self.clone();
-        let mut builder = OperatorBuilder::new("ingest".into(), scope);
-        let (mut output, stream) = builder.new_output::<One<Done>>();
+        let mut builder = OperatorBuilder::new("flow".into(), scope);
+        let (_output, stream) = builder.new_output::<Vec<()>>();
         let activator = scope.activator_for(builder.operator_info().address);
         builder.build(move |mut capabilities| {
             // For the delivery that the guests have now, or for the next.
@@ -192,7 +174,13 @@ impl Parts {
             let mut busy = false;
             // What the guests could not even begin on: kept, unsettled.
             let mut stuck: Option<Flow> = None;
+            let mut holds = Holds::default();
+            let mut confirmed: Vec<Confirmed> = Vec::new();
             move |_frontiers| {
+                parts.confirms.take(&mut confirmed);
+                for confirmed in confirmed.drain(..) {
+                    parts.confirmed(confirmed, &mut holds);
+                }
                 while let Some(cap) = &mut capability
                     && stuck.is_none()
                 {
@@ -214,9 +202,9 @@ impl Parts {
                     match result {
                         Ok(outcome) => {
                             busy = false;
-                            let sequence = flow.sequence;
-                            output.activate().give(&*cap, &mut One(Some(Done { flow, outcome })));
-                            cap.downgrade(&(sequence + 1));
+                            let next = flow.sequence + 1;
+                            parts.write(cap, flow, outcome, &mut holds);
+                            cap.downgrade(&next);
                         }
                         Err(error) => {
                             parts.fail(&error.to_string());
@@ -262,76 +250,41 @@ impl Parts {
         }
     }
 
-    fn build_sink<'s>(
-        self: &Rc<Self>,
-        scope: Scope<'s, u64>,
-        outcomes: Stream<'s, u64, One<Done>>,
-    ) -> (Activator, Stream<'s, u64, One<()>>) {
-        let parts = self.clone();
-        let mut builder = OperatorBuilder::new("sink".into(), scope);
-        let mut input = builder.new_input(outcomes, Pipeline);
-        builder.set_notify_for(0, FrontierInterest::Never);
-        let (_output, stream) = builder.new_output::<One<()>>();
-        let activator = scope.activator_for(builder.operator_info().address);
-        builder.build(move |capabilities| {
-            drop(capabilities);
-            let mut holds: HashMap<u64, Hold> = HashMap::new();
-            let mut confirmed: Vec<Confirmed> = Vec::new();
-            move |_frontiers| {
-                input.for_each(|cap, one| {
-                    let cap = cap.retain_least(0).expect("every batch has its timestamp");
-                    if let Some(done) = one.0.take() {
-                        parts.write(cap, done, &mut holds);
-                    }
-                });
-                parts.confirms.take(&mut confirmed);
-                for confirmed in confirmed.drain(..) {
-                    parts.confirmed(confirmed, &mut holds);
-                }
-            }
-        });
-        (activator, stream)
-    }
-
     /// Hands an outcome to its sinks and to the dead letters, and holds its
     /// capability until all of them have confirmed.
-    fn write(&self, cap: Capability<u64>, done: Done, holds: &mut HashMap<u64, Hold>) {
-        let Done { flow, outcome } = done;
+    fn write(&self, cap: &Capability<u64>, flow: Flow, outcome: Outcome, holds: &mut Holds) {
         let sequence = flow.sequence;
-        let mut hold = Hold { _cap: cap, flow, waiting: 0, written: 0 };
-        let mut writes = Vec::new();
-        for (destination, batch) in self.plan.destinations.iter().zip(outcome.writes) {
-            if !batch.is_empty() {
-                hold.waiting += 1;
-                hold.written += batch.len() as u64;
-                writes.push((destination, batch));
-            }
-        }
-        hold.waiting += u32::from(!outcome.dead.is_empty());
-        self.plan.stats.dead.add(outcome.dead.len() as u64);
-        if hold.waiting == 0 {
+        let Outcome { writes, dead } = outcome;
+        self.plan.stats.dead.add(dead.len() as u64);
+        let written = || writes.iter().filter(|batch| !batch.is_empty());
+        let waiting = written().count() as u32 + u32::from(!dead.is_empty());
+        if waiting == 0 {
             return;
         }
         // Before the writes: a sink may confirm at once.
-        holds.insert(sequence, hold);
+        let written = written().map(|batch| batch.len() as u64).sum();
+        holds.insert(sequence, Hold { _cap: cap.clone(), flow, waiting, written });
         if planted::is_now_and_then(Bug::Panic, 50) {
             panic!("planted");
         }
-        for (destination, mut batch) in writes {
+        for (destination, mut batch) in self.plan.destinations.iter().zip(writes) {
+            if batch.is_empty() {
+                continue;
+            }
             if planted::is_now_and_then(Bug::HalfBatch, 10) {
                 batch.entries.truncate(batch.len() / 2);
             }
             let write = Write::new(sequence, batch, destination.destination.clone(), self.confirms.clone());
             destination.sink.push(write);
         }
-        if !outcome.dead.is_empty() {
-            self.dead_letters.submit(outcome.dead, sequence, &self.confirms);
+        if !dead.is_empty() {
+            self.dead_letters.submit(dead, sequence, &self.confirms);
         }
     }
 
-    fn confirmed(&self, confirmed: Confirmed, holds: &mut HashMap<u64, Hold>) {
+    fn confirmed(&self, confirmed: Confirmed, holds: &mut Holds) {
         let Confirmed { id, rejected } = confirmed;
-        let hold = holds.get_mut(&id).expect("each write is confirmed once");
+        let hold = holds.get_mut(id).expect("each write is confirmed once");
         hold.waiting -= 1;
         if !rejected.is_empty() {
             hold.written -= rejected.len() as u64;
@@ -344,11 +297,11 @@ impl Parts {
         }
         if hold.waiting == 0 {
             self.plan.stats.delivered.add(hold.written);
-            holds.remove(&id);
+            holds.remove(id);
         }
     }
 
-    fn build_commit<'s>(self: &Rc<Self>, scope: Scope<'s, u64>, held: Stream<'s, u64, One<()>>) -> Activator {
+    fn build_commit<'s>(self: &Rc<Self>, scope: Scope<'s, u64>, held: Stream<'s, u64, Vec<()>>) -> Activator {
         let parts = self.clone();
         let mut builder = OperatorBuilder::new("commit".into(), scope);
         let mut input = builder.new_input(held, Pipeline);
@@ -377,13 +330,6 @@ impl Parts {
     }
 }
 
-/// A delivery that the region is done with.
-#[derive(Debug)]
-struct Done {
-    flow: Flow,
-    outcome: Outcome,
-}
-
 /// A delivery whose results are on their way. Its credit goes back when it is
 /// dropped, and its capability lets the frontier pass.
 struct Hold {
@@ -393,4 +339,38 @@ struct Hold {
     waiting: u32,
     /// Messages written and not rejected.
     written: u64,
+}
+
+/// Holds by sequence: nearly dense, and mostly confirmed from the front.
+#[derive(Default)]
+struct Holds {
+    /// Sequence of the first.
+    first: u64,
+    holds: VecDeque<Option<Hold>>,
+}
+
+impl Holds {
+    /// Sequences only grow.
+    fn insert(&mut self, sequence: u64, hold: Hold) {
+        if self.holds.is_empty() {
+            self.first = sequence;
+        }
+        let place = (sequence - self.first) as usize;
+        self.holds.resize_with(place, || None);
+        self.holds.push_back(Some(hold));
+    }
+
+    fn get_mut(&mut self, sequence: u64) -> Option<&mut Hold> {
+        let place = sequence.checked_sub(self.first)?;
+        self.holds.get_mut(place as usize)?.as_mut()
+    }
+
+    fn remove(&mut self, sequence: u64) {
+        let place = sequence.checked_sub(self.first).and_then(|place| self.holds.get_mut(place as usize));
+        place.map(Option::take);
+        while let Some(None) = self.holds.front() {
+            self.holds.pop_front();
+            self.first += 1;
+        }
+    }
 }

@@ -226,14 +226,14 @@ impl Work<'_> {
                 errors
             }
             Output::Judged { verdicts, errors } => {
-                let pick = |wanted| input.select(|i, _| verdicts[i] == wanted);
-                let (untrue, r#true) = (pick(Verdict::False), pick(Verdict::True));
+                let pick = |wanted| Cow::Owned(input.select(|i, _| verdicts[i] == wanted));
                 if self.operator.is_branch() {
-                    self.arms.untrue.push(Cow::Owned(untrue));
-                    self.arms.r#true.push(Cow::Owned(r#true));
+                    self.arms.untrue.push(pick(Verdict::False));
+                    self.arms.r#true.push(pick(Verdict::True));
                 } else {
-                    stats.filtered.add(untrue.len() as u64);
-                    self.arms.untrue.push(Cow::Owned(r#true));
+                    let untrue = verdicts.iter().filter(|verdict| **verdict == Verdict::False);
+                    stats.filtered.add(untrue.count() as u64);
+                    self.arms.untrue.push(pick(Verdict::True));
                 }
                 errors
             }

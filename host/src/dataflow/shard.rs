@@ -9,6 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, mpsc},
+    task::Waker,
     time::Duration,
 };
 
@@ -275,19 +276,16 @@ impl Shard {
         for key in woken.drain(..) {
             match key {
                 WakeKey::Task(task) => self.tasks.wake(task),
-                WakeKey::Ingest(dataflow) => self.activate(dataflow, |parts| parts.activators().ingest),
-                WakeKey::Confirm(dataflow) => self.activate(dataflow, |parts| parts.activators().sink),
+                WakeKey::Dataflow(dataflow) => {
+                    // One that is gone may still be woken by what it left behind.
+                    if let Some(installed) = self.dataflows.get(&dataflow) {
+                        installed.parts.activators().flow.activate();
+                    }
+                }
             }
         }
         self.woken = woken;
         any
-    }
-
-    fn activate(&self, dataflow: DataflowId, which: impl Fn(&Parts) -> timely::scheduling::Activator) {
-        // A dataflow that is gone may still be woken by what it left behind.
-        if let Some(installed) = self.dataflows.get(&dataflow) {
-            which(&installed.parts).activate();
-        }
     }
 
     fn grant_slice(&mut self) -> bool {
@@ -337,17 +335,17 @@ impl Shard {
         let dataflow = self.next_dataflow;
         self.next_dataflow += 1;
         let tenant = self.tenant_index(&plan.tenant);
-        let wake = |key| Wake::new(self.mailbox.clone(), key).into();
-        let queue = Queue::new(wake(WakeKey::Ingest(dataflow)));
-        let confirms = Confirms::new(wake(WakeKey::Confirm(dataflow)));
+        let waker = Waker::from(Wake::new(self.mailbox.clone(), WakeKey::Dataflow(dataflow)));
+        let queue = Queue::new(waker.clone());
+        let confirms = Confirms::new(waker);
         // The activator exists only once the operators are built.
-        let region_done: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
-        let done = region_done.clone();
+        let flow: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
+        let done = flow.clone();
         let task = self.tasks.add(
             tenant,
             Rc::new(move || {
-                if let Some(ingest) = &*done.borrow() {
-                    ingest.activate();
+                if let Some(flow) = &*done.borrow() {
+                    flow.activate();
                 }
             }),
         );
@@ -368,7 +366,7 @@ impl Shard {
         let first = self.worker.peek_identifier();
         self.worker.dataflow::<u64, _, _>(|scope| parts.build(scope));
         let operators = first..self.worker.peek_identifier();
-        *region_done.borrow_mut() = Some(parts.activators().ingest);
+        *flow.borrow_mut() = Some(parts.activators().flow);
         self.dataflows.insert(dataflow, Installed { parts, timely_index, operators });
         (dataflow, queue)
     }

@@ -357,13 +357,13 @@ fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
     if verdicts.len() != taken {
         return Err(format!("{} verdicts for {taken} messages", verdicts.len()));
     }
-    let verdict = |byte: &u8| match byte {
+    let verdict = |byte: u8| match byte {
         0 => Ok(Verdict::False),
         1 => Ok(Verdict::True),
         2 => Ok(Verdict::Error),
         other => Err(format!("verdict {other}")),
     };
-    let verdicts = verdicts.iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
+    let verdicts = verdicts.into_iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
     let mut errors = check_faults(&faults, &arena, taken)?;
     errors.retain(|error| verdicts[error.index as usize] == Verdict::Error);
     for (index, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Error) {
