@@ -1,6 +1,6 @@
 //! The two Timely operators of a dataflow: flow and commit. A batch is one timestamp,
-//! the ingest sequence; a capability held anywhere keeps the frontier, and so the
-//! settlement, of everything behind it.
+//! the ingest sequence; flow's capability stays at the first batch that is not
+//! finished and keeps the frontier, and so the settlement, of everything behind it.
 //!
 //! ```text
 //!          ┌────────── flow ──────────┐
@@ -23,7 +23,7 @@ use timely::{
     dataflow::{
         Scope, Stream,
         channels::pact::Pipeline,
-        operators::{Capability, generic::builder_rc::OperatorBuilder},
+        operators::generic::builder_rc::OperatorBuilder,
     },
     progress::operate::FrontierInterest,
     scheduling::Activator,
@@ -169,52 +169,60 @@ impl Parts {
         let (_output, stream) = builder.new_output::<Vec<()>>();
         let activator = scope.activator_for(builder.operator_info().address);
         builder.build(move |mut capabilities| {
-            // For the delivery that the guests have now, or for the next.
+            // At the first sequence that is not finished.
             let mut capability = capabilities.pop();
-            let mut busy = false;
-            // What the guests could not even begin on: kept, unsettled.
-            let mut stuck: Option<Flow> = None;
+            let mut next = 0;
+            let mut guests = Guests::Free;
             let mut holds = Holds::default();
             let mut confirmed: Vec<Confirmed> = Vec::new();
             move |_frontiers| {
+                let Some(cap) = &mut capability else { return };
                 parts.confirms.take(&mut confirmed);
-                for confirmed in confirmed.drain(..) {
-                    parts.confirmed(confirmed, &mut holds);
+                confirmed.drain(..).for_each(|confirmed| parts.confirmed(confirmed, &mut holds));
+                // In this order: nothing comes once it is closed.
+                let closed = parts.queue.is_closed();
+                while let Some(done) = parts.advance(&mut guests, &mut next) {
+                    parts.write(done, &mut holds);
                 }
-                while let Some(cap) = &mut capability
-                    && stuck.is_none()
-                {
-                    if !busy {
-                        // In this order: nothing comes once it is closed.
-                        let closed = parts.queue.is_closed();
-                        match parts.next_delivery(*cap.time()) {
-                            Some(flow) => parts.start(flow),
-                            None => {
-                                if closed {
-                                    capability = None;
-                                }
-                                return;
-                            }
-                        }
-                        busy = true;
-                    }
-                    let Some(Finished { flow, result }) = parts.finished.take() else { return };
-                    match result {
-                        Ok(outcome) => {
-                            busy = false;
-                            let next = flow.sequence + 1;
-                            parts.write(cap, flow, outcome, &mut holds);
-                            cap.downgrade(&next);
-                        }
-                        Err(error) => {
-                            parts.fail(&error.to_string());
-                            stuck = Some(flow);
-                        }
-                    }
+                let unfinished = holds.first().unwrap_or(match guests {
+                    Guests::Free => next,
+                    Guests::Busy | Guests::Stuck(_) => next - 1,
+                });
+                if closed && unfinished == next {
+                    capability = None;
+                } else if *cap.time() < unfinished {
+                    cap.downgrade(&unfinished);
                 }
             }
         });
         (activator, stream)
+    }
+
+    /// Gives the guests the next delivery if they are free. A delivery that they are
+    /// done with, and what they made of it.
+    fn advance(self: &Rc<Self>, guests: &mut Guests, next: &mut u64) -> Option<(Flow, Outcome)> {
+        match guests {
+            Guests::Free => {
+                let flow = self.next_delivery(*next)?;
+                *next += 1;
+                *guests = Guests::Busy;
+                self.start(flow);
+            }
+            Guests::Busy => {}
+            Guests::Stuck(_) => return None,
+        }
+        let Finished { flow, result } = self.finished.take()?;
+        match result {
+            Ok(outcome) => {
+                *guests = Guests::Free;
+                Some((flow, outcome))
+            }
+            Err(error) => {
+                self.fail(&error.to_string());
+                *guests = Guests::Stuck(flow);
+                None
+            }
+        }
     }
 
     /// Takes the next delivery off the queue, stamped; its duty goes to the ledger.
@@ -250,11 +258,10 @@ impl Parts {
         }
     }
 
-    /// Hands an outcome to its sinks and to the dead letters, and holds its
-    /// capability until all of them have confirmed.
-    fn write(&self, cap: &Capability<u64>, flow: Flow, outcome: Outcome, holds: &mut Holds) {
+    /// Hands an outcome to its sinks and to the dead letters, and holds the delivery
+    /// until all of them have confirmed.
+    fn write(&self, (flow, Outcome { writes, dead }): (Flow, Outcome), holds: &mut Holds) {
         let sequence = flow.sequence;
-        let Outcome { writes, dead } = outcome;
         self.plan.stats.dead.add(dead.len() as u64);
         let written = || writes.iter().filter(|batch| !batch.is_empty());
         let waiting = written().count() as u32 + u32::from(!dead.is_empty());
@@ -263,7 +270,7 @@ impl Parts {
         }
         // Before the writes: a sink may confirm at once.
         let written = written().map(|batch| batch.len() as u64).sum();
-        holds.insert(sequence, Hold { _cap: cap.clone(), flow, waiting, written });
+        holds.insert(sequence, Hold { flow, waiting, written });
         if planted::is_now_and_then(Bug::Panic, 50) {
             panic!("planted");
         }
@@ -330,10 +337,18 @@ impl Parts {
     }
 }
 
+/// What the guests of a dataflow are at.
+enum Guests {
+    Free,
+    /// The last delivery that was taken.
+    Busy,
+    /// They could not even begin on it: kept, unsettled.
+    Stuck(#[expect(dead_code, reason = "its credit is held with it")] Flow),
+}
+
 /// A delivery whose results are on their way. Its credit goes back when it is
-/// dropped, and its capability lets the frontier pass.
+/// dropped, and the frontier may pass.
 struct Hold {
-    _cap: Capability<u64>,
     flow: Flow,
     /// Writes and dead letters not yet confirmed.
     waiting: u32,
@@ -350,6 +365,11 @@ struct Holds {
 }
 
 impl Holds {
+    /// The first sequence that is not confirmed.
+    fn first(&self) -> Option<u64> {
+        (!self.holds.is_empty()).then_some(self.first)
+    }
+
     /// Sequences only grow.
     fn insert(&mut self, sequence: u64, hold: Hold) {
         if self.holds.is_empty() {
