@@ -13,6 +13,9 @@ use wasmtime::{
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+/// More than any call uses.
+const FUEL: u64 = u64::MAX / 2;
+
 macro_rules! bare_call {
     ($(#[$doc:meta])* $name:ident, $module:ident, $world:literal, $type:ident, $exports:ident) => {
         mod $module {
@@ -25,6 +28,7 @@ macro_rules! bare_call {
         pub struct $name {
             store: Store<State>,
             bindings: $module::$type,
+            metered: bool,
             entries: Vec<$module::tidegate::operator::types::Entry>,
             arena: Vec<u8>,
         }
@@ -37,8 +41,11 @@ macro_rules! bare_call {
                 let mut linker = Linker::new(engine);
                 wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
                 let mut store = Store::new(engine, State::new());
-                store.set_fuel(u64::MAX / 2)?;
-                store.fuel_async_yield_interval(Some(tidegate::guest::engine::SLICE_FUEL))?;
+                // An engine without metering refuses both.
+                let metered = store.set_fuel(FUEL).is_ok();
+                if metered {
+                    store.fuel_async_yield_interval(Some(tidegate::guest::engine::SLICE_FUEL))?;
+                }
                 let bindings = finish($module::$type::instantiate_async(&mut store, &component, &linker))?;
                 let properties = properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
                 let configuration = Configuration { properties, schemas: Vec::new() };
@@ -59,13 +66,15 @@ macro_rules! bare_call {
                     schema: span(entry.schema),
                 });
                 let entries = entries.collect();
-                Ok($name { store, bindings, entries, arena: batch.arena.to_vec() })
+                Ok($name { store, bindings, metered, entries, arena: batch.arena.to_vec() })
             }
 
             /// One call of `process`; its result is dropped.
             pub fn call(&mut self) -> anyhow::Result<()> {
-                let $name { store, bindings, entries, arena } = self;
-                store.set_fuel(u64::MAX / 2)?;
+                let $name { store, bindings, metered, entries, arena } = self;
+                if *metered {
+                    store.set_fuel(FUEL)?;
+                }
                 finish(bindings.$exports().call_process(store, entries, arena))?;
                 Ok(())
             }
@@ -81,6 +90,35 @@ bare_call!(
     /// A map, called bare.
     BareMap, map, "map-operator", MapOperator, tidegate_operator_map
 );
+
+/// Making an instance of a filter and running its `init`, bare.
+pub struct BareStart {
+    engine: Engine,
+    pre: filter::FilterOperatorPre<State>,
+    properties: Vec<(String, String)>,
+}
+
+impl BareStart {
+    pub fn new(engine: &Engine, bytes: &[u8], properties: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let component = Component::new(engine, bytes)?;
+        let mut linker = Linker::new(engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        let pre = filter::FilterOperatorPre::new(linker.instantiate_pre(&component)?)?;
+        let properties = properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Ok(BareStart { engine: engine.clone(), pre, properties })
+    }
+
+    /// Makes an instance, runs `init` and drops it.
+    pub fn call(&self) -> anyhow::Result<()> {
+        use filter::tidegate::operator::types::Configuration;
+        let mut store = Store::new(&self.engine, State::new());
+        store.set_fuel(FUEL)?;
+        let bindings = finish(self.pre.instantiate_async(&mut store))?;
+        let configuration = Configuration { properties: self.properties.clone(), schemas: Vec::new() };
+        finish(bindings.tidegate_operator_filter().call_init(&mut store, &configuration))?
+            .map_err(anyhow::Error::msg)
+    }
+}
 
 /// Polls a call of a guest to its end on this thread.
 fn finish<T>(call: impl Future<Output = wasmtime::Result<T>>) -> anyhow::Result<T> {

@@ -1,7 +1,10 @@
-//! What the benches share: reports in one form, the medians they quote, and a shard
-//! fed from memory.
+//! What the benches share: reports in one form, the medians they quote, a shard fed
+//! from memory, and hosts on site folders.
 
 pub mod bare;
+pub mod inside;
+pub mod mosquitto;
 pub mod report;
 pub mod rig;
 pub mod sim;
+pub mod site;

@@ -60,6 +60,16 @@ pub fn components() -> Components {
     Components::inline(engine, cache)
 }
 
+/// Deliveries that [`Running::pump`] has under way at once.
+const IN_FLIGHT: u64 = 8;
+
+/// The engine without metering, for what metering costs.
+pub fn unmetered() -> anyhow::Result<wasmtime::Engine> {
+    let mut config = engine::settings();
+    config.consume_fuel(false);
+    Ok(wasmtime::Engine::new(&config)?)
+}
+
 /// An operator of a chain: name of the guest, kind, configuration.
 pub type Link<'a> = (&'a str, OperatorKind, &'a [(&'a str, &'a str)]);
 
@@ -176,6 +186,21 @@ impl Running {
     pub fn deliver(&mut self, batch: Batch) -> u64 {
         let credit = self.plan.tenant.ledger.try_acquire(batch.arena.len()).expect("credit");
         self.source.deliver(credit, batch)
+    }
+
+    /// Sends `batch` so many times, [`IN_FLIGHT`] at once, and confirms what comes out
+    /// until all is settled.
+    pub fn pump(&mut self, rig: &mut Rig, batch: &Batch, batches: usize) {
+        let goal = self.source.settled_upto() + batches as u64;
+        let mut sent = 0;
+        while self.source.settled_upto() < goal {
+            while sent < batches && self.source.unsettled() < IN_FLIGHT {
+                self.deliver(batch.clone());
+                sent += 1;
+            }
+            rig.shard.turn();
+            self.take().into_iter().for_each(|write| write.confirm(Vec::new()));
+        }
     }
 
     /// Takes and confirms all writes; gives their payloads.

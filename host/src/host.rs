@@ -22,7 +22,7 @@ use crate::{
     connector::{
         Sink, Source, broker,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
-        memory::{self, Answer},
+        memory::{Doors, MemorySource},
         mqtt::{self, InflightMax, Qos, SinkSession, SourceOptions, SourceSession},
         status::Status,
         stop::{Farewell, Stop},
@@ -88,6 +88,7 @@ pub struct Host {
     tenants: BTreeMap<String, RunningTenant>,
     /// Where the embedded broker listens.
     broker: Option<broker::Ports>,
+    memory: Arc<Doors>,
     rng: rand::rngs::StdRng,
 }
 
@@ -162,6 +163,7 @@ impl Host {
             store: Store::open(&data.join("store"))?,
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
+            memory: Arc::default(),
             rng: rand::rngs::StdRng::from_os_rng(),
         };
         for shard in 0..config.shards {
@@ -205,6 +207,11 @@ impl Host {
     /// Ports of the embedded broker.
     pub fn broker(&self) -> Option<broker::Ports> {
         self.broker
+    }
+
+    /// The memory endpoints, for the program that this host runs in.
+    pub fn memory(&self) -> &Arc<Doors> {
+        &self.memory
     }
 
     /// Runs what the site says: added dataflows start, removed ones drain, changed
@@ -379,6 +386,7 @@ impl Host {
             }
             let queue = SinkQueue::new(SINK_BYTES_MAX);
             let mut status = None;
+            let name = format!("{}/{}", running.tenant.name, endpoint.text);
             let sink = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
                     let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
@@ -386,14 +394,11 @@ impl Host {
                     status = Some(mqtt::Session::status(&session).clone());
                     Ok(Sink::Mqtt(settings.address.clone(), Box::new(session)))
                 }
-                EndpointKind::Memory => {
-                    Ok(Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0))
-                }
+                EndpointKind::Memory => Ok(Sink::Memory(self.memory.sink(name.clone(), queue.clone()))),
                 EndpointKind::File { path } => {
                     FileSink::open(Location::Path(site.dir.join(path)), queue.clone()).map(Sink::File)
                 }
             };
-            let name = format!("{}/{}", running.tenant.name, endpoint.text);
             let clock = self.clock.clone();
             let task = spawn_end(name, async move { sink?.run(clock).await });
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
@@ -415,6 +420,7 @@ impl Host {
             let door = SourceDoor::new(index, queue.clone(), running.tenant.ledger.clone());
             let stop = Stop::default();
             let name = &node.name.text;
+            let full = format!("{}/{name}", plan.name());
             let mut status = None;
             let source = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
@@ -436,12 +442,13 @@ impl Host {
                     Ok(Source::Mqtt(settings.address.clone(), Box::new(session)))
                 }
                 // Nothing ever comes from memory but what a program puts there.
-                EndpointKind::Memory => Ok(Source::Memory(memory::source(door, stop.clone()).0)),
+                EndpointKind::Memory => {
+                    Ok(Source::Memory(MemorySource::new(door, stop.clone(), self.memory.feed(&full))))
+                }
                 EndpointKind::File { path } => {
                     self.file_source(&site.dir.join(path), plan, name, stop.clone(), door)
                 }
             };
-            let full = format!("{}/{name}", plan.name());
             let clock = self.clock.clone();
             let task = spawn_end(full, async move { source?.run(clock).await });
             sources.push(RunningSource { name: name.clone(), stop, status, task });
@@ -495,7 +502,10 @@ impl Host {
 
     async fn end_dataflow(&self, shard: usize, dataflow: RunningDataflow, farewell: Farewell) {
         let RunningDataflow { id, plan, sources, .. } = dataflow;
-        sources.iter().for_each(|source| source.stop.stop(farewell));
+        for source in &sources {
+            source.stop.stop(farewell);
+            self.memory.forget(&format!("{}/{}", plan.name(), source.name));
+        }
         let mut tasks: Vec<_> = sources.into_iter().map(|source| source.task).collect();
         // A source ends once all that it delivered is settled and acknowledged.
         let stopped = async {

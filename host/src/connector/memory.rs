@@ -5,9 +5,11 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll, Waker},
 };
+
+use dashmap::DashMap;
 
 use super::stop::Stop;
 use crate::{
@@ -16,19 +18,64 @@ use crate::{
     write::{Destination, Rejected, SinkQueue, Write},
 };
 
+/// The memory endpoints of a host, for the program that it runs in.
+#[derive(Default)]
+pub struct Doors {
+    feeds: DashMap<String, Feed>,
+    watch: OnceLock<Watch>,
+}
+
+/// Called with `tenant/endpoint` and each write that comes there.
+type Watch = Box<dyn Fn(&str, &Batch) + Send + Sync>;
+
+impl Doors {
+    /// The feed of the source node `tenant/dataflow/node`, made if it is not there
+    /// yet: what is put there before the dataflow runs is its first delivery.
+    pub fn feed(&self, source: &str) -> Feed {
+        if let Some(feed) = self.feeds.get(source) {
+            return feed.clone();
+        }
+        self.feeds.entry(source.to_owned()).or_default().clone()
+    }
+
+    /// The source node is gone.
+    pub fn forget(&self, source: &str) {
+        self.feeds.remove(source);
+    }
+
+    /// Shows every write from now on to `watch`. Once.
+    pub fn watch(&self, watch: impl Fn(&str, &Batch) + Send + Sync + 'static) {
+        assert!(self.watch.set(Box::new(watch)).is_ok(), "watched once");
+    }
+
+    /// A sink that shows its writes and keeps none.
+    pub fn sink(self: &Arc<Self>, name: String, queue: Arc<SinkQueue>) -> MemorySink {
+        let doors = self.clone();
+        let answer = move |batch: &Batch| {
+            if let Some(watch) = doors.watch.get() {
+                watch(&name, batch);
+            }
+            Answer::Discard
+        };
+        sink(queue, Box::new(answer)).0
+    }
+}
+
 /// A source of the batches that its [`Feed`] is given, and the feed.
 pub fn source(door: SourceDoor, stop: Stop) -> (MemorySource, Feed) {
-    let feed = Feed(Arc::default());
-    (MemorySource { door, feed: feed.clone(), stop, settled: 0 }, feed)
+    let feed = Feed::default();
+    (MemorySource::new(door, stop, feed.clone()), feed)
 }
 
 /// Where a program puts what a [`MemorySource`] is to deliver.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Feed(Arc<Mutex<FeedState>>);
 
 #[derive(Debug, Default)]
 struct FeedState {
     batches: VecDeque<Batch>,
+    /// Batches put here and not taken back.
+    pushed: u64,
     closed: bool,
     settled: u64,
     source: Option<Waker>,
@@ -37,12 +84,29 @@ struct FeedState {
 impl Feed {
     /// One delivery, within what [`SourceDoor::delivery_bytes_max`] allows.
     pub fn push(&self, batch: Batch) {
-        self.with(|state| state.batches.push_back(batch));
+        self.with(|state| {
+            state.pushed += 1;
+            state.batches.push_back(batch);
+        });
     }
 
     /// Nothing more will come: the source ends when all is settled.
     pub fn close(&self) {
         self.with(|state| state.closed = true);
+    }
+
+    /// Takes back what waits for credit.
+    pub fn clear(&self) {
+        self.with(|state| {
+            state.pushed -= state.batches.len() as u64;
+            state.batches.clear();
+        });
+    }
+
+    /// Whether all that was put here is settled.
+    pub fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.settled == state.pushed
     }
 
     /// Batches that wait for credit.
@@ -81,6 +145,10 @@ pub struct MemorySource {
 }
 
 impl MemorySource {
+    pub fn new(door: SourceDoor, stop: Stop, feed: Feed) -> Self {
+        MemorySource { door, feed, stop, settled: 0 }
+    }
+
     /// Does all that can be done now; ready when it was stopped, or its feed closed,
     /// and all that was delivered is settled, or its dataflow gone.
     pub fn poll(&mut self, ctx: &mut Context<'_>) -> Poll<()> {

@@ -96,7 +96,7 @@ pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
         .async_stack_keep_resident(8 << 10)
         .max_unused_warm_slots(256)
         .decommit_batch_size(1);
-    let mut config = common();
+    let mut config = settings();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config).map_err(EngineError::Wasmtime)
 }
@@ -104,11 +104,11 @@ pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
 /// The engine of the compile process: what it makes, [`running`] can load. It has
 /// no pool, since it runs nothing.
 pub fn compiling() -> Result<Engine, EngineError> {
-    Engine::new(&common()).map_err(EngineError::Wasmtime)
+    Engine::new(&settings()).map_err(EngineError::Wasmtime)
 }
 
 /// All that decides what compiled code looks like, in one place for both engines.
-fn common() -> Config {
+pub fn settings() -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)

@@ -1,0 +1,85 @@
+//! The benches, each a figure that Tidegate holds to: `cargo xtask bench NAME`. One
+//! binary, so that one build makes all of them.
+
+mod contracts;
+mod density;
+mod deploy;
+mod mqtt;
+mod path;
+mod quiet;
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use clap::{Parser, Subcommand};
+
+/// Measures the host against what it is compared with, side by side in one run.
+#[derive(Parser)]
+struct Args {
+    /// Three short rounds.
+    #[arg(long, global = true)]
+    quick: bool,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// A batch through the whole host against the bare call, and allocations.
+    Path,
+    /// The packed contract against AIO's, by size of batch and message.
+    Contracts,
+    /// MQTT to MQTT through two operators against a native program.
+    Mqtt,
+    /// Memory of resident tenants and of live instances.
+    Density,
+    /// Quiet tenants beside attackers on one shard.
+    Quiet,
+    /// From `apply` to the first sink write, and instantiation.
+    Deploy,
+    /// What `density` measures, in a process of its own; told what to do on stdin.
+    #[command(hide = true)]
+    Resident(density::Resident),
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let report = match args.bench {
+        Bench::Path => path::run(args.quick)?,
+        Bench::Contracts => contracts::run(args.quick)?,
+        Bench::Mqtt => mqtt::run(args.quick)?,
+        Bench::Density => density::run(args.quick)?,
+        Bench::Quiet => quiet::run(args.quick)?,
+        Bench::Deploy => deploy::run(args.quick)?,
+        Bench::Resident(resident) => return density::resident(&resident),
+    };
+    std::process::exit(i32::from(!report.print()));
+}
+
+/// Counts allocations; the allocator behind it is the host's.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// A counting allocator has no safe form; it only passes on.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { mimalloc::MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { mimalloc::MiMalloc.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { mimalloc::MiMalloc.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

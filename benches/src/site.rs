@@ -1,0 +1,281 @@
+//! A site folder written by a bench or a test, and hosts on it: the release binary as
+//! a process of its own, or the library's host in this one.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::rig::guest_path;
+
+/// How long anything on this machine may take before a bench gives up.
+pub const WITHIN: Duration = Duration::from_secs(600);
+
+/// Looks again and again until `holds`.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let until = Instant::now() + WITHIN;
+    while !holds() {
+        ensure!(Instant::now() < until, "not within {WITHIN:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// A site folder in the making. Every tenant has the policy `standard`.
+pub struct SiteFolder {
+    dir: PathBuf,
+}
+
+/// An operator of a chain: kind, module and configuration.
+#[derive(Clone, Copy)]
+pub struct Link<'a> {
+    pub kind: &'a str,
+    pub module: &'a str,
+    pub configuration: &'a [(&'a str, &'a str)],
+}
+
+impl SiteFolder {
+    /// Writes the Host and the endpoint `local`, which all tenants use.
+    pub fn new(dir: &Path, host: &str, endpoint: &str) -> anyhow::Result<Self> {
+        let platform = format!(
+            "apiVersion: tidegate.dev/v1\nkind: Host\nmetadata: {{ name: bench }}\nspec: {{ {host} }}\n---\n{endpoint}"
+        );
+        let site = SiteFolder { dir: dir.to_owned() };
+        site.write("platform/host.yaml", &platform)?;
+        site.write("platform/tenants.yaml", "")?;
+        Ok(site)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(path);
+        fs::create_dir_all(path.parent().context("below the site")?)?;
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    }
+
+    /// Names the tenants that there are, of those that were added.
+    pub fn tenants<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
+        let mut documents = String::new();
+        for name in names {
+            documents += &format!(
+                "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: standard }}\n---\n"
+            );
+        }
+        self.write("platform/tenants.yaml", &documents)
+    }
+
+    /// The folder of a tenant with one dataflow `flow`, from `TENANT/in` through the
+    /// links in a row to `TENANT/out/t`.
+    pub fn tenant(&self, name: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
+        let mut operations = String::new();
+        let mut configurations = String::new();
+        let mut connections = String::new();
+        let mut from = "in".to_owned();
+        for (index, Link { kind, module, configuration }) in links.iter().enumerate() {
+            let step = format!("step{index}");
+            operations += &format!("  - {{ operationType: {kind}, name: {step}, module: \"{module}:1\" }}\n");
+            connections += &format!("  - {{ from: {{ name: {from} }}, to: {{ name: {step} }} }}\n");
+            let parameters: Vec<String> = configuration
+                .iter()
+                .map(|(key, value)| format!("s{index}_{key}: {{ name: {key}, default: \"{value}\" }}"))
+                .collect();
+            if !parameters.is_empty() {
+                configurations +=
+                    &format!("  - {{ name: {step}, parameters: {{ {} }} }}\n", parameters.join(", "));
+            }
+            from = step;
+        }
+        connections += &format!("  - {{ from: {{ name: {from} }}, to: {{ name: out }} }}\n");
+        let configurations = match configurations.as_str() {
+            "" => String::new(),
+            some => format!("moduleConfigurations:\n{some}"),
+        };
+        self.write(
+            &format!("tenants/{name}/artifacts/graph/1.yaml"),
+            &format!(
+                r#"metadata: {{ $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json", name: graph, version: "1" }}
+moduleRequirements: {{ apiVersion: "1.1.0", runtimeVersion: "1.1.0" }}
+{configurations}operations:
+  - {{ operationType: source, name: in }}
+{operations}  - {{ operationType: sink, name: out }}
+connections:
+{connections}"#
+            ),
+        )?;
+        self.write(
+            &format!("tenants/{name}/dataflows/flow.yaml"),
+            &format!(
+                r#"apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowGraph
+metadata: {{ name: flow }}
+spec:
+  nodes:
+    - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: local, dataSources: [ "{name}/in" ] }} }}
+    - {{ nodeType: Graph, name: graph, graphSettings: {{ registryEndpointRef: r, artifact: "graph:1" }} }}
+    - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: local, dataDestination: "{name}/out/t" }} }}
+  nodeConnections:
+    - {{ from: {{ name: in }}, to: {{ name: graph }} }}
+    - {{ from: {{ name: graph }}, to: {{ name: out }} }}
+"#
+            ),
+        )
+    }
+
+    /// Gives a tenant the component of `guest` as `module:1`. With a `variant`, one
+    /// that no other variant is equal to, though it does the same.
+    pub fn component(
+        &self,
+        tenant: &str,
+        module: &str,
+        guest: &str,
+        variant: Option<u32>,
+    ) -> anyhow::Result<()> {
+        // One file for all tenants that share it.
+        let shared = self.dir.join(format!(".components/{guest}-{}.wasm", variant.unwrap_or_default()));
+        if !shared.exists() {
+            fs::create_dir_all(shared.parent().context("below the site")?)?;
+            let path = guest_path(guest);
+            let mut bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+            if let Some(variant) = variant {
+                // A custom section: id, size, length of the name, name, content.
+                bytes.extend_from_slice(&[0, 9, 4]);
+                bytes.extend_from_slice(b"copy");
+                bytes.extend_from_slice(&variant.to_le_bytes());
+            }
+            fs::write(&shared, bytes)?;
+        }
+        let path = self.dir.join(format!("tenants/{tenant}/artifacts/{module}/1.wasm"));
+        fs::create_dir_all(path.parent().context("below the site")?)?;
+        fs::hard_link(&shared, &path).with_context(|| path.display().to_string())
+    }
+}
+
+/// An endpoint `local` in memory.
+pub const MEMORY: &str = "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: { name: local }\nspec: { endpointType: Memory }\n";
+
+/// An endpoint `local` on an MQTT broker.
+pub fn mqtt(address: &str) -> String {
+    format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowEndpoint\nmetadata: {{ name: local }}\n\
+         spec: {{ endpointType: Mqtt, mqttSettings: {{ host: \"{address}\" }} }}\n"
+    )
+}
+
+/// The release binary, which `cargo xtask bench` builds: `TIDEGATE_BINARY`, or where
+/// this program is.
+pub fn tidegate() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TIDEGATE_BINARY") {
+        return Ok(path.into());
+    }
+    let path = std::env::current_exe()?.with_file_name("tidegate");
+    ensure!(path.exists(), "{} is not there: cargo build --release", path.display());
+    Ok(path)
+}
+
+/// A program that was started for a bench; killed when dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Runs `command` until its output has a line that begins with `ready`.
+    pub fn start(command: &mut Command, ready: Option<&str>) -> anyhow::Result<Self> {
+        if ready.is_some() {
+            command.stdout(Stdio::piped());
+        }
+        let mut process = Process { child: command.spawn().with_context(|| format!("{command:?}"))? };
+        let Some(ready) = ready else { return Ok(process) };
+        let mut lines = BufReader::new(process.child.stdout.take().context("piped")?);
+        let mut line = String::new();
+        while !line.starts_with(ready) {
+            line.clear();
+            ensure!(lines.read_line(&mut line)? > 0, "{command:?} ended before it was ready");
+        }
+        // Nobody reads the rest, and a full pipe would stop the program.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Ok(process)
+    }
+
+    /// A host on a site folder.
+    pub fn host(site: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(tidegate()?);
+        command.args(["up", "--every", "0s"]).arg(site).env("RUST_LOG", "warn");
+        Self::start(&mut command, Some("ready"))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU seconds so far, user and system.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        cpu_seconds(&format!("/proc/{}/stat", self.id()))
+    }
+
+    /// KiB resident, page tables included.
+    pub fn resident_kib(&self) -> anyhow::Result<f64> {
+        resident_kib(&format!("/proc/{}/status", self.id()))
+    }
+
+    /// SIGTERM, then waits.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Of a process or thread, by its `stat`.
+pub fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(stat)?;
+    // The name, in brackets, may hold spaces.
+    let fields: Vec<&str> =
+        text.rsplit_once(')').context("stat without a name")?.1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// `VmRSS` and `VmPTE` of a process, by its `status`, in KiB.
+pub fn resident_kib(status: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(status)?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        number.with_context(|| format!("no {name} in {status}"))
+    };
+    Ok(field("VmRSS")? + field("VmPTE")?)
+}
+
+/// Asks a host over its control socket.
+pub fn ask(data: &Path, path: &str, body: &str) -> anyhow::Result<serde_json::Value> {
+    use std::io::Write as _;
+    let mut stream = UnixStream::connect(data.join("control.sock"))?;
+    let len = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: tidegate\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let text = String::from_utf8(answer)?;
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { bail!("no answer: {text}") };
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}\n{body}");
+    Ok(serde_json::from_str(body)?)
+}
