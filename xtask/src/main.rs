@@ -32,8 +32,9 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         rate: u32,
     },
-    /// Builds in release and runs a bench: `path`.
+    /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
+        /// path, contracts, deploy, quiet, density, mqtt, or all.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]

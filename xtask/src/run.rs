@@ -1,6 +1,10 @@
 //! Running cargo, and the tests.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::{Context, bail};
 
@@ -47,12 +51,67 @@ pub fn test(args: &[String]) -> anyhow::Result<()> {
     cargo(&root(), test, &variables)
 }
 
-/// One bench, in release.
+/// Every bench, in the order in which `all` runs them.
+pub const BENCHES: [&str; 6] = ["path", "contracts", "deploy", "quiet", "density", "mqtt"];
+
+/// Builds host and benches in release and runs one bench, or all of them for
+/// `benches/RESULTS.md`.
 pub fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
+    if name != "all" && !BENCHES.contains(&name) {
+        bail!("there is no bench `{name}`: {} or all", BENCHES.join(", "));
+    }
     guests::build()?;
-    let mut args = vec!["run", "--quiet", "--release", "--package", "tidegate-benches", "--bin", name, "--"];
-    args.extend(quick.then_some("--quick"));
-    cargo(&root(), args, &[])
+    let mut build: Vec<&str> = ["build", "--release", "-p", "tidegate", "-p", "tidegate-benches"].into();
+    for binary in ["tidegate", "bench", "native_mqtt", "mqtt_load"] {
+        build.extend(["--bin", binary]);
+    }
+    cargo(&root(), build, &[])?;
+    if name != "all" {
+        return match run_bench(name, quick)?.status {
+            status if status.success() => Ok(()),
+            status => bail!("`{name}` does not hold, or failed: {status}"),
+        };
+    }
+    let mut results = String::from(RESULTS_HEAD);
+    let mut missed = Vec::new();
+    for name in BENCHES {
+        eprintln!("bench {name}");
+        let output = run_bench(name, quick)?;
+        if !output.status.success() {
+            missed.push(name);
+        }
+        results += &section(name, &String::from_utf8_lossy(&output.stdout));
+    }
+    let path = root().join("benches/RESULTS.md");
+    std::fs::write(&path, results).with_context(|| path.display().to_string())?;
+    if !missed.is_empty() {
+        bail!("not held, or failed: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+const RESULTS_HEAD: &str = "# Results
+
+Written by `cargo xtask bench all`; one bench alone: `cargo xtask bench NAME`. Medians over
+the rounds of a run, smallest and largest in brackets. The last line of each has every
+figure, the machine and the commit.
+";
+
+/// Runs the bench; what it prints is shown and kept.
+fn run_bench(name: &str, quick: bool) -> anyhow::Result<Output> {
+    let mut command = Command::new(root().join("target/release/bench"));
+    command.arg(name).args(quick.then_some("--quick")).current_dir(root()).stderr(Stdio::inherit());
+    if let Ok(path) = tools::mosquitto() {
+        command.env("TIDEGATE_MOSQUITTO", path);
+    }
+    let output = command.output().context("cannot run the bench")?;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    Ok(output)
+}
+
+fn section(name: &str, output: &str) -> String {
+    let (table, json) = output.trim_end().rsplit_once('\n').unwrap_or((output, ""));
+    format!("\n## {name}\n\n```\n{table}\n```\n\n```json\n{json}\n```\n")
 }
 
 /// Simulation, in release.
