@@ -43,11 +43,12 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Site,
         dataflow::FlowNodeKind,
+        diagnostic::SourceFile,
         endpoint::MqttSettings,
         host::BrokerPorts,
-        site::{DataflowSite, TenantSite},
+        site::{DataflowSite, GraphSite, TenantSite},
     },
-    store::{Store, StoreError},
+    store::{AppliedError, Snapshot, Store, StoreError},
     tenant::Tenant,
     write::SinkQueue,
 };
@@ -79,6 +80,8 @@ const DATA_VERSION: u32 = 1;
 
 pub struct Host {
     name: String,
+    /// What it was started with.
+    config: HostConfig,
     data: PathBuf,
     clock: Clock,
     components: Components,
@@ -151,15 +154,21 @@ impl Host {
         let linkers = Arc::new(Linkers::new(&engine));
         let components = Components::threaded(engine, cache).map_err(HostError::Thread)?;
         let (dead_letters, _) = DeadLetters::disk(data.join("dead-letters")).map_err(data_error)?;
+        let store = Store::open(&data.join("store"))?;
+        let name = match &config.name {
+            Some(name) => name.clone(),
+            None => store.host_name(draw_name)?,
+        };
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
         let mut host = Host {
-            name: config.name.clone().unwrap_or_else(|| "tidegate".into()),
+            name,
+            config: config.clone(),
             data: data.to_owned(),
             clock: Clock::System,
             components,
             shards: Vec::new(),
             dead_letters,
-            store: Store::open(&data.join("store"))?,
+            store,
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             rng: rand::rngs::StdRng::from_os_rng(),
@@ -229,6 +238,22 @@ impl Host {
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
+        // Before anything changes: a host that is killed from here on starts again
+        // with all of it.
+        if let Err(error) = self.keep(site, &prepared) {
+            let label = "nothing was changed; apply again once the data folder can be written";
+            diagnostics.error("store/applied", None, chain(&error), label);
+            return Err(diagnostics);
+        }
+        if site.host != self.config {
+            let message = "what the Host resource says has changed";
+            diagnostics.warning(
+                "host/restart",
+                None,
+                message,
+                "it takes effect when the host is started again",
+            );
+        }
         let mut applied = Applied::default();
         self.remove_gone(site, &prepared, &mut applied).await;
         for tenant in &site.tenants {
@@ -236,6 +261,31 @@ impl Host {
             self.run_tenant(site, tenant, dataflows, &mut applied).await;
         }
         Ok((applied, diagnostics))
+    }
+
+    /// Stores the site as the one that was applied last.
+    fn keep(&self, site: &Site, prepared: &BTreeMap<&str, Vec<Prepared<'_>>>) -> Result<(), AppliedError> {
+        let text = |(path, file): (&String, &Arc<SourceFile>)| (path.clone(), file.text.clone());
+        let mut snapshot = Snapshot {
+            dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
+            texts: site.texts.iter().map(text).collect(),
+            ..Snapshot::default()
+        };
+        for it in prepared.values().flatten() {
+            for (node, GraphSite { modules, .. }) in &it.site.graphs {
+                for (operation, module) in modules {
+                    if let Some(component) = it.components.get(&(*node, *operation)) {
+                        snapshot.add_component(&site.dir, &module.path, component.digest.to_string())?;
+                    }
+                }
+            }
+        }
+        // Disabled dataflows come back with the rest, and are not admitted until they run.
+        let disabled = site.tenants.iter().flat_map(|it| &it.dataflows).filter(|it| !it.dataflow.enabled);
+        for module in disabled.flat_map(|it| it.graphs.values()).flat_map(|it| it.modules.values()) {
+            snapshot.add_component_as_it_is(&site.dir, &module.path)?;
+        }
+        task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot))
     }
 
     /// Runs `init` of everything new on instances that are thrown away.
@@ -281,6 +331,10 @@ impl Host {
             let unchanged =
                 stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
             let wanted = prepared.get(name.as_str());
+            let is_disabled = |flow: &str| {
+                let mut flows = stays.into_iter().flat_map(|it| &it.dataflows);
+                flows.any(|it| it.dataflow.name.text == flow && !it.dataflow.enabled)
+            };
             let mut running = self.tenants.remove(&name).expect("its name is a key");
             let mut kept = BTreeMap::new();
             for (flow, dataflow) in std::mem::take(&mut running.dataflows) {
@@ -291,7 +345,9 @@ impl Host {
                     }
                     other => {
                         let full = format!("{name}/{flow}");
-                        let farewell = if other.is_some() { Farewell::UntilLater } else { Farewell::ForGood };
+                        // What is only disabled goes on where it stopped.
+                        let comes_back = other.is_some() || is_disabled(&flow);
+                        let farewell = if comes_back { Farewell::UntilLater } else { Farewell::ForGood };
                         self.end_dataflow(running.shard, dataflow, farewell).await;
                         if other.is_some() { &mut applied.replaced } else { &mut applied.removed }.push(full);
                     }
@@ -384,18 +440,20 @@ impl Host {
                     let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
                     let session = SinkSession::new(self.mqtt_settings(settings, id), queue.clone());
                     status = Some(mqtt::Session::status(&session).clone());
-                    Ok(Sink::Mqtt(settings.address.clone(), Box::new(session)))
+                    Sink::Mqtt(settings.address.clone(), Box::new(session))
                 }
                 EndpointKind::Memory => {
-                    Ok(Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0))
+                    Sink::Memory(memory::sink(queue.clone(), Box::new(|_| Answer::Discard)).0)
                 }
                 EndpointKind::File { path } => {
-                    FileSink::open(Location::Path(site.dir.join(path)), queue.clone()).map(Sink::File)
+                    let sink = FileSink::lasting(Location::Path(site.home.join(path)), queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::File(sink)
                 }
             };
             let name = format!("{}/{}", running.tenant.name, endpoint.text);
             let clock = self.clock.clone();
-            let task = spawn_end(name, async move { sink?.run(clock).await });
+            let task = spawn_end(name, sink.run(clock));
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
     }
@@ -433,52 +491,40 @@ impl Host {
                     };
                     let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
                     status = Some(mqtt::Session::status(&session).clone());
-                    Ok(Source::Mqtt(settings.address.clone(), Box::new(session)))
+                    Source::Mqtt(settings.address.clone(), Box::new(session))
                 }
                 // Nothing ever comes from memory but what a program puts there.
-                EndpointKind::Memory => Ok(Source::Memory(memory::source(door, stop.clone()).0)),
+                EndpointKind::Memory => Source::Memory(memory::source(door, stop.clone()).0),
                 EndpointKind::File { path } => {
-                    self.file_source(&site.dir.join(path), plan, name, stop.clone(), door)
+                    let path = site.home.join(path);
+                    let source = self.file_source(&path, plan, name, stop.clone(), door);
+                    status = Some(source.status().clone());
+                    Source::File(Box::new(source))
                 }
             };
             let full = format!("{}/{name}", plan.name());
             let clock = self.clock.clone();
-            let task = spawn_end(full, async move { source?.run(clock).await });
+            let task = spawn_end(full, source.run(clock));
             sources.push(RunningSource { name: name.clone(), stop, status, task });
         }
         sources
     }
 
-    fn file_source(
-        &self,
-        path: &Path,
-        plan: &Plan,
-        node: &str,
-        stop: Stop,
-        door: SourceDoor,
-    ) -> Result<Source, FileError> {
+    fn file_source(&self, path: &Path, plan: &Plan, node: &str, stop: Stop, door: SourceDoor) -> FileSource {
         let key = format!("{}/{node}", plan.name());
-        let position = self.store.position(&key).unwrap_or_else(|error| {
-            tracing::error!(source = %key, error = %chain(&error), "its position is lost: reading from the beginning");
-            0
-        });
         let (store, name) = (self.store.clone(), key.clone());
         let options = FileOptions {
             location: Location::Path(path.to_owned()),
-            position,
+            position: self.store.position(&key),
             at_end: AtEnd::Follow,
             node: self.name.clone(),
             line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
             payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
-            settled: Box::new(move |position| {
-                if let Err(error) = store.set_position(&key, position) {
-                    tracing::error!(source = %key, error = %chain(&error), "cannot keep its position");
-                }
-            }),
+            settled: Box::new(move |position| store.set_position(&key, position)),
             problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
             stop,
         };
-        FileSource::open(options, door).map(|source| Source::File(Box::new(source)))
+        FileSource::later(options, door)
     }
 
     fn mqtt_settings(&mut self, settings: &MqttSettings, id: String) -> mqtt::Settings {
@@ -496,6 +542,7 @@ impl Host {
     async fn end_dataflow(&self, shard: usize, dataflow: RunningDataflow, farewell: Farewell) {
         let RunningDataflow { id, plan, sources, .. } = dataflow;
         sources.iter().for_each(|source| source.stop.stop(farewell));
+        let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
         let mut tasks: Vec<_> = sources.into_iter().map(|source| source.task).collect();
         // A source ends once all that it delivered is settled and acknowledged.
         let stopped = async {
@@ -513,6 +560,9 @@ impl Host {
         });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
+        if farewell == Farewell::ForGood {
+            names.iter().for_each(|name| self.store.forget_position(&format!("{}/{name}", plan.name())));
+        }
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
     }
 
@@ -637,8 +687,13 @@ fn dummy_sinks(dataflow: &DataflowSite) -> BTreeMap<String, Arc<SinkQueue>> {
     endpoints.collect()
 }
 
+/// A name for a host that was given none: part of client ids and of time stamps.
+fn draw_name() -> String {
+    format!("host-{:08x}", rand::rng().random::<u32>())
+}
+
 /// Makes the data folder, or checks that it is ours.
-fn open_data(path: &Path) -> Result<(), HostError> {
+pub fn open_data(path: &Path) -> Result<(), HostError> {
     let error = |source| HostError::Data { path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(error)?;
     let version = path.join("VERSION");
