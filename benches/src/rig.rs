@@ -115,6 +115,7 @@ impl Rig {
                 .collect(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
+            metrics: Arc::default(),
         })
     }
 

@@ -34,10 +34,12 @@ use crate::{
     dead_letter::DeadLetters,
     deploy::{self, chain},
     guest::{
+        Operator,
         compile::{Cache, Compiler},
         component::Components,
         engine::{self, EngineError, PoolSize},
         linker::Linkers,
+        metrics::{Reading, Series},
     },
     queue::{Queue, SourceDoor},
     resource::{
@@ -71,6 +73,8 @@ pub enum HostError {
     Broker(#[from] broker::BrokerError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Applied(#[from] AppliedError),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -209,6 +213,10 @@ impl Host {
         let door = rx.recv().map_err(|_| HostError::Thread(io::Error::other("the shard ended at once")))?;
         self.shards.push((door, thread));
         Ok(())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Ports of the embedded broker.
@@ -596,6 +604,10 @@ impl Host {
         }
     }
 
+    pub fn has_tenant(&self, name: &str) -> bool {
+        self.tenants.contains_key(name)
+    }
+
     /// Live state, for `status`; of one tenant or of all.
     pub async fn status(&self, tenant: Option<&str>) -> Value {
         let mut shards = Vec::new();
@@ -610,7 +622,8 @@ impl Host {
         let ports = self.broker.map(|ports| json!({ "v5": ports.v5, "v311": ports.v311 }));
         json!({
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
-            "componentsLoaded": self.components.loaded_count(), "tenants": tenants,
+            "componentsLoaded": self.components.loaded_count(), "storeFailure": self.store.failure(),
+            "tenants": tenants,
         })
     }
 }
@@ -632,9 +645,15 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let state = |status: &Option<Arc<Status>>| status.as_ref().map(|status| status.state().to_string());
     let dataflows = running.dataflows.iter().map(|(flow, it)| {
         let operators = it.plan.operators().map(|operator| {
-            json!({ "name": operator.name, "component": operator.digest_short(), "counters": counters(operator.stats.values()) })
+            json!({
+                "name": operator.name, "component": operator.digest_short(),
+                "counters": counters(operator.stats.values()), "metrics": metrics(operator),
+            })
         });
-        let sources = it.sources.iter().map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
+        let sources = it
+            .sources
+            .iter()
+            .map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
             Health::Failed { cause } => ("Failed", Some(cause)),
@@ -656,6 +675,18 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     })
 }
 
+/// What the operator itself reports.
+fn metrics(operator: &Operator) -> Vec<Value> {
+    let series = operator.metrics.read().into_iter();
+    let value = |series: Series| match series.reading {
+        Reading::Counter(count) => json!({ "name": series.name, "labels": series.labels, "count": count }),
+        Reading::Histogram { count, sum, min, max } => json!({
+            "name": series.name, "labels": series.labels, "count": count, "sum": sum, "min": min, "max": max,
+        }),
+    };
+    series.map(value).collect()
+}
+
 fn counters(values: Vec<(&'static str, u64)>) -> Value {
     values
         .into_iter()
@@ -673,6 +704,15 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
             task.abort();
         }
     }
+}
+
+/// The site that was applied last to the host of a data folder, which does not run.
+pub fn applied_site(data: &Path) -> Result<Option<(Option<Site>, Diagnostics)>, HostError> {
+    open_data(data)?;
+    let store = Store::open(&data.join("store"))?;
+    let Some((dir, home)) = store.lay_out_applied(data)? else { return Ok(None) };
+    let (site, diagnostics) = Site::load(&dir);
+    Ok(Some((site.map(|site| Site { home, ..site }), diagnostics)))
 }
 
 /// Queues that nobody reads, for a plan that is only tried.
@@ -693,7 +733,7 @@ fn draw_name() -> String {
 }
 
 /// Makes the data folder, or checks that it is ours.
-pub fn open_data(path: &Path) -> Result<(), HostError> {
+fn open_data(path: &Path) -> Result<(), HostError> {
     let error = |source| HostError::Data { path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(error)?;
     let version = path.join("VERSION");
