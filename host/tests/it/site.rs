@@ -40,8 +40,7 @@ impl Site {
             .collect();
         let mut platform = format!(
             "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: team }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n  cpu: {{ rate: 50m }}\n  \
-             memory: {{ total: 32Mi }}\n  endpoints:\n{grants}"
+             world: tidegate:policy/standard@0.1.0\n  endpoints:\n{grants}"
         );
         for (name, spec) in endpoints {
             platform += &format!(
@@ -127,6 +126,13 @@ spec:
     /// Starts the host on the folder.
     pub fn up(&self) -> Up {
         Up::start(tidegate().arg("up").arg(self.dir()).arg("--data").arg(self.data())).expect("it starts")
+    }
+
+    /// Starts the host on the folder, with a bug on purpose.
+    pub fn up_planted(&self, plant: &str) -> Up {
+        let mut command = tidegate();
+        command.env("TIDEGATE_PLANT", plant).arg("up").arg(self.dir());
+        Up::start(command.arg("--data").arg(self.data())).expect("it starts")
     }
 
     /// Starts the host on what was applied last.

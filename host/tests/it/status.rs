@@ -23,7 +23,7 @@ const ENDPOINTS: [(&str, &str); 2] = [
 
 const CONFIGURED: &str = "artifact: \"flow:1\", configuration: [ { key: attack, value: trap } ]";
 const PARAMETERS: &str = "moduleConfigurations:
-  - name: hostile_attacks:1
+  - name: op0
     parameters: { attack: { name: attack, description: which } }
 ";
 
@@ -133,13 +133,22 @@ fn the_socket_is_its_owners_and_one_hosts() {
 #[test]
 fn what_is_not_yet_enforced_is_a_line_for_each_policy_at_the_start() {
     let site = Site::new("{ shards: 1 }", &ENDPOINTS);
+    for name in ["one", "two"] {
+        let text = format!(
+            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  \
+             world: tidegate:policy/standard@0.1.0\n  cpu: {{ rate: 50m }}\n  memory: {{ total: 32Mi }}\n"
+        );
+        site.write(&format!("platform/{name}.yaml"), &text);
+    }
     let check = site_check(&site);
-    assert_eq!(check.matches("is not yet enforced").count(), 2, "{check}");
-    assert!(check.contains("--> platform/all.yaml:6:3"), "{check}");
+    assert_eq!(check.matches("is not yet enforced").count(), 4, "{check}");
+    assert!(check.contains("--> platform/one.yaml:6:8"), "{check}");
     let host = site.up();
     let log = host.log();
     let lines: Vec<_> = log.lines().filter(|line| line.starts_with("warning")).collect();
-    assert_eq!(lines, ["warning: of the policy `team`, `cpu`, `total` are not yet enforced"], "{log}");
+    let expected = ["one", "two"]
+        .map(|name| format!("warning: of the policy `{name}`, `cpu`, `total` are not yet enforced"));
+    assert_eq!(lines, expected, "{log}");
     host.stop();
 }
 
