@@ -576,6 +576,19 @@ fn write_entry(entry: &Entry, batch: &Batch, text: &mut BytesMut) {
     text.extend_from_slice(b"\n");
 }
 
+/// Adds the message of one line to a batch; `topic` is for lines that name none.
+pub fn read_line(topic: &str, line: &[u8], builder: &mut BatchBuilder) -> Result<(), LineError> {
+    Message::parse(line)?.push(topic, builder);
+    Ok(())
+}
+
+/// The lines of a batch.
+pub fn write_lines(batch: &Batch) -> BytesMut {
+    let mut text = BytesMut::new();
+    write_batch(batch, &mut text);
+    text
+}
+
 /// Parks a thread until a door wakes it.
 struct Waiter {
     waker: Waker,

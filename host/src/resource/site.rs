@@ -142,6 +142,20 @@ pub fn policy_of(path: &str, text: &str, diagnostics: &mut Diagnostics) -> Optio
     raw.policies.into_values().next()
 }
 
+/// All that is wrong with a text that may be any resource file of a site.
+pub fn read_text(text: &str) -> Diagnostics {
+    let mut diagnostics = Diagnostics::default();
+    let file = Arc::new(SourceFile { path: "text".to_owned(), text: text.to_owned() });
+    let mut raw = Raw::default();
+    for node in yaml::parse(&file, &mut diagnostics) {
+        for owner in [Owner::Platform, Owner::Tenant("tenant".to_owned())] {
+            raw.read_document(&node, &owner, &mut diagnostics);
+        }
+        Graph::read(&node, &mut diagnostics);
+    }
+    diagnostics
+}
+
 fn subfolders(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<String> {
     let mut names = Vec::new();
     for path in entries(dir, diagnostics) {

@@ -2,6 +2,7 @@
 
 mod applied;
 mod file;
+mod fuzz;
 
 mod kill;
 mod mosquitto;
