@@ -9,6 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    task::Waker,
     thread::JoinHandle,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use crate::{
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
         memory::{self, Answer},
         mqtt::{self, InflightMax, Qos, SinkSession, SourceOptions, SourceSession},
-        status::Status,
+        status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },
     dataflow::{
@@ -41,6 +42,7 @@ use crate::{
         linker::Linkers,
         metrics::{Reading, Series},
     },
+    ledger::Ledger,
     queue::{Queue, SourceDoor},
     resource::{
         Diagnostics, EndpointKind, HostConfig, Site,
@@ -52,6 +54,7 @@ use crate::{
     },
     store::{AppliedError, Snapshot, Store, StoreError},
     tenant::Tenant,
+    topic::TopicFilter,
     write::SinkQueue,
 };
 
@@ -116,6 +119,7 @@ struct RunningDataflow {
 
 struct RunningSource {
     name: String,
+    endpoint: EndpointKind,
     stop: Stop,
     status: Option<Arc<Status>>,
     task: task::JoinHandle<()>,
@@ -296,6 +300,66 @@ impl Host {
         task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot))
     }
 
+    /// Lets go of what sources of an earlier run hold that no longer are: sessions at
+    /// brokers, which would keep messages that nobody fetches, and positions in files.
+    /// To be called with what was applied last before this run.
+    pub fn leave_behind(&mut self, before: &Site, now: &Site) {
+        for tenant in &before.tenants {
+            for dataflow in &tenant.dataflows {
+                let flow = &dataflow.dataflow.name.text;
+                for node in &dataflow.dataflow.nodes {
+                    let FlowNodeKind::Source { endpoint, topics } = &node.kind else { continue };
+                    let kind = &before.endpoints[&endpoint.text];
+                    if has_source(now, &tenant.name, flow, &node.name.text, kind) {
+                        continue;
+                    }
+                    let name = &node.name.text;
+                    self.store.forget_position(&format!("{}/{flow}/{name}", tenant.name));
+                    if let EndpointKind::Mqtt(settings) = kind {
+                        let id = mqtt::source_client_id(&self.name, &tenant.name, flow, name);
+                        let filters = topics.iter().map(|(filter, _)| filter.clone()).collect();
+                        self.end_session(settings, id, filters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a session over and says goodbye for good, taking nothing from it.
+    fn end_session(&mut self, settings: &MqttSettings, id: String, filters: Vec<TopicFilter>) {
+        let stop = Stop::default();
+        let options = SourceOptions {
+            filters,
+            payload_bytes_max: 0,
+            node: self.name.clone(),
+            // Not acknowledged: it goes with the session.
+            oversize: Box::new(|oversize| oversize.settle.abandon()),
+            stop: stop.clone(),
+        };
+        // Without credit nothing is delivered.
+        let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), Ledger::new(0));
+        let session = SourceSession::new(self.mqtt_settings(settings, id.clone()), options, door);
+        let status = mqtt::Session::status(&session).clone();
+        let address = settings.address.clone();
+        let running = mqtt::run(address, Box::new(session), self.clock.clone());
+        task::spawn(async move {
+            let stopping = async {
+                while status.state() != ConnectionState::Connected {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                stop.stop(Farewell::ForGood);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                _ = running => tracing::info!(session = id, "the session of a source that is gone was ended"),
+                () = stopping => {}
+                () = tokio::time::sleep(DRAIN) => {
+                    tracing::warn!(session = id, "its broker keeps the session of a source that is gone until it expires");
+                }
+            }
+        });
+    }
+
     /// Runs `init` of everything new on instances that are thrown away.
     async fn try_all(
         &mut self,
@@ -339,10 +403,6 @@ impl Host {
             let unchanged =
                 stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
             let wanted = prepared.get(name.as_str());
-            let is_disabled = |flow: &str| {
-                let mut flows = stays.into_iter().flat_map(|it| &it.dataflows);
-                flows.any(|it| it.dataflow.name.text == flow && !it.dataflow.enabled)
-            };
             let mut running = self.tenants.remove(&name).expect("its name is a key");
             let mut kept = BTreeMap::new();
             for (flow, dataflow) in std::mem::take(&mut running.dataflows) {
@@ -353,10 +413,8 @@ impl Host {
                     }
                     other => {
                         let full = format!("{name}/{flow}");
-                        // What is only disabled goes on where it stopped.
-                        let comes_back = other.is_some() || is_disabled(&flow);
-                        let farewell = if comes_back { Farewell::UntilLater } else { Farewell::ForGood };
-                        self.end_dataflow(running.shard, dataflow, farewell).await;
+                        let farewells = |source: &RunningSource| farewell_of(site, &name, &flow, source);
+                        self.end_dataflow(running.shard, dataflow, farewells).await;
                         if other.is_some() { &mut applied.replaced } else { &mut applied.removed }.push(full);
                     }
                 }
@@ -513,7 +571,8 @@ impl Host {
             let full = format!("{}/{name}", plan.name());
             let clock = self.clock.clone();
             let task = spawn_end(full, source.run(clock));
-            sources.push(RunningSource { name: name.clone(), stop, status, task });
+            let endpoint = site.endpoints[&endpoint.text].clone();
+            sources.push(RunningSource { name: name.clone(), endpoint, stop, status, task });
         }
         sources
     }
@@ -547,10 +606,17 @@ impl Host {
         }
     }
 
-    async fn end_dataflow(&self, shard: usize, dataflow: RunningDataflow, farewell: Farewell) {
+    async fn end_dataflow(
+        &self,
+        shard: usize,
+        dataflow: RunningDataflow,
+        farewell: impl Fn(&RunningSource) -> Farewell,
+    ) {
         let RunningDataflow { id, plan, sources, .. } = dataflow;
-        sources.iter().for_each(|source| source.stop.stop(farewell));
-        let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
+        let farewells: Vec<_> = sources.iter().map(farewell).collect();
+        sources.iter().zip(&farewells).for_each(|(source, farewell)| source.stop.stop(*farewell));
+        let gone = sources.iter().zip(farewells).filter(|(_, farewell)| *farewell == Farewell::ForGood);
+        let gone: Vec<_> = gone.map(|(source, _)| format!("{}/{}", plan.name(), source.name)).collect();
         let mut tasks: Vec<_> = sources.into_iter().map(|source| source.task).collect();
         // A source ends once all that it delivered is settled and acknowledged.
         let stopped = async {
@@ -568,9 +634,7 @@ impl Host {
         });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
-        if farewell == Farewell::ForGood {
-            names.iter().for_each(|name| self.store.forget_position(&format!("{}/{name}", plan.name())));
-        }
+        gone.iter().for_each(|source| self.store.forget_position(source));
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
     }
 
@@ -589,7 +653,7 @@ impl Host {
         );
         for (running, dataflows) in all {
             for dataflow in dataflows.into_values() {
-                self.end_dataflow(running.shard, dataflow, Farewell::UntilLater).await;
+                self.end_dataflow(running.shard, dataflow, |_| Farewell::UntilLater).await;
             }
             end_sinks(running.sinks).await;
         }
@@ -625,6 +689,29 @@ impl Host {
             "componentsLoaded": self.components.loaded_count(), "storeFailure": self.store.failure(),
             "tenants": tenants,
         })
+    }
+}
+
+/// Whether a site still has a source, running or disabled: what is only replaced or
+/// disabled goes on where it stopped.
+fn has_source(site: &Site, tenant: &str, flow: &str, source: &str, endpoint: &EndpointKind) -> bool {
+    let tenant = site.tenants.iter().find(|it| it.name == tenant);
+    let mut flows = tenant.into_iter().flat_map(|it| &it.dataflows);
+    let flow = flows.find(|it| it.dataflow.name.text == flow);
+    let mut nodes = flow.into_iter().flat_map(|it| &it.dataflow.nodes);
+    nodes.any(|node| match &node.kind {
+        FlowNodeKind::Source { endpoint: its, .. } => {
+            node.name.text == source && site.endpoints.get(&its.text) == Some(endpoint)
+        }
+        _ => false,
+    })
+}
+
+fn farewell_of(site: &Site, tenant: &str, flow: &str, source: &RunningSource) -> Farewell {
+    if has_source(site, tenant, flow, &source.name, &source.endpoint) {
+        Farewell::UntilLater
+    } else {
+        Farewell::ForGood
     }
 }
 

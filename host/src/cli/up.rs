@@ -20,7 +20,8 @@ use super::{data_of, report, status::status_lines};
 use crate::{
     connector::broker,
     control::{self, Ask, Lock, Question},
-    host::{self, Host},
+    deploy::chain,
+    host::{self, Host, HostError},
     resource::{Diagnostics, Site},
 };
 
@@ -96,6 +97,7 @@ fn init_tracing() {
 }
 
 async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
+    let before = applied_before(data)?;
     let mut host = Host::start(&site.host, data, std::env::current_exe()?)?;
     println!("host: {}", host.name());
     if let Some(ports) = host.broker() {
@@ -106,6 +108,9 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     match host.apply(&site).await {
         Ok((applied, warnings)) => {
             report(&warnings.in_brief(), false);
+            if let Some(before) = before {
+                host.leave_behind(&before, &site);
+            }
             println!("ready: {} dataflows of {} tenants", applied.added.len(), site.tenants.len());
         }
         Err(diagnostics) => {
@@ -127,6 +132,18 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     // Whoever looks for a host here should find none.
     let _ = std::fs::remove_file(control::socket_of(data));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the host ran before. If it cannot be read, what replaces it need not wait.
+fn applied_before(data: &Path) -> anyhow::Result<Option<Site>> {
+    match host::applied_site(data) {
+        Ok(before) => Ok(before.and_then(|(site, _)| site)),
+        Err(error @ HostError::Applied(_)) => {
+            tracing::warn!(error = %chain(&error), "what was applied before is not known");
+            Ok(None)
+        }
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Until a signal or the end of `--for`: answers questions and prints lines.

@@ -249,3 +249,34 @@ fn a_disabled_dataflow_goes_on_where_it_stopped_and_a_removed_one_begins_anew() 
     eventually("removed and added again, all comes", || payloads(&output) == ["1", "2", "1", "2"]);
     host.stop();
 }
+
+#[test]
+fn mqtt_the_session_of_a_dataflow_that_went_while_the_host_was_down_is_ended() {
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
+    let site = Site::new(HOST, &[("local", &spec)]);
+    let flow = Flow { from: ("local", "a/in"), to: ("local", "a/out"), ..memory_flow("a") };
+    site.flow(&flow);
+    let subscriber = Subscriber::new(broker.port, "a/out/#");
+    site.up().stop();
+    // What comes meanwhile waits at the broker for a dataflow that comes back.
+    publish_all(broker.port, numbers("a/in", 0..5));
+    let host = site.up();
+    eventually("they come", || subscriber.numbers() == [0, 1, 2, 3, 4]);
+    host.stop();
+    site.remove("tenants/a/dataflows/flow.yaml");
+    let host = site.up();
+    eventually("its session is ended", || {
+        host.log().contains("the session of a source that is gone was ended")
+    });
+    host.stop();
+    publish_all(broker.port, numbers("a/in", 5..10));
+    site.flow(&flow);
+    let host = site.up();
+    let connected = || site.status()["tenants"][0]["dataflows"][0]["sources"][0]["connection"] == "connected";
+    eventually("it is subscribed anew", connected);
+    publish_all(broker.port, numbers("a/in", 10..11));
+    eventually("what is new comes", || subscriber.numbers().contains(&10));
+    assert_eq!(subscriber.numbers(), [0, 1, 2, 3, 4, 10], "nobody kept anything for it");
+    host.stop();
+}

@@ -86,3 +86,24 @@ fn kills_lose_no_line_of_a_file_that_grows_and_is_rotated() {
 fn the_same_count_reports_loss_when_settlement_is_broken() {
     assert!(killed_over_a_rotated_file("early-ack") < 100_001, "the count cannot fail");
 }
+
+#[test]
+fn a_sink_that_cannot_be_written_holds_its_lines_over_a_stop_in_order() {
+    let endpoints = [
+        ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+        ("out", "{ endpointType: File, fileSettings: { path: later/out.jsonl } }"),
+    ];
+    let site = Site::new("{ shards: 2 }", &endpoints);
+    site.flow(&FLOW);
+    append(&site.dir().join("in.jsonl"), 0..10);
+    let host = site.up();
+    let state = || site.status()["tenants"][0]["sinks"][0]["connection"].to_string();
+    eventually("it is said", || state().contains("degraded: cannot open"));
+    eventually("the lines wait", || site.counter("a", "written") == 10);
+    host.stop();
+    let host = site.up_from_data();
+    std::fs::create_dir(site.dir().join("later")).expect("the folder can be written");
+    let output = site.dir().join("later/out.jsonl");
+    eventually("all come", || distinct(&output) == 10);
+    host.stop();
+}
