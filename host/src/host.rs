@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task};
 
 use crate::{
+    batch::Batch,
     clock::Clock,
     connector::{
         Sink, Source, broker,
@@ -330,21 +331,25 @@ impl Host {
         let stop = Stop::default();
         let options = SourceOptions {
             filters,
-            payload_bytes_max: 0,
+            payload_bytes_max: Batch::BYTES_MAX,
             node: self.name.clone(),
             // Not acknowledged: it goes with the session.
             oversize: Box::new(|oversize| oversize.settle.abandon()),
             stop: stop.clone(),
         };
         // Without credit nothing is delivered.
-        let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), Ledger::new(0));
+        let ledger = Ledger::new(Batch::BYTES_MAX);
+        let all_credit = ledger.try_acquire(Batch::BYTES_MAX).expect("nobody else has any");
+        let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), ledger);
         let session = SourceSession::new(self.mqtt_settings(settings, id.clone()), options, door);
         let status = mqtt::Session::status(&session).clone();
         let address = settings.address.clone();
         let running = mqtt::run(address, Box::new(session), self.clock.clone());
         task::spawn(async move {
+            let _all_credit = all_credit;
             let stopping = async {
-                while status.state() != ConnectionState::Connected {
+                // What waits at the broker comes before the answer to a subscription.
+                while status.state() != ConnectionState::Connected && status.messages_in.get() == 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 stop.stop(Farewell::ForGood);

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     process::ExitCode,
     time::Duration,
 };
@@ -97,6 +98,8 @@ fn init_tracing() {
 }
 
 async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
+    // From here on a signal is kept until there is something to end in order.
+    let mut stop = std::pin::pin!(stop_signal()?);
     let before = applied_before(data)?;
     let mut host = Host::start(&site.host, data, std::env::current_exe()?)?;
     println!("host: {}", host.name());
@@ -119,7 +122,7 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
             return Ok(ExitCode::FAILURE);
         }
     }
-    supervise(&args, &site.home, &mut host, &mut questions).await?;
+    supervise(&args, &site.home, &mut host, &mut questions, stop.as_mut()).await?;
     control.abort();
     println!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -152,8 +155,8 @@ async fn supervise(
     home: &Path,
     host: &mut Host,
     questions: &mut mpsc::Receiver<Question>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(stop_signal()?);
     let mut reload = signal(SignalKind::hangup())?;
     let end = args.r#for.map_or(Duration::MAX, Into::into);
     let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));

@@ -264,13 +264,15 @@ fn mqtt_the_session_of_a_dataflow_that_went_while_the_host_was_down_is_ended() {
     let host = site.up();
     eventually("they come", || subscriber.numbers() == [0, 1, 2, 3, 4]);
     host.stop();
+    // Some wait when it goes, too.
+    publish_all(broker.port, numbers("a/in", 5..8));
     site.remove("tenants/a/dataflows/flow.yaml");
     let host = site.up();
     eventually("its session is ended", || {
         host.log().contains("the session of a source that is gone was ended")
     });
     host.stop();
-    publish_all(broker.port, numbers("a/in", 5..10));
+    publish_all(broker.port, numbers("a/in", 8..10));
     site.flow(&flow);
     let host = site.up();
     let connected = || site.status()["tenants"][0]["dataflows"][0]["sources"][0]["connection"] == "connected";
