@@ -54,7 +54,9 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let Some((site, data, (listener, lock))) = find_site(&args)? else { return Ok(ExitCode::FAILURE) };
+        let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
+            return Ok(ExitCode::FAILURE);
+        };
         let code = run(args, site, &data, listener).await;
         // The folder is somebody else's from here on.
         drop(lock);
@@ -62,9 +64,17 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// A site to run, and the data folder that this process now holds.
+struct Found {
+    site: Site,
+    data: PathBuf,
+    listener: UnixListener,
+    lock: Lock,
+}
+
 /// What is to run, from the site folder or from the data folder; `None` if it has
 /// errors, which were said. The socket is taken first: it says whose data it is.
-fn find_site(args: &UpArgs) -> anyhow::Result<Option<(Site, PathBuf, (UnixListener, Lock))>> {
+fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     let open = |data: &Path| -> anyhow::Result<(UnixListener, Lock)> {
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
         Ok(control::listen(data)?)
@@ -74,16 +84,16 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<(Site, PathBuf, (UnixListen
         report(&diagnostics.in_brief(), false);
         let Some(site) = site else { return Ok(None) };
         let data = data_of(dir, args.data.clone(), &site.host);
-        let listener = open(&data)?;
-        return Ok(Some((site, data, listener)));
+        let (listener, lock) = open(&data)?;
+        return Ok(Some(Found { site, data, listener, lock }));
     }
     let data = args.data.clone().expect("the command line has one of both");
-    let listener = open(&data)?;
+    let (listener, lock) = open(&data)?;
     let Some((site, diagnostics)) = host::applied_site(&data)? else {
         anyhow::bail!("nothing was applied to {} yet: start with `tidegate up DIR`", data.display());
     };
     report(&diagnostics.in_brief(), false);
-    Ok(site.map(|site| (site, data, listener)))
+    Ok(site.map(|site| Found { site, data, listener, lock }))
 }
 
 fn init_tracing() {
