@@ -106,8 +106,12 @@ fn report(diagnostics: &Diagnostics, json: bool) {
         print_json(&json!({ "diagnostics": diagnostics.to_json() }));
         return;
     }
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", diagnostics.to_text(colour));
+    eprint!("{}", diagnostics.to_text(colour()));
+}
+
+/// Whether standard error shows colours.
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 fn print_json(value: &Value) {

@@ -17,7 +17,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{data_of, report, status::status_lines};
+use super::{colour, data_of, report, status::status_lines};
 use crate::{
     connector::broker,
     control::{self, Ask, Lock, Question},
@@ -103,6 +103,7 @@ fn init_tracing() {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttd=error,sled=warn"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(colour());
     let lines = lines.with_filter(broker::PeersLeave);
     tracing_subscriber::registry().with(filter).with(lines).init();
 }

@@ -93,21 +93,23 @@ impl<S> tracing_subscriber::layer::Filter<S> for PeersLeave {
         event: &tracing::Event<'_>,
         _: &tracing_subscriber::layer::Context<'_, S>,
     ) -> bool {
-        if event.metadata().target() != "rumqttd::server::broker" {
+        if !event.metadata().target().starts_with("rumqttd::") {
             return true;
         }
         let mut message = Message::default();
         event.record(&mut message);
-        !OF_PEERS.contains(&message.0.as_str())
+        !OF_PEERS.iter().any(|beginning| message.0.starts_with(beginning))
     }
 }
 
-/// What the broker says of one client's connection.
-const OF_PEERS: [&str; 5] = [
+/// How begins what the broker says of one client's connection.
+const OF_PEERS: [&str; 7] = [
     "disconnected",
     "connection-stop",
     "router-drop",
     "Remote link error",
+    "no-connection id",
+    "Connection is already disconnected",
     "Error while handling MQTT connect packet",
 ];
 

@@ -2,9 +2,11 @@
 //! warnings at the start.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     process::Stdio,
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -12,7 +14,8 @@ use tidegate::guest::{OperatorKind::Map, metrics::Reading};
 use tidegate_benches::rig::{Rig, tenant};
 
 use crate::{
-    mosquitto::eventually,
+    mosquitto::{eventually, free_port},
+    outside::{numbers, publish_all},
     site::{Flow, Site, Up, tidegate},
 };
 
@@ -160,20 +163,34 @@ fn site_check(site: &Site) -> String {
 
 #[test]
 fn clients_of_the_embedded_broker_that_leave_are_no_errors() {
-    let site = Site::new("{ shards: 1, broker: { embedded: true } }", &ENDPOINTS);
+    let (v5, v311) = (free_port(), free_port());
+    let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"127.0.0.1:{v5}\" }} }}");
+    let host = format!("{{ shards: 1, broker: {{ embedded: true, v5: {v5}, v311: {v311} }} }}");
+    let site = Site::new(&host, &[("local", &spec)]);
+    site.flow(&Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("local", "a/in"),
+        to: ("local", "a/out"),
+        operators: &[("map", "pass_through")],
+    });
     let host = site.up();
-    let line = host.line("broker: ").expect("it says its ports");
-    let port = line.split(':').nth(3).and_then(|rest| rest.split(' ').next()).expect("a port");
-    let port: u16 = port.parse().expect("a number");
-    crate::outside::publish_all(port, crate::outside::numbers("a/in", 0..10));
+    let line = format!("broker: mqtt://127.0.0.1:{v5} (v5), mqtt://127.0.0.1:{v311} (v3.1.1)");
+    assert_eq!(host.line("broker: "), Some(line));
+    let connected = || site.status()["tenants"][0]["dataflows"][0]["sources"][0]["connection"] == "connected";
+    eventually("it is subscribed", connected);
+    publish_all(v5, numbers("a/in", 0..10));
     // One that says nothing of MQTT.
-    let mut stranger = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    std::io::Write::write_all(&mut stranger, b"GET / HTTP/1.0\r\n\r\n").expect("it is taken");
-    let _ = std::io::Read::read_to_end(&mut stranger, &mut Vec::new());
-    crate::outside::publish_all(port, crate::outside::numbers("a/in", 0..10));
-    let log = host.log();
+    let mut stranger = TcpStream::connect(("127.0.0.1", v5)).expect("it listens");
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it is taken");
+    let _ = stranger.read_to_end(&mut Vec::new());
+    publish_all(v5, numbers("a/in", 10..20));
+    eventually("all came through", || site.counter("a", "delivered") == 20);
+    let log = host.log.clone();
     host.stop();
-    assert!(!log.contains("ERROR"), "{log}");
+    eventually("its log is read to the end", || Arc::strong_count(&log) == 1);
+    let log = log.lock().expect("no panic");
+    assert!(log.contains("dataflow ended") && !log.contains("ERROR") && !log.contains("\x1b"), "{log}");
 }
 
 #[test]
