@@ -281,6 +281,7 @@ impl Host {
         let text = |(path, file): (&String, &Arc<SourceFile>)| (path.clone(), file.text.clone());
         let mut snapshot = Snapshot {
             dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
+            tenants: site.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
             texts: site.texts.iter().map(text).collect(),
             ..Snapshot::default()
         };

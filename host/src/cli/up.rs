@@ -169,6 +169,8 @@ async fn supervise(
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> anyhow::Result<()> {
     let mut reload = signal(SignalKind::hangup())?;
+    // What SIGHUP reads again: the folder that was applied last.
+    let mut home = home.to_owned();
     let end = args.r#for.map_or(Duration::MAX, Into::into);
     let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));
     let every: Duration = args.every.into();
@@ -183,7 +185,7 @@ async fn supervise(
                 status_lines(&status).iter().for_each(|line| println!("{line}"));
             }
             _ = reload.recv() => {
-                let (_, answer) = apply(host, home).await;
+                let (_, answer) = apply(host, &home).await;
                 eprint!("{}", answer["text"].as_str().unwrap_or_default());
                 match answer.get("applied") {
                     Some(applied) => println!("reloaded: {applied}"),
@@ -192,7 +194,13 @@ async fn supervise(
             }
             Some((ask, reply)) = questions.recv() => {
                 let answer = match ask {
-                    Ask::Apply { dir } => apply(host, &dir).await,
+                    Ask::Apply { dir } => {
+                        let answer = apply(host, &dir).await;
+                        if answer.0.is_success() {
+                            home = dir;
+                        }
+                        answer
+                    }
                     Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
                         let error = format!("there is no tenant `{tenant}` on this host");
                         (StatusCode::NOT_FOUND, json!({ "error": error }))

@@ -37,6 +37,8 @@ pub enum AppliedError {
 pub struct Snapshot {
     /// The site folder, absolute: paths of file endpoints are relative to it.
     pub dir: PathBuf,
+    /// Whose folders there are, be they empty.
+    pub tenants: Vec<String>,
     /// Texts by path below the site folder.
     pub texts: BTreeMap<String, String>,
     /// Components by path below the site folder, with where they lie now and their
@@ -69,6 +71,7 @@ impl Snapshot {
 #[derive(Default, Serialize, Deserialize)]
 struct Manifest {
     dir: PathBuf,
+    tenants: Vec<String>,
     /// Digests in hex, by path below the site folder.
     texts: BTreeMap<String, String>,
     components: BTreeMap<String, String>,
@@ -78,7 +81,8 @@ impl Store {
     /// Replaces what was applied before, as a whole; on disk when this returns.
     pub fn keep_applied(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
         let blobs = blobs_of(data);
-        let mut manifest = Manifest { dir: snapshot.dir.clone(), ..Manifest::default() };
+        let mut manifest =
+            Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
         for (path, (place, digest)) in &snapshot.components {
             keep_blob(&blobs, place, digest)?;
             manifest.components.insert(path.clone(), digest.clone());
@@ -120,6 +124,10 @@ impl Store {
             other => other.map_err(error(&dir))?,
         }
         fs::create_dir_all(dir.join("platform")).map_err(error(&dir))?;
+        for tenant in &manifest.tenants {
+            // Made with whatever lies in it.
+            place_below(&dir, &format!("tenants/{tenant}/dataflows"))?;
+        }
         for (path, digest) in &manifest.texts {
             let missing = || AppliedError::Damaged { what: format!("the text of {path}") };
             let text = self.with(|database| database.files.get(digest))?.ok_or_else(missing)?;

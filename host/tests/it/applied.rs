@@ -140,6 +140,34 @@ fn a_host_that_is_killed_while_it_applies_has_all_of_it_or_nothing() {
 }
 
 #[test]
+fn a_hangup_reads_the_folder_again_that_was_applied_last() {
+    let (site, other) = (Site::new(HOST, &[MEMORY]), Site::new(HOST, &[MEMORY]));
+    site.flow(&memory_flow("a"));
+    other.flow(&memory_flow("other"));
+    let host = site.up();
+    let hang_up = || {
+        let pid = rustix::process::Pid::from_child(&host.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
+    };
+    site.flow(&memory_flow("b"));
+    hang_up();
+    eventually("it is read", || tenants(&site) == ["a", "b"]);
+    let ran = site.run(&["apply", other.dir().to_str().expect("UTF-8")]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(tenants(&site), ["other"]);
+    other.write("platform/broken.yaml", "kind: Nothing");
+    hang_up();
+    eventually("errors are said", || host.line("nothing was changed: ").is_some());
+    assert!(host.log().contains("--> platform/broken.yaml:1:"), "{}", host.log());
+    assert_eq!(tenants(&site), ["other"]);
+    host.kill();
+    let host = site.up_from_data();
+    assert_eq!(tenants(&site), ["other"]);
+    assert_eq!(host.log().lines().filter(|line| line.starts_with("warning")).count(), 0, "{}", host.log());
+    host.stop();
+}
+
+#[test]
 fn a_broken_folder_is_refused_as_a_whole_and_what_runs_goes_on() {
     let site = Site::new(HOST, &[MEMORY]);
     site.flow(&memory_flow("a"));
