@@ -593,7 +593,15 @@ impl Host {
             node: self.name.clone(),
             line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
             payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
-            settled: Box::new(move |position| store.set_position(&key, position)),
+            settled: Box::new(move |position| {
+                store.set_position(&key, position);
+                // The first says which file it is, should it be moved while nobody looks.
+                if position.bytes == 0
+                    && let Err(error) = store.flush()
+                {
+                    tracing::warn!(source = %key, error = %chain(&error), "cannot keep which file it reads");
+                }
+            }),
             problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
             stop,
         };

@@ -148,6 +148,8 @@ pub struct FileSource {
     door: SourceDoor,
     topic: String,
     lines: u64,
+    /// Inodes of files that were read to their end, the last ones.
+    read_before: Vec<u64>,
     /// Behind the last whole line.
     behind: Position,
     /// Number of the last delivery.
@@ -179,6 +181,7 @@ impl FileSource {
             reading: None,
             topic: options.location.topic(),
             lines: 0,
+            read_before: Vec::new(),
             behind: options.position,
             delivered: 0,
             unsettled: VecDeque::new(),
@@ -210,10 +213,31 @@ impl FileSource {
                 "the file was truncated or replaced: it is read from its beginning; \
                  lines of the earlier one that were not read yet are gone"),
         }
+        if self.behind == Position::default() {
+            // Which file it is is known before its first line is delivered.
+            (self.options.settled)(reading.position(reading.read));
+        }
         self.behind = reading.position(reading.read);
         self.line.clear();
         self.reading = Some(reading);
         self.status.set_connected();
+        Ok(())
+    }
+
+    /// Goes on with what was written after the file that was read to its end.
+    fn open_next(&mut self) -> Result<(), FileError> {
+        let (Location::Path(path), Some(reading)) = (&self.options.location, &self.reading) else {
+            return Ok(());
+        };
+        let next = reading.next(path, &self.read_before);
+        let location = || self.options.location.clone();
+        let next = next.map_err(|source| FileError::Open { location: location(), source })?;
+        self.read_before.push(reading.inode());
+        // Enough to see that files of one instant follow each other once.
+        let forgotten = self.read_before.len().saturating_sub(64);
+        self.read_before.drain(..forgotten);
+        self.behind = next.position(0);
+        self.reading = Some(next);
         Ok(())
     }
 
@@ -276,9 +300,7 @@ impl FileSource {
             }
             if self.line.is_empty() {
                 if self.options.at_end == AtEnd::Follow {
-                    // The next file at the path, from its beginning.
-                    self.behind = Position::default();
-                    self.open_file()?;
+                    self.open_next()?;
                     break;
                 }
                 return Ok(if builder.is_empty() { Taken::End } else { Taken::Lines(builder.finish()) });
@@ -305,7 +327,9 @@ impl FileSource {
             return Ok(false);
         };
         let location = || self.options.location.clone();
-        let fate = reading.fate(path).map_err(|source| FileError::Read { location: location(), source })?;
+        let fate = reading
+            .fate(path, &self.read_before)
+            .map_err(|source| FileError::Read { location: location(), source })?;
         match fate {
             Fate::Stays => Ok(false),
             Fate::Truncated => {

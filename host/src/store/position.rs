@@ -37,6 +37,11 @@ impl Head {
         len == 0 || begin.len() >= len && Head::of(&begin[..len], u64::MAX) == *self
     }
 
+    /// Nothing is known of the file.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Bytes of a file to give to the others.
     pub const fn bytes_max() -> usize {
         HEAD_BYTES

@@ -16,12 +16,16 @@ const BESIDE_MAX: usize = 1000;
 
 pub struct Reading {
     reader: BufReader<Box<dyn Read + Send>>,
+    /// The same file, to ask about it; `None` for a stream.
+    file: Option<File>,
     /// 0 for a stream.
     inode: u64,
     /// The first bytes, as far as they were read.
     begin: Vec<u8>,
     /// Bytes from the beginning that were read.
     pub read: u64,
+    /// When it was last written, as known when it was looked at last.
+    changed: (i64, i64),
     /// It lies elsewhere by now: at its end the path's own file is next.
     is_moved: bool,
 }
@@ -51,37 +55,59 @@ pub enum Found {
 impl Reading {
     pub fn stdin() -> Self {
         let reader: Box<dyn Read + Send> = Box::new(io::stdin());
-        Reading { reader: buffered(reader), inode: 0, begin: Vec::new(), read: 0, is_moved: false }
+        let reader = buffered(reader);
+        Reading { reader, file: None, inode: 0, begin: Vec::new(), read: 0, changed: (0, 0), is_moved: false }
     }
 
     /// Opens the file that was read up to `position`, wherever it is now; otherwise
     /// the one at `path`, from its beginning.
     pub fn open(path: &Path, position: Position) -> io::Result<(Self, Found)> {
-        let opened = match File::open(path) {
-            Ok(file) => {
-                if position.bytes == 0 || is_the_one(&file, position)? {
-                    return Ok((Self::at(file, position.bytes, false)?, Found::Same));
-                }
-                Ok(file)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            Err(error) => return Err(error),
-        };
+        let opened = File::open(path);
+        if let Ok(file) = &opened
+            && is_the_one(file, position)?
+        {
+            return Ok((Self::at(opened?, position.bytes, false)?, Found::Same));
+        }
         if let Some((place, file)) = find_beside(path, position) {
-            // Of one that was read to its end nothing is missing.
-            if file.metadata()?.len() > position.bytes || opened.is_err() {
-                return Ok((Self::at(file, position.bytes, true)?, Found::Elsewhere(place)));
-            }
-            return Ok((Self::at(opened?, 0, false)?, Found::Same));
+            return Ok((Self::at(file, position.bytes, true)?, Found::Elsewhere(place)));
         }
         Ok((Self::at(opened?, 0, false)?, Found::Another))
+    }
+
+    /// Opens what was written after this file, which was read to its end: one that was
+    /// moved away as well, the oldest first, or the one at `path`. `read` holds the
+    /// inodes of files that were read before.
+    pub fn next(&self, path: &Path, read: &[u64]) -> io::Result<Self> {
+        match self.successor(path, read) {
+            Some(place) => Self::at(File::open(place)?, 0, true),
+            None => Self::at(File::open(path)?, 0, false),
+        }
+    }
+
+    /// Files that are moved twice before anybody looks would be passed over, if only
+    /// the path were looked at.
+    fn successor(&self, path: &Path, read: &[u64]) -> Option<PathBuf> {
+        let changed = self.changed;
+        let now = fs::metadata(path).map(|found| found.ino()).unwrap_or(0);
+        let newer = siblings(path).filter(|(_, found)| {
+            let inode = found.ino();
+            inode != self.inode && inode != now && !read.contains(&inode) && changed_at(found) >= changed
+        });
+        newer.min_by_key(|(_, found)| changed_at(found)).map(|(place, _)| place)
+    }
+
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 
     fn at(mut file: File, position: u64, is_moved: bool) -> io::Result<Self> {
         let begin = first_bytes(&mut file, position)?;
         file.seek(SeekFrom::Start(position))?;
-        let inode = file.metadata()?.ino();
-        Ok(Reading { reader: buffered(Box::new(file)), inode, begin, read: position, is_moved })
+        let found = file.metadata()?;
+        let (inode, changed) = (found.ino(), changed_at(&found));
+        let kept = Some(file.try_clone()?);
+        let reader = buffered(Box::new(file));
+        Ok(Reading { reader, file: kept, inode, begin, read: position, changed, is_moved })
     }
 
     /// Bytes that can be had without waiting.
@@ -108,10 +134,14 @@ impl Reading {
     }
 
     /// Looks what is at its path now.
-    pub fn fate(&self, path: &Path) -> io::Result<Fate> {
+    pub fn fate(&mut self, path: &Path, read: &[u64]) -> io::Result<Fate> {
+        if let Some(file) = &self.file {
+            self.changed = changed_at(&file.metadata()?);
+        }
         if self.is_moved {
             // Until there is a file again, its writer may still write to this one.
-            return Ok(if path.exists() { Fate::Moved } else { Fate::Stays });
+            let is_over = path.exists() || self.successor(path, read).is_some();
+            return Ok(if is_over { Fate::Moved } else { Fate::Stays });
         }
         match fs::metadata(path) {
             Ok(found) if found.ino() != self.inode => Ok(Fate::Moved),
@@ -151,25 +181,42 @@ fn find_beside(path: &Path, position: Position) -> Option<(PathBuf, File)> {
     if position.inode == 0 {
         return None;
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut copy = None;
-    for entry in fs::read_dir(folder).ok()?.flatten().take(BESIDE_MAX) {
-        let Ok(metadata) = entry.metadata() else { continue };
-        if !metadata.is_file() || metadata.len() < position.bytes || entry.path() == path {
-            continue;
-        }
-        let Ok(file) = File::open(entry.path()) else { continue };
-        if !head_fits(&file, position).unwrap_or(false) {
-            continue;
-        }
-        if metadata.ino() == position.inode {
-            return Some((entry.path(), file));
-        }
-        // Of a copy nothing but its name says whose it is.
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        if entry.file_name().as_encoded_bytes().starts_with(name) {
-            copy.get_or_insert((entry.path(), file));
+    let fits = |place: &Path, found: &fs::Metadata| {
+        let file = File::open(place).ok().filter(|_| found.len() >= position.bytes)?;
+        head_fits(&file, position).unwrap_or(false).then_some(file)
+    };
+    let renamed = beside(path).filter(|(_, found)| found.ino() == position.inode);
+    for (place, found) in renamed {
+        if let Some(file) = fits(&place, &found) {
+            return Some((place, file));
         }
     }
-    copy
+    if position.head.is_empty() {
+        return None;
+    }
+    siblings(path).find_map(|(place, found)| fits(&place, &found).map(|file| (place, file)))
+}
+
+/// Regular files in the folder of `path`, but for itself.
+fn beside(path: &Path) -> impl Iterator<Item = (PathBuf, fs::Metadata)> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(BESIDE_MAX);
+    let found = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    found.filter(move |(place, found)| found.is_file() && place != path)
+}
+
+/// Of these, files whose name says that they were moved or copied away from `path`,
+/// and not compressed: of others nothing says whose they are.
+fn siblings(path: &Path) -> impl Iterator<Item = (PathBuf, fs::Metadata)> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    beside(path).filter(move |(place, _)| {
+        let is_packed =
+            place.extension().is_some_and(|it| it == "gz" || it == "xz" || it == "zst" || it == "bz2");
+        !is_packed && place.file_name().is_some_and(|its| its.as_encoded_bytes().starts_with(name))
+    })
+}
+
+/// When a file was last written, in seconds and nanoseconds.
+fn changed_at(found: &fs::Metadata) -> (i64, i64) {
+    (found.mtime(), found.mtime_nsec())
 }
