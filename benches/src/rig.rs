@@ -125,6 +125,7 @@ impl Rig {
                 .collect(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
+            metrics: Arc::default(),
         })
     }
 

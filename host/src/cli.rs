@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod run;
+mod status;
 mod up;
 
 use std::{
@@ -39,9 +40,12 @@ enum Command {
     ///
     /// The folder holds `platform/` (hosts, endpoints, policies, tenants) and
     /// `tenants/NAME/` (artifacts and dataflows). With an error in any file nothing starts.
+    /// What runs is stored in the data folder. `up DIR` puts DIR in its place; `up --data
+    /// FOLDER` alone goes on with it, which is what a service manager should run.
     Up(up::UpArgs),
     /// Read the site folder again into the running host: added dataflows start,
     /// removed ones drain, changed ones are replaced. An error anywhere changes nothing.
+    /// What is applied is on disk before anything changes.
     Apply {
         /// The site folder.
         dir: PathBuf,
@@ -66,13 +70,7 @@ enum Command {
         world: String,
     },
     /// Show the live state of a running host.
-    Status {
-        /// Only this tenant.
-        tenant: Option<String>,
-        /// The host's data folder.
-        #[arg(long, default_value = ".tidegate")]
-        data: PathBuf,
-    },
+    Status(status::StatusArgs),
     /// List and read messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
@@ -93,7 +91,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, json),
         Command::Check { paths } => check(&paths, json),
         Command::Inspect { file, world } => inspect(&file, &world, json),
-        Command::Status { tenant, data } => status(tenant, &data, json),
+        Command::Status(args) => status::status(args, json),
         Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
     };
     result.unwrap_or_else(|error: anyhow::Error| {
@@ -108,8 +106,12 @@ fn report(diagnostics: &Diagnostics, json: bool) {
         print_json(&json!({ "diagnostics": diagnostics.to_json() }));
         return;
     }
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", diagnostics.to_text(colour));
+    eprint!("{}", diagnostics.to_text(colour()));
+}
+
+/// Whether standard error shows colours.
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 fn print_json(value: &Value) {
@@ -206,16 +208,6 @@ fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCo
             }
         }
         println!("unchanged {}", applied["unchanged"]);
-    }
-    Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn status(tenant: Option<String>, data: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let (status, answer) = runtime()?.block_on(control::ask(data, "/status", json!({ "tenant": tenant })))?;
-    if json {
-        print_json(&answer);
-    } else {
-        up::status_lines(&answer).iter().for_each(|line| println!("{line}"));
     }
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -10,6 +10,10 @@ use std::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Bytes, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde_json::{Value, json};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -34,9 +38,9 @@ pub type Question = (Ask, oneshot::Sender<(StatusCode, Value)>);
 /// Why a command cannot reach a host.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("no host runs on {}", path.display())]
+    #[error("no host runs on {}; start one with `tidegate up`, or say where it keeps its data with --data", path.display())]
     NoHost { path: PathBuf, source: io::Error },
-    #[error("another host runs on {}", path.display())]
+    #[error("another host runs on {}; stop it first, or give this one a data folder of its own with --data", path.display())]
     Taken { path: PathBuf },
     #[error("cannot use the control socket {}", path.display())]
     Socket { path: PathBuf, source: io::Error },
@@ -51,21 +55,34 @@ pub fn socket_of(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-/// Opens the socket of a data folder, for its owner only. A socket that nobody
-/// listens on is what a killed host left.
-pub fn listen(data: &Path) -> Result<UnixListener, ControlError> {
+/// The right to be the one host of a data folder, until it is dropped or its process
+/// ends, however that comes about.
+#[derive(Debug)]
+pub struct Lock {
+    _file: std::fs::File,
+}
+
+/// Takes a data folder for this process, and opens its socket for its owner only.
+pub fn listen(data: &Path) -> Result<(UnixListener, Lock), ControlError> {
     let path = socket_of(data);
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-        return Err(ControlError::Taken { path });
-    }
     let error = |source| ControlError::Socket { path: path.clone(), source };
-    match std::fs::remove_file(&path) {
+    let file = std::fs::File::create(data.join("control.lock")).map_err(error)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(ControlError::Taken { path }),
+        Err(other) => return Err(error(other.into())),
+    }
+    // With the lock held, a socket that is there is what a killed host left. Bound
+    // beside it, the new one has its name only once nobody else may use it.
+    let beside = data.join("control.new");
+    match std::fs::remove_file(&beside) {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
         other => other.map_err(error)?,
     }
-    let listener = UnixListener::bind(&path).map_err(error)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
-    Ok(listener)
+    let listener = UnixListener::bind(&beside).map_err(error)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
+    std::fs::rename(&beside, &path).map_err(error)?;
+    Ok((listener, Lock { _file: file }))
 }
 
 /// Answers requests until the host is gone.

@@ -13,6 +13,7 @@ use crate::{
         compile::Cache,
         component::{Digest, read_bytes},
         imports::{ComponentShape, Role},
+        metrics::GuestMetrics,
         world::PolicyWorld,
     },
     resource::{
@@ -235,6 +236,7 @@ fn operator(
         configuration: module.configuration.clone(),
         pinned: *pinned,
         stats: Arc::new(OperatorStats::default()),
+        metrics: Arc::new(GuestMetrics::default()),
     })
 }
 

@@ -22,7 +22,12 @@ use std::{fmt, sync::Arc};
 
 pub use instance::{AcquireError, Guest, Guests};
 
-use crate::{batch::Batch, guest::component::Digest, stats::OperatorStats, tenant::Tenant};
+use crate::{
+    batch::Batch,
+    guest::{component::Digest, metrics::GuestMetrics},
+    stats::OperatorStats,
+    tenant::Tenant,
+};
 
 /// One operation of a dataflow, bound to the component that serves it.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Operator {
     /// Keeps its instance however long it is idle.
     pub pinned: bool,
     pub stats: Arc<OperatorStats>,
+    /// What its guests report, over all of its instances.
+    pub metrics: Arc<GuestMetrics>,
 }
 
 impl Operator {

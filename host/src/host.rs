@@ -9,6 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    task::Waker,
     thread::JoinHandle,
     time::Duration,
 };
@@ -18,13 +19,14 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task};
 
 use crate::{
+    batch::Batch,
     clock::Clock,
     connector::{
         Sink, Source, broker,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
         memory::{Doors, MemorySource},
         mqtt::{self, InflightMax, Qos, SinkSession, SourceOptions, SourceSession},
-        status::Status,
+        status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },
     dataflow::{
@@ -34,21 +36,26 @@ use crate::{
     dead_letter::DeadLetters,
     deploy::{self, chain},
     guest::{
+        Operator,
         compile::{Cache, Compiler},
         component::Components,
         engine::{self, EngineError, PoolSize},
         linker::Linkers,
+        metrics::{Reading, Series},
     },
+    ledger::Ledger,
     queue::{Queue, SourceDoor},
     resource::{
         Diagnostics, EndpointKind, HostConfig, Site,
         dataflow::FlowNodeKind,
+        diagnostic::SourceFile,
         endpoint::MqttSettings,
         host::BrokerPorts,
-        site::{DataflowSite, TenantSite},
+        site::{DataflowSite, GraphSite, TenantSite},
     },
-    store::{Store, StoreError},
+    store::{AppliedError, Snapshot, Store, StoreError},
     tenant::Tenant,
+    topic::TopicFilter,
     write::SinkQueue,
 };
 
@@ -70,6 +77,8 @@ pub enum HostError {
     Broker(#[from] broker::BrokerError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Applied(#[from] AppliedError),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -79,6 +88,8 @@ const DATA_VERSION: u32 = 1;
 
 pub struct Host {
     name: String,
+    /// What it was started with.
+    config: HostConfig,
     data: PathBuf,
     clock: Clock,
     components: Components,
@@ -110,6 +121,7 @@ struct RunningDataflow {
 
 struct RunningSource {
     name: String,
+    endpoint: EndpointKind,
     stop: Stop,
     status: Option<Arc<Status>>,
     task: task::JoinHandle<()>,
@@ -152,15 +164,21 @@ impl Host {
         let linkers = Arc::new(Linkers::new(&engine));
         let components = Components::threaded(engine, cache).map_err(HostError::Thread)?;
         let (dead_letters, _) = DeadLetters::disk(data.join("dead-letters")).map_err(data_error)?;
+        let store = Store::open(&data.join("store"))?;
+        let name = match &config.name {
+            Some(name) => name.clone(),
+            None => store.host_name(draw_name)?,
+        };
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
         let mut host = Host {
-            name: config.name.clone().unwrap_or_else(|| "tidegate".into()),
+            name,
+            config: config.clone(),
             data: data.to_owned(),
             clock: Clock::System,
             components,
             shards: Vec::new(),
             dead_letters,
-            store: Store::open(&data.join("store"))?,
+            store,
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             memory: Arc::default(),
@@ -204,6 +222,10 @@ impl Host {
         Ok(())
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Ports of the embedded broker.
     pub fn broker(&self) -> Option<broker::Ports> {
         self.broker
@@ -236,6 +258,22 @@ impl Host {
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
+        // Before anything changes: a host that is killed from here on starts again
+        // with all of it.
+        if let Err(error) = self.keep(site, &prepared) {
+            let label = "nothing was changed; apply again once the data folder can be written";
+            diagnostics.error("store/applied", None, chain(&error), label);
+            return Err(diagnostics);
+        }
+        if site.host != self.config {
+            let message = "what the Host resource says has changed";
+            diagnostics.warning(
+                "host/restart",
+                None,
+                message,
+                "it takes effect when the host is started again",
+            );
+        }
         let mut applied = Applied::default();
         self.remove_gone(site, &prepared, &mut applied).await;
         for tenant in &site.tenants {
@@ -243,6 +281,96 @@ impl Host {
             self.run_tenant(site, tenant, dataflows, &mut applied).await;
         }
         Ok((applied, diagnostics))
+    }
+
+    /// Stores the site as the one that was applied last.
+    fn keep(&self, site: &Site, prepared: &BTreeMap<&str, Vec<Prepared<'_>>>) -> Result<(), AppliedError> {
+        let text = |(path, file): (&String, &Arc<SourceFile>)| (path.clone(), file.text.clone());
+        let mut snapshot = Snapshot {
+            dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
+            tenants: site.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            texts: site.texts.iter().map(text).collect(),
+            ..Snapshot::default()
+        };
+        for it in prepared.values().flatten() {
+            for (node, GraphSite { modules, .. }) in &it.site.graphs {
+                for (operation, module) in modules {
+                    if let Some(component) = it.components.get(&(*node, *operation)) {
+                        snapshot.add_component(&site.dir, &module.path, component.digest.to_string())?;
+                    }
+                }
+            }
+        }
+        // Disabled dataflows come back with the rest, and are not admitted until they run.
+        let disabled = site.tenants.iter().flat_map(|it| &it.dataflows).filter(|it| !it.dataflow.enabled);
+        for module in disabled.flat_map(|it| it.graphs.values()).flat_map(|it| it.modules.values()) {
+            snapshot.add_component_as_it_is(&site.dir, &module.path)?;
+        }
+        task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot))
+    }
+
+    /// Lets go of what sources of an earlier run hold that no longer are: sessions at
+    /// brokers, which would keep messages that nobody fetches, and positions in files.
+    /// To be called with what was applied last before this run.
+    pub fn leave_behind(&mut self, before: &Site, now: &Site) {
+        for tenant in &before.tenants {
+            for dataflow in &tenant.dataflows {
+                let flow = &dataflow.dataflow.name.text;
+                for node in &dataflow.dataflow.nodes {
+                    let FlowNodeKind::Source { endpoint, topics } = &node.kind else { continue };
+                    let kind = &before.endpoints[&endpoint.text];
+                    if has_source(now, &tenant.name, flow, &node.name.text, kind) {
+                        continue;
+                    }
+                    let name = &node.name.text;
+                    self.store.forget_position(&format!("{}/{flow}/{name}", tenant.name));
+                    if let EndpointKind::Mqtt(settings) = kind {
+                        let id = mqtt::source_client_id(&self.name, &tenant.name, flow, name);
+                        let filters = topics.iter().map(|(filter, _)| filter.clone()).collect();
+                        self.end_session(settings, id, filters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a session over and says goodbye for good, taking nothing from it.
+    fn end_session(&mut self, settings: &MqttSettings, id: String, filters: Vec<TopicFilter>) {
+        let stop = Stop::default();
+        let options = SourceOptions {
+            filters,
+            payload_bytes_max: Batch::BYTES_MAX,
+            node: self.name.clone(),
+            // Not acknowledged: it goes with the session.
+            oversize: Box::new(|oversize| oversize.settle.abandon()),
+            stop: stop.clone(),
+        };
+        // Without credit nothing is delivered.
+        let ledger = Ledger::new(Batch::BYTES_MAX);
+        let all_credit = ledger.try_acquire(Batch::BYTES_MAX).expect("nobody else has any");
+        let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), ledger);
+        let session = SourceSession::new(self.mqtt_settings(settings, id.clone()), options, door);
+        let status = mqtt::Session::status(&session).clone();
+        let address = settings.address.clone();
+        let running = mqtt::run(address, Box::new(session), self.clock.clone());
+        task::spawn(async move {
+            let _all_credit = all_credit;
+            let stopping = async {
+                // What waits at the broker comes before the answer to a subscription.
+                while status.state() != ConnectionState::Connected && status.messages_in.get() == 0 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                stop.stop(Farewell::ForGood);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                _ = running => tracing::info!(session = id, "the session of a source that is gone was ended"),
+                () = stopping => {}
+                () = tokio::time::sleep(DRAIN) => {
+                    tracing::warn!(session = id, "its broker keeps the session of a source that is gone until it expires");
+                }
+            }
+        });
     }
 
     /// Runs `init` of everything new on instances that are thrown away.
@@ -298,8 +426,8 @@ impl Host {
                     }
                     other => {
                         let full = format!("{name}/{flow}");
-                        let farewell = if other.is_some() { Farewell::UntilLater } else { Farewell::ForGood };
-                        self.end_dataflow(running.shard, dataflow, farewell).await;
+                        let farewells = |source: &RunningSource| farewell_of(site, &name, &flow, source);
+                        self.end_dataflow(running.shard, dataflow, farewells).await;
                         if other.is_some() { &mut applied.replaced } else { &mut applied.removed }.push(full);
                     }
                 }
@@ -392,15 +520,17 @@ impl Host {
                     let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
                     let session = SinkSession::new(self.mqtt_settings(settings, id), queue.clone());
                     status = Some(mqtt::Session::status(&session).clone());
-                    Ok(Sink::Mqtt(settings.address.clone(), Box::new(session)))
+                    Sink::Mqtt(settings.address.clone(), Box::new(session))
                 }
-                EndpointKind::Memory => Ok(Sink::Memory(self.memory.sink(name.clone(), queue.clone()))),
+                EndpointKind::Memory => Sink::Memory(self.memory.sink(name.clone(), queue.clone())),
                 EndpointKind::File { path } => {
-                    FileSink::open(Location::Path(site.dir.join(path)), queue.clone()).map(Sink::File)
+                    let sink = FileSink::lasting(Location::Path(site.home.join(path)), queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::File(sink)
                 }
             };
             let clock = self.clock.clone();
-            let task = spawn_end(name, async move { sink?.run(clock).await });
+            let task = spawn_end(name, sink.run(clock));
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
     }
@@ -439,53 +569,50 @@ impl Host {
                     };
                     let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
                     status = Some(mqtt::Session::status(&session).clone());
-                    Ok(Source::Mqtt(settings.address.clone(), Box::new(session)))
+                    Source::Mqtt(settings.address.clone(), Box::new(session))
                 }
                 // Nothing ever comes from memory but what a program puts there.
                 EndpointKind::Memory => {
-                    Ok(Source::Memory(MemorySource::new(door, stop.clone(), self.memory.feed(&full))))
+                    Source::Memory(MemorySource::new(door, stop.clone(), self.memory.feed(&full)))
                 }
                 EndpointKind::File { path } => {
-                    self.file_source(&site.dir.join(path), plan, name, stop.clone(), door)
+                    let path = site.home.join(path);
+                    let source = self.file_source(&path, plan, name, stop.clone(), door);
+                    status = Some(source.status().clone());
+                    Source::File(Box::new(source))
                 }
             };
             let clock = self.clock.clone();
-            let task = spawn_end(full, async move { source?.run(clock).await });
-            sources.push(RunningSource { name: name.clone(), stop, status, task });
+            let task = spawn_end(full, source.run(clock));
+            let endpoint = site.endpoints[&endpoint.text].clone();
+            sources.push(RunningSource { name: name.clone(), endpoint, stop, status, task });
         }
         sources
     }
 
-    fn file_source(
-        &self,
-        path: &Path,
-        plan: &Plan,
-        node: &str,
-        stop: Stop,
-        door: SourceDoor,
-    ) -> Result<Source, FileError> {
+    fn file_source(&self, path: &Path, plan: &Plan, node: &str, stop: Stop, door: SourceDoor) -> FileSource {
         let key = format!("{}/{node}", plan.name());
-        let position = self.store.position(&key).unwrap_or_else(|error| {
-            tracing::error!(source = %key, error = %chain(&error), "its position is lost: reading from the beginning");
-            0
-        });
         let (store, name) = (self.store.clone(), key.clone());
         let options = FileOptions {
             location: Location::Path(path.to_owned()),
-            position,
+            position: self.store.position(&key),
             at_end: AtEnd::Follow,
             node: self.name.clone(),
             line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
             payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
             settled: Box::new(move |position| {
-                if let Err(error) = store.set_position(&key, position) {
-                    tracing::error!(source = %key, error = %chain(&error), "cannot keep its position");
+                store.set_position(&key, position);
+                // The first says which file it is, should it be moved while nobody looks.
+                if position.bytes == 0
+                    && let Err(error) = store.flush()
+                {
+                    tracing::warn!(source = %key, error = %chain(&error), "cannot keep which file it reads");
                 }
             }),
             problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
             stop,
         };
-        FileSource::open(options, door).map(|source| Source::File(Box::new(source)))
+        FileSource::later(options, door)
     }
 
     fn mqtt_settings(&mut self, settings: &MqttSettings, id: String) -> mqtt::Settings {
@@ -500,12 +627,18 @@ impl Host {
         }
     }
 
-    async fn end_dataflow(&self, shard: usize, dataflow: RunningDataflow, farewell: Farewell) {
+    async fn end_dataflow(
+        &self,
+        shard: usize,
+        dataflow: RunningDataflow,
+        farewell: impl Fn(&RunningSource) -> Farewell,
+    ) {
         let RunningDataflow { id, plan, sources, .. } = dataflow;
-        for source in &sources {
-            source.stop.stop(farewell);
-            self.memory.forget(&format!("{}/{}", plan.name(), source.name));
-        }
+        let farewells: Vec<_> = sources.iter().map(farewell).collect();
+        sources.iter().zip(&farewells).for_each(|(source, farewell)| source.stop.stop(*farewell));
+        let gone = sources.iter().zip(farewells).filter(|(_, farewell)| *farewell == Farewell::ForGood);
+        let gone: Vec<_> = gone.map(|(source, _)| format!("{}/{}", plan.name(), source.name)).collect();
+        sources.iter().for_each(|source| self.memory.forget(&format!("{}/{}", plan.name(), source.name)));
         let mut tasks: Vec<_> = sources.into_iter().map(|source| source.task).collect();
         // A source ends once all that it delivered is settled and acknowledged.
         let stopped = async {
@@ -523,6 +656,7 @@ impl Host {
         });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
+        gone.iter().for_each(|source| self.store.forget_position(source));
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
     }
 
@@ -541,7 +675,7 @@ impl Host {
         );
         for (running, dataflows) in all {
             for dataflow in dataflows.into_values() {
-                self.end_dataflow(running.shard, dataflow, Farewell::UntilLater).await;
+                self.end_dataflow(running.shard, dataflow, |_| Farewell::UntilLater).await;
             }
             end_sinks(running.sinks).await;
         }
@@ -554,6 +688,10 @@ impl Host {
                 tracing::error!("a shard had panicked");
             }
         }
+    }
+
+    pub fn has_tenant(&self, name: &str) -> bool {
+        self.tenants.contains_key(name)
     }
 
     /// Live state, for `status`; of one tenant or of all.
@@ -570,8 +708,32 @@ impl Host {
         let ports = self.broker.map(|ports| json!({ "v5": ports.v5, "v311": ports.v311 }));
         json!({
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
-            "componentsLoaded": self.components.loaded_count(), "tenants": tenants,
+            "componentsLoaded": self.components.loaded_count(), "storeFailure": self.store.failure(),
+            "tenants": tenants,
         })
+    }
+}
+
+/// Whether a site still has a source, running or disabled: what is only replaced or
+/// disabled goes on where it stopped.
+fn has_source(site: &Site, tenant: &str, flow: &str, source: &str, endpoint: &EndpointKind) -> bool {
+    let tenant = site.tenants.iter().find(|it| it.name == tenant);
+    let mut flows = tenant.into_iter().flat_map(|it| &it.dataflows);
+    let flow = flows.find(|it| it.dataflow.name.text == flow);
+    let mut nodes = flow.into_iter().flat_map(|it| &it.dataflow.nodes);
+    nodes.any(|node| match &node.kind {
+        FlowNodeKind::Source { endpoint: its, .. } => {
+            node.name.text == source && site.endpoints.get(&its.text) == Some(endpoint)
+        }
+        _ => false,
+    })
+}
+
+fn farewell_of(site: &Site, tenant: &str, flow: &str, source: &RunningSource) -> Farewell {
+    if has_source(site, tenant, flow, &source.name, &source.endpoint) {
+        Farewell::UntilLater
+    } else {
+        Farewell::ForGood
     }
 }
 
@@ -592,9 +754,15 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let state = |status: &Option<Arc<Status>>| status.as_ref().map(|status| status.state().to_string());
     let dataflows = running.dataflows.iter().map(|(flow, it)| {
         let operators = it.plan.operators().map(|operator| {
-            json!({ "name": operator.name, "component": operator.digest_short(), "counters": counters(operator.stats.values()) })
+            json!({
+                "name": operator.name, "component": operator.digest_short(),
+                "counters": counters(operator.stats.values()), "metrics": metrics(operator),
+            })
         });
-        let sources = it.sources.iter().map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
+        let sources = it
+            .sources
+            .iter()
+            .map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
             Health::Failed { cause } => ("Failed", Some(cause)),
@@ -616,6 +784,18 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     })
 }
 
+/// What the operator itself reports.
+fn metrics(operator: &Operator) -> Vec<Value> {
+    let series = operator.metrics.read().into_iter();
+    let value = |series: Series| match series.reading {
+        Reading::Counter(count) => json!({ "name": series.name, "labels": series.labels, "count": count }),
+        Reading::Histogram { count, sum, min, max } => json!({
+            "name": series.name, "labels": series.labels, "count": count, "sum": sum, "min": min, "max": max,
+        }),
+    };
+    series.map(value).collect()
+}
+
 fn counters(values: Vec<(&'static str, u64)>) -> Value {
     values
         .into_iter()
@@ -635,6 +815,15 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
     }
 }
 
+/// The site that was applied last to the host of a data folder, which does not run.
+pub fn applied_site(data: &Path) -> Result<Option<(Option<Site>, Diagnostics)>, HostError> {
+    open_data(data)?;
+    let store = Store::open(&data.join("store"))?;
+    let Some((dir, home)) = store.lay_out_applied(data)? else { return Ok(None) };
+    let (site, diagnostics) = Site::load(&dir);
+    Ok(Some((site.map(|site| Site { home, ..site }), diagnostics)))
+}
+
 /// Queues that nobody reads, for a plan that is only tried.
 fn dummy_sinks(dataflow: &DataflowSite) -> BTreeMap<String, Arc<SinkQueue>> {
     let nodes = dataflow.dataflow.nodes.iter();
@@ -645,6 +834,11 @@ fn dummy_sinks(dataflow: &DataflowSite) -> BTreeMap<String, Arc<SinkQueue>> {
         _ => None,
     });
     endpoints.collect()
+}
+
+/// A name for a host that was given none: part of client ids and of time stamps.
+fn draw_name() -> String {
+    format!("host-{:08x}", rand::rng().random::<u32>())
 }
 
 /// Makes the data folder, or checks that it is ours.

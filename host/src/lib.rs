@@ -25,6 +25,7 @@ pub mod control;
 pub mod cli;
 
 pub mod clock;
+pub mod fuzz;
 pub mod planted;
 pub mod stats;
 pub mod tenant;

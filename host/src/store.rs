@@ -1,44 +1,316 @@
-//! `Store`: what a host keeps across restarts, in sled: how far file sources were
-//! settled. Written when a position moves, flushed by sled within half a second and
-//! at the end; a crash between costs lines delivered again, never lines lost.
+//! `Store`: what a host keeps across restarts, in sled: its name, the resources that
+//! were applied last, how far file sources were settled. Positions are written behind
+//! by a thread of the store's own; what is applied is on disk when it returns. An I/O
+//! error closes the database, which is opened again until that succeeds.
 
-use std::path::Path;
+mod applied;
+mod position;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+pub use self::{
+    applied::{AppliedError, Snapshot},
+    position::{Head, Position},
+};
+
+/// Most memory for sled's cache.
+const CACHE_BYTES: u64 = 64 << 20;
+/// How long positions gather before they are written and flushed together.
+const WRITE_EVERY: Duration = Duration::from_millis(50);
+/// Between attempts to open the database again.
+const REOPEN_AFTER: Duration = Duration::from_millis(100);
+const REOPEN_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the store")]
-pub struct StoreError(#[from] sled::Error);
+pub enum StoreError {
+    #[error("cannot use the store {}", path.display())]
+    Database { path: PathBuf, source: sled::Error },
+    #[error("cannot start the store's thread")]
+    Thread(#[source] std::io::Error),
+}
 
-/// Clones share one store.
+/// Clones share one store; it is closed when the last is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
+    shared: Arc<Shared>,
+    _closer: Arc<Closer>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    /// `None` between an error and the next successful attempt.
+    database: Mutex<Option<Database>>,
+    /// Never held while the database is used, so that no source waits for the disk.
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Database {
+    db: sled::Db,
     positions: sled::Tree,
+    files: sled::Tree,
+    meta: sled::Tree,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// All positions, written or not.
+    positions: BTreeMap<String, Position>,
+    /// Sources whose position is to be written, or removed.
+    unwritten: BTreeSet<String>,
+    /// Why the database is closed.
+    failure: Option<String>,
+    closing: bool,
+}
+
+/// Ends the thread with the last clone of the store.
+#[derive(Debug)]
+struct Closer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.changed.notify_all();
+        let thread = self.thread.lock().expect("no panic under this lock").take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's thread had panicked");
+        }
+    }
 }
 
 impl Store {
-    /// Most memory for sled's cache.
-    const CACHE_BYTES: u64 = 64 << 20;
-
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new().path(dir).cache_capacity(Self::CACHE_BYTES).open()?;
-        Ok(Store { positions: db.open_tree("positions")? })
+        let error = |source| StoreError::Database { path: dir.to_owned(), source };
+        let database = Database::open(dir).map_err(error)?;
+        let positions = database.read_positions().map_err(error)?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            database: Mutex::new(Some(database)),
+            state: Mutex::new(State { positions, ..State::default() }),
+            changed: Condvar::new(),
+        });
+        let writing = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writing.run())
+            .map_err(StoreError::Thread)?;
+        let closer = Closer { shared: shared.clone(), thread: Mutex::new(Some(thread)) };
+        Ok(Store { shared, _closer: Arc::new(closer) })
     }
 
-    /// Up to which byte the file of a source (`tenant/dataflow/node`) was settled.
-    pub fn position(&self, source: &str) -> Result<u64, StoreError> {
-        let bytes = self.positions.get(source)?;
-        Ok(bytes.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_le_bytes))
+    /// How far the file of a source (`tenant/dataflow/node`) was settled.
+    pub fn position(&self, source: &str) -> Position {
+        self.shared.state().positions.get(source).copied().unwrap_or_default()
     }
 
-    pub fn set_position(&self, source: &str, position: u64) -> Result<(), StoreError> {
-        self.positions.insert(source, &position.to_le_bytes())?;
-        Ok(())
+    /// Written soon; a crash before costs lines delivered again, never lines lost.
+    pub fn set_position(&self, source: &str, position: Position) {
+        let mut state = self.shared.state();
+        state.positions.insert(source.to_owned(), position);
+        state.unwritten.insert(source.to_owned());
+        drop(state);
+        self.shared.changed.notify_all();
     }
 
-    /// Everything is on disk when this returns.
+    /// The source will not come again.
+    pub fn forget_position(&self, source: &str) {
+        let mut state = self.shared.state();
+        if state.positions.remove(source).is_some() {
+            state.unwritten.insert(source.to_owned());
+            drop(state);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Why nothing can be kept at the moment.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.state().failure.clone()
+    }
+
+    /// The host's name, drawn the first time.
+    pub fn host_name(&self, draw: impl Fn() -> String) -> Result<String, StoreError> {
+        self.with(|database| {
+            if let Some(name) = database.meta.get("host-name")? {
+                return Ok(String::from_utf8_lossy(&name).into_owned());
+            }
+            let name = draw();
+            database.meta.insert("host-name", name.as_bytes())?;
+            database.db.flush()?;
+            Ok(name)
+        })
+    }
+
+    /// Every position is on disk when this returns.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.positions.flush()?;
+        self.with(|database| self.shared.write_positions(database))
+    }
+
+    /// Uses the database, which is opened once more if it fails.
+    fn with<T>(&self, run: impl Fn(&Database) -> sled::Result<T>) -> Result<T, StoreError> {
+        let mut database = self.shared.database.lock().expect("no panic under this lock");
+        let error = match self.shared.try_once(&mut database, &run) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "the store failed, opening it again");
+        self.shared.try_once(&mut database, &run).map_err(|source| {
+            self.shared.failed(&source);
+            StoreError::Database { path: self.shared.dir.clone(), source }
+        })
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// sled keeps an I/O error until it is opened anew, so it is closed after one.
+    fn try_once<T>(
+        &self,
+        database: &mut Option<Database>,
+        run: impl Fn(&Database) -> sled::Result<T>,
+    ) -> sled::Result<T> {
+        let open = match database.take() {
+            Some(open) => open,
+            None => Database::open(&self.dir)?,
+        };
+        let value = run(&open)?;
+        *database = Some(open);
+        self.recovered();
+        Ok(value)
+    }
+
+    fn failed(&self, error: &sled::Error) {
+        self.state().failure = Some(error.to_string());
+        self.changed.notify_all();
+    }
+
+    fn recovered(&self) {
+        if self.state().failure.take().is_some() {
+            tracing::info!("the store works again");
+        }
+    }
+
+    /// The thread: writes positions as they come, and opens the database again after
+    /// an error, until the store is closed.
+    fn run(&self) {
+        let mut wait = REOPEN_AFTER;
+        while self.wait_for_work() {
+            let result = {
+                let mut database = self.database.lock().expect("no panic under this lock");
+                self.try_once(&mut database, |database| self.write_positions(database))
+            };
+            match result {
+                Ok(()) => {
+                    wait = REOPEN_AFTER;
+                    self.pause(WRITE_EVERY);
+                }
+                Err(error) => {
+                    let since = self.failure_begins(&error);
+                    if since {
+                        tracing::error!(%error, dir = %self.dir.display(),
+                            "the store cannot be written: positions are kept in memory and tried again");
+                    }
+                    self.pause(wait);
+                    wait = (wait * 2).min(REOPEN_AFTER_MAX);
+                }
+            }
+            if self.state().closing {
+                return self.close();
+            }
+        }
+        self.close();
+    }
+
+    /// Whether this error is the first of a row.
+    fn failure_begins(&self, error: &sled::Error) -> bool {
+        self.state().failure.replace(error.to_string()).is_none()
+    }
+
+    /// False once the store is closing.
+    fn wait_for_work(&self) -> bool {
+        let mut state = self.state();
+        while !state.closing && state.unwritten.is_empty() && state.failure.is_none() {
+            state = self.changed.wait(state).expect("no panic under this lock");
+        }
+        !state.closing
+    }
+
+    fn pause(&self, time: Duration) {
+        let state = self.state();
+        let closing = |state: &mut State| !state.closing;
+        drop(self.changed.wait_timeout_while(state, time, closing).expect("no panic under this lock"));
+    }
+
+    /// The last attempt, then nothing holds the database's lock any more.
+    fn close(&self) {
+        let mut database = self.database.lock().expect("no panic under this lock");
+        if let Err(error) = self.try_once(&mut database, |database| self.write_positions(database)) {
+            tracing::error!(%error, dir = %self.dir.display(),
+                "positions of files are lost: their last lines are delivered again");
+        }
+        *database = None;
+    }
+
+    /// Writes what is not written yet; on disk when this returns. After an error it
+    /// is still to be written.
+    fn write_positions(&self, database: &Database) -> sled::Result<()> {
+        let unwritten: Vec<_> = {
+            let state = self.state();
+            let of = |source: &String| (source.clone(), state.positions.get(source).copied());
+            state.unwritten.iter().map(of).collect()
+        };
+        for (source, position) in &unwritten {
+            match position {
+                Some(position) => database.positions.insert(source, &position.to_bytes())?,
+                None => database.positions.remove(source)?,
+            };
+        }
+        database.db.flush()?;
+        let mut state = self.state();
+        for (source, position) in unwritten {
+            // It may have moved on meanwhile.
+            if state.positions.get(&source).copied() == position {
+                state.unwritten.remove(&source);
+            }
+        }
         Ok(())
+    }
+}
+
+impl Database {
+    fn open(dir: &Path) -> sled::Result<Self> {
+        // Flushed by the store itself, whose errors somebody hears of.
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open()?;
+        Ok(Database {
+            positions: db.open_tree("positions")?,
+            files: db.open_tree("files")?,
+            meta: db.open_tree("meta")?,
+            db,
+        })
+    }
+
+    fn read_positions(&self) -> sled::Result<BTreeMap<String, Position>> {
+        let mut positions = BTreeMap::new();
+        for entry in &self.positions {
+            let (source, bytes) = entry?;
+            positions.insert(String::from_utf8_lossy(&source).into_owned(), Position::from_bytes(&bytes));
+        }
+        Ok(positions)
     }
 }
 

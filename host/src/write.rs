@@ -173,6 +173,10 @@ impl SinkQueue {
         }
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().expect("no panic under this lock").closed
+    }
+
     /// Writes not yet taken by the sink, and their bytes.
     pub fn depth(&self) -> (usize, usize) {
         let state = self.state.lock().expect("no panic under this lock");

@@ -39,6 +39,7 @@ use crate::{
         site::{self, DataflowSite, GraphSite, TenantSite},
         yaml::Text,
     },
+    store::Position,
     tenant::Tenant,
     topic::TopicTemplate,
     write::SinkQueue,
@@ -177,7 +178,7 @@ fn drive(args: &RunArgs, door: &ShardDoor, plan: &Arc<Plan>, sink: &Arc<SinkQueu
     let counted = problems.clone();
     let options = FileOptions {
         location: Location::parse(&args.input),
-        position: 0,
+        position: Position::default(),
         at_end: AtEnd::Finish,
         node: NAME.into(),
         line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,

@@ -2,29 +2,36 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     process::ExitCode,
     time::Duration,
 };
 
+use anyhow::Context as _;
 use clap::Args;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-use super::{data_of, report};
+use super::{colour, data_of, report, status::status_lines};
 use crate::{
-    control::{self, Ask, Question},
-    host::Host,
+    connector::broker,
+    control::{self, Ask, Lock, Question},
+    deploy::chain,
+    host::{self, Host, HostError},
     resource::{Diagnostics, Site},
 };
 
 #[derive(Args)]
 pub struct UpArgs {
-    /// The site folder.
-    dir: PathBuf,
+    /// The site folder. Without it the host goes on with what was applied last to
+    /// the data folder, whatever has become of the folder that it came from.
+    #[arg(required_unless_present = "data")]
+    dir: Option<PathBuf>,
     /// Where state is kept [default: DIR/.tidegate, or what the Host resource says].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -41,29 +48,72 @@ const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     init_tracing();
-    let (site, diagnostics) = Site::load(&args.dir);
-    report(&diagnostics, false);
-    let Some(site) = site else { return Ok(ExitCode::FAILURE) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("connectors")
         .enable_all()
         .build()?;
-    runtime.block_on(run(args, site))
+    runtime.block_on(async {
+        let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
+            return Ok(ExitCode::FAILURE);
+        };
+        let code = run(args, site, &data, listener).await;
+        // The folder is somebody else's from here on.
+        drop(lock);
+        code
+    })
+}
+
+/// A site to run, and the data folder that this process now holds.
+struct Found {
+    site: Site,
+    data: PathBuf,
+    listener: UnixListener,
+    lock: Lock,
+}
+
+/// What is to run, from the site folder or from the data folder; `None` if it has
+/// errors, which were said. The socket is taken first: it says whose data it is.
+fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
+    let open = |data: &Path| -> anyhow::Result<(UnixListener, Lock)> {
+        std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+        Ok(control::listen(data)?)
+    };
+    if let Some(dir) = &args.dir {
+        let (site, diagnostics) = Site::load(dir);
+        report(&diagnostics.in_brief(), false);
+        let Some(site) = site else { return Ok(None) };
+        let data = data_of(dir, args.data.clone(), &site.host);
+        let (listener, lock) = open(&data)?;
+        return Ok(Some(Found { site, data, listener, lock }));
+    }
+    let data = args.data.clone().expect("the command line has one of both");
+    let (listener, lock) = open(&data)?;
+    let Some((site, diagnostics)) = host::applied_site(&data)? else {
+        anyhow::bail!("nothing was applied to {} yet: start with `tidegate up DIR`", data.display());
+    };
+    report(&diagnostics.in_brief(), false);
+    Ok(site.map(|site| Found { site, data, listener, lock }))
 }
 
 fn init_tracing() {
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::{
+        EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    };
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttd=error,sled=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(colour());
+    let lines = lines.with_filter(broker::PeersLeave);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
-async fn run(args: UpArgs, site: Site) -> anyhow::Result<ExitCode> {
-    let data = data_of(&args.dir, args.data.clone(), &site.host);
-    std::fs::create_dir_all(&data)?;
-    let listener = control::listen(&data)?;
-    let mut host = Host::start(&site.host, &data, std::env::current_exe()?)?;
+async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
+    // From here on a signal is kept until there is something to end in order.
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let before = applied_before(data)?;
+    let mut host = Host::start(&site.host, data, std::env::current_exe()?)?;
+    println!("host: {}", host.name());
     if let Some(ports) = host.broker() {
         println!("broker: mqtt://127.0.0.1:{} (v5), mqtt://127.0.0.1:{} (v3.1.1)", ports.v5, ports.v311);
     }
@@ -71,7 +121,10 @@ async fn run(args: UpArgs, site: Site) -> anyhow::Result<ExitCode> {
     let control = tokio::spawn(control::serve(listener, asks));
     match host.apply(&site).await {
         Ok((applied, warnings)) => {
-            report(&warnings, false);
+            report(&warnings.in_brief(), false);
+            if let Some(before) = before {
+                host.leave_behind(&before, &site);
+            }
             println!("ready: {} dataflows of {} tenants", applied.added.len(), site.tenants.len());
         }
         Err(diagnostics) => {
@@ -80,7 +133,7 @@ async fn run(args: UpArgs, site: Site) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     }
-    supervise(&args, &mut host, &mut questions).await?;
+    supervise(&args, &site.home, &mut host, &mut questions, stop.as_mut()).await?;
     control.abort();
     println!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -91,18 +144,33 @@ async fn run(args: UpArgs, site: Site) -> anyhow::Result<ExitCode> {
         }
     }
     // Whoever looks for a host here should find none.
-    let _ = std::fs::remove_file(control::socket_of(&data));
+    let _ = std::fs::remove_file(control::socket_of(data));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the host ran before. If it cannot be read, what replaces it need not wait.
+fn applied_before(data: &Path) -> anyhow::Result<Option<Site>> {
+    match host::applied_site(data) {
+        Ok(before) => Ok(before.and_then(|(site, _)| site)),
+        Err(error @ HostError::Applied(_)) => {
+            tracing::warn!(error = %chain(&error), "what was applied before is not known");
+            Ok(None)
+        }
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Until a signal or the end of `--for`: answers questions and prints lines.
 async fn supervise(
     args: &UpArgs,
+    home: &Path,
     host: &mut Host,
     questions: &mut mpsc::Receiver<Question>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(stop_signal()?);
     let mut reload = signal(SignalKind::hangup())?;
+    // What SIGHUP reads again: the folder that was applied last.
+    let mut home = home.to_owned();
     let end = args.r#for.map_or(Duration::MAX, Into::into);
     let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));
     let every: Duration = args.every.into();
@@ -117,13 +185,26 @@ async fn supervise(
                 status_lines(&status).iter().for_each(|line| println!("{line}"));
             }
             _ = reload.recv() => {
-                let (_, answer) = apply(host, &args.dir).await;
+                let (_, answer) = apply(host, &home).await;
                 eprint!("{}", answer["text"].as_str().unwrap_or_default());
-                println!("reloaded: {}", answer["applied"]);
+                match answer.get("applied") {
+                    Some(applied) => println!("reloaded: {applied}"),
+                    None => println!("nothing was changed: {} has errors", home.display()),
+                }
             }
             Some((ask, reply)) = questions.recv() => {
                 let answer = match ask {
-                    Ask::Apply { dir } => apply(host, &dir).await,
+                    Ask::Apply { dir } => {
+                        let answer = apply(host, &dir).await;
+                        if answer.0.is_success() {
+                            home = dir;
+                        }
+                        answer
+                    }
+                    Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
+                        let error = format!("there is no tenant `{tenant}` on this host");
+                        (StatusCode::NOT_FOUND, json!({ "error": error }))
+                    }
                     Ask::Status { tenant } => (StatusCode::OK, host.status(tenant.as_deref()).await),
                 };
                 // Whoever asked may have gone away.
@@ -147,11 +228,9 @@ async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {
                 "added": applied.added, "replaced": applied.replaced,
                 "removed": applied.removed, "unchanged": applied.unchanged,
             });
-            let text = diagnostics.to_text(false);
-            (
-                StatusCode::OK,
-                json!({ "applied": applied, "diagnostics": diagnostics.to_json(), "text": text }),
-            )
+            let json = diagnostics.to_json();
+            let text = diagnostics.in_brief().to_text(false);
+            (StatusCode::OK, json!({ "applied": applied, "diagnostics": json, "text": text }))
         }
         Err(more) => {
             diagnostics.extend(more);
@@ -168,37 +247,4 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// A line for each dataflow of a status document.
-pub fn status_lines(status: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    for tenant in status["tenants"].as_array().into_iter().flatten() {
-        for flow in tenant["dataflows"].as_array().into_iter().flatten() {
-            let count = |key: &str| flow["counters"][key].as_u64().unwrap_or(0);
-            let name = format!("{}/{}", text(&tenant["name"]), text(&flow["name"]));
-            let mut line = format!(
-                "{name:<28} {:<8} in {:>8}  out {:>8}  filtered {:>7}  errors {:>5}  dead {:>5}",
-                text(&flow["state"]),
-                count("received"),
-                count("delivered"),
-                count("filtered"),
-                count("errors"),
-                count("dead")
-            );
-            let connections =
-                flow["sources"].as_array().into_iter().chain(tenant["sinks"].as_array()).flatten();
-            for state in connections.filter_map(|end| end["connection"].as_str()) {
-                if state != "connected" {
-                    line.push_str(&format!("  ({state})"));
-                }
-            }
-            lines.push(line);
-        }
-    }
-    lines
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
 }

@@ -79,6 +79,52 @@ pub fn start(ports: Ports) -> Result<Ports, BrokerError> {
     Ok(ports)
 }
 
+/// A filter of log lines: the broker calls it an error when a client of its goes,
+/// whichever way, which says nothing about the host. Its other errors stay.
+pub struct PeersLeave;
+
+impl<S> tracing_subscriber::layer::Filter<S> for PeersLeave {
+    fn enabled(&self, _: &tracing::Metadata<'_>, _: &tracing_subscriber::layer::Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(
+        &self,
+        event: &tracing::Event<'_>,
+        _: &tracing_subscriber::layer::Context<'_, S>,
+    ) -> bool {
+        if !event.metadata().target().starts_with("rumqttd::") {
+            return true;
+        }
+        let mut message = Message::default();
+        event.record(&mut message);
+        !OF_PEERS.iter().any(|beginning| message.0.starts_with(beginning))
+    }
+}
+
+/// How begins what the broker says of one client's connection.
+const OF_PEERS: [&str; 7] = [
+    "disconnected",
+    "connection-stop",
+    "router-drop",
+    "Remote link error",
+    "no-connection id",
+    "Connection is already disconnected",
+    "Error while handling MQTT connect packet",
+];
+
+/// The text of an event.
+#[derive(Default)]
+struct Message(String);
+
+impl tracing::field::Visit for Message {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
 /// `client_id` as this broker takes it: it refuses `/`, `+`, `#` and `$`. Different
 /// ids stay different.
 pub fn client_id(client_id: &str) -> String {

@@ -3,11 +3,13 @@
 //! is given back as lines are settled.
 
 mod line;
+mod reading;
 
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write as _},
+    io::{self, IsTerminal, Write as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -18,19 +20,27 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 pub use self::line::LineError;
-use self::line::{Message, write_line};
-use super::stop::Stop;
+use self::{
+    line::{Message, write_line},
+    reading::{Fate, Found, Reading},
+};
+use super::{status::Status, stop::Stop};
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
+    clock::Clock,
     queue::SourceDoor,
-    write::SinkQueue,
+    store::Position,
+    write::{SinkQueue, Write},
 };
 
 /// How often a file that is followed is looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between attempts on a file that cannot be opened, read or written.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// Which file: `-` is stdin or stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,20 +98,33 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    fn with_source(&self) -> String {
+        match self {
+            FileError::Open { source, .. }
+            | FileError::Read { source, .. }
+            | FileError::Write { source, .. } => {
+                format!("{self}: {source}")
+            }
+        }
+    }
+}
+
 /// What a source does where its file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEnd {
     /// Ends once all is settled.
     Finish,
-    /// Waits for more until it is stopped.
+    /// Waits for more until it is stopped, over renaming, truncating, and times when
+    /// there is no file.
     Follow,
 }
 
 /// What a [`FileSource`] reads, and whom it tells.
 pub struct FileOptions {
     pub location: Location,
-    /// Bytes at the beginning that were settled in an earlier run.
-    pub position: u64,
+    /// How far it was settled in an earlier run.
+    pub position: Position,
     pub at_end: AtEnd,
     /// The host's node name, for messages without a timestamp of their own.
     pub node: String,
@@ -109,29 +132,30 @@ pub struct FileOptions {
     pub line_bytes_max: usize,
     pub payload_bytes_max: usize,
     /// Told the position up to which every line is settled, whenever it has moved.
-    pub settled: Box<dyn FnMut(u64) + Send>,
+    pub settled: Box<dyn FnMut(Position) + Send>,
     /// Told each line that is no message, which is then passed over. Lines count
-    /// from 1 at `position`.
+    /// from 1 where reading began.
     pub problem: Box<dyn FnMut(u64, LineError) + Send>,
     pub stop: Stop,
 }
 
 /// Turns the lines of a file into deliveries.
 pub struct FileSource {
-    reader: BufReader<Box<dyn Read + Send>>,
+    /// `None` while there is no file.
+    reading: Option<Reading>,
     options: FileOptions,
+    status: Arc<Status>,
     door: SourceDoor,
     topic: String,
-    /// Bytes and lines read so far, and the position behind the last whole line.
-    read: u64,
     lines: u64,
-    behind: u64,
+    /// Inodes of files that were read to their end, the last ones.
+    read_before: Vec<u64>,
+    /// Behind the last whole line.
+    behind: Position,
     /// Number of the last delivery.
     delivered: u64,
     /// The position behind each delivery that is not settled, by its number.
-    unsettled: VecDeque<(u64, u64)>,
-    /// The position told last.
-    told: u64,
+    unsettled: VecDeque<(u64, Position)>,
     line: Vec<u8>,
 }
 
@@ -146,39 +170,102 @@ enum Taken {
 impl FileSource {
     /// Opens the file and goes to its position.
     pub fn open(options: FileOptions, door: SourceDoor) -> Result<Self, FileError> {
-        let opened = match &options.location {
-            Location::Standard => Ok(Box::new(io::stdin()) as Box<dyn Read + Send>),
-            Location::Path(path) => open_at(path, options.position),
-        };
-        let reader =
-            opened.map_err(|source| FileError::Open { location: options.location.clone(), source })?;
-        Ok(FileSource {
-            reader: BufReader::with_capacity(64 << 10, reader),
+        let mut source = Self::later(options, door);
+        source.open_file()?;
+        Ok(source)
+    }
+
+    /// Opens the file once it runs, and tries until there is one.
+    pub fn later(options: FileOptions, door: SourceDoor) -> Self {
+        FileSource {
+            reading: None,
             topic: options.location.topic(),
-            read: options.position,
             lines: 0,
+            read_before: Vec::new(),
             behind: options.position,
             delivered: 0,
             unsettled: VecDeque::new(),
-            told: options.position,
             line: Vec::new(),
+            status: Status::new(),
             options,
             door,
-        })
+        }
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Goes on behind the last whole line that was read.
+    fn open_file(&mut self) -> Result<(), FileError> {
+        let location = &self.options.location;
+        let opened = match location {
+            Location::Standard => Ok((Reading::stdin(), Found::Same)),
+            Location::Path(path) => Reading::open(path, self.behind),
+        };
+        let (reading, found) =
+            opened.map_err(|source| FileError::Open { location: location.clone(), source })?;
+        match found {
+            Found::Same => {}
+            Found::Elsewhere(place) => tracing::info!(file = %location, rest = %place.display(),
+                "the file was moved: its rest is read first"),
+            Found::Another => tracing::warn!(file = %location, earlier = self.behind.bytes,
+                "the file was truncated or replaced: it is read from its beginning; \
+                 lines of the earlier one that were not read yet are gone"),
+        }
+        if self.behind == Position::default() {
+            // Which file it is is known before its first line is delivered.
+            (self.options.settled)(reading.position(reading.read));
+        }
+        self.behind = reading.position(reading.read);
+        self.line.clear();
+        self.reading = Some(reading);
+        self.status.set_connected();
+        Ok(())
+    }
+
+    /// Goes on with what was written after the file that was read to its end.
+    fn open_next(&mut self) -> Result<(), FileError> {
+        let (Location::Path(path), Some(reading)) = (&self.options.location, &self.reading) else {
+            return Ok(());
+        };
+        let next = reading.next(path, &self.read_before);
+        let location = || self.options.location.clone();
+        let next = next.map_err(|source| FileError::Open { location: location(), source })?;
+        self.read_before.push(reading.inode());
+        // Enough to see that files of one instant follow each other once.
+        let forgotten = self.read_before.len().saturating_sub(64);
+        self.read_before.drain(..forgotten);
+        self.behind = next.position(0);
+        self.reading = Some(next);
+        Ok(())
     }
 
     /// Reads, delivers and waits for settlements until the file ends, or it is
     /// stopped, or its dataflow is gone. Blocks its thread.
     pub fn run(mut self) -> Result<(), FileError> {
         let waiter = Waiter::default();
+        let mut retry_after = RETRY_AFTER;
         while !self.is_stopped(&waiter) {
-            match self.take()? {
-                Taken::Lines(batch) => self.deliver(batch, &waiter),
-                Taken::Nothing => waiter.wait_for(LOOK_EVERY),
-                Taken::End => {
+            let before = self.behind;
+            match self.take() {
+                Ok(Taken::Lines(batch)) => {
+                    retry_after = RETRY_AFTER;
+                    self.deliver(batch, &waiter);
+                }
+                Ok(Taken::Nothing) => waiter.wait_for(LOOK_EVERY),
+                Ok(Taken::End) => {
                     // Lines at the end that were no messages are done with as well.
                     self.unsettled.push_back((self.delivered, self.behind));
                     break;
+                }
+                Err(error) if self.options.at_end == AtEnd::Finish => return Err(error),
+                Err(error) => {
+                    // Lines that were read but not delivered are read again.
+                    (self.reading, self.behind) = (None, before);
+                    self.status.set_degraded(Clock::System.now(), error.with_source());
+                    waiter.wait_for(retry_after);
+                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
                 }
             }
             self.tell();
@@ -191,6 +278,7 @@ impl FileSource {
             self.tell();
         }
         self.tell();
+        self.status.set_closed();
         Ok(())
     }
 
@@ -200,21 +288,29 @@ impl FileSource {
 
     /// The lines that can be had without waiting, at least one, as one batch.
     fn take(&mut self) -> Result<Taken, FileError> {
+        if self.reading.is_none() {
+            self.open_file()?;
+        }
         let mut builder = BatchBuilder::new(&self.options.node);
         let bytes_max = self.door.delivery_bytes_max();
         loop {
             let is_whole = self.read_line()?;
-            if !is_whole && self.options.at_end == AtEnd::Follow {
+            if !is_whole && self.options.at_end == AtEnd::Follow && !self.is_over()? {
                 break;
             }
             if self.line.is_empty() {
+                if self.options.at_end == AtEnd::Follow {
+                    self.open_next()?;
+                    break;
+                }
                 return Ok(if builder.is_empty() { Taken::End } else { Taken::Lines(builder.finish()) });
             }
             self.take_line(&mut builder);
             self.line.clear();
             // The next line, if it can be had without waiting, and fits.
+            let reading = self.reading.as_ref().expect("it was opened above");
             let fits =
-                self.reader.buffer().iter().position(|byte| *byte == b'\n').is_some_and(|bytes| {
+                reading.buffer().iter().position(|byte| *byte == b'\n').is_some_and(|bytes| {
                     !builder.is_full_for(bytes) && builder.bytes_len() + bytes <= bytes_max
                 });
             if !fits && !builder.is_empty() {
@@ -224,11 +320,41 @@ impl FileSource {
         Ok(if builder.is_empty() { Taken::Nothing } else { Taken::Lines(builder.finish()) })
     }
 
+    /// Whether the end of a followed file is the end of all that it will hold. One
+    /// that was truncated is opened again.
+    fn is_over(&mut self) -> Result<bool, FileError> {
+        let (Location::Path(path), Some(reading)) = (&self.options.location, &mut self.reading) else {
+            return Ok(false);
+        };
+        let location = || self.options.location.clone();
+        let fate = reading
+            .fate(path, &self.read_before)
+            .map_err(|source| FileError::Read { location: location(), source })?;
+        match fate {
+            Fate::Stays => Ok(false),
+            Fate::Truncated => {
+                self.open_file()?;
+                Ok(false)
+            }
+            Fate::Moved => {
+                // What came between reading to the end and looking.
+                let more =
+                    reading.fill_buf().map_err(|source| FileError::Read { location: location(), source })?;
+                if more.is_empty() {
+                    tracing::info!(file = %location(), "another file took its place: it is read from its beginning");
+                    return Ok(true);
+                }
+                Ok(false)
+            }
+        }
+    }
+
     /// Reads on to the end of the line, or of the file as it is now; whether the
     /// line is whole. Of a line that is too long only as much is kept as shows it.
     fn read_line(&mut self) -> Result<bool, FileError> {
+        let reading = self.reading.as_mut().expect("only called when open");
         loop {
-            let bytes = match self.reader.fill_buf() {
+            let bytes = match reading.fill_buf() {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => {
@@ -239,8 +365,7 @@ impl FileSource {
             let taken = end.map_or(bytes.len(), |end| end + 1);
             let room = (self.options.line_bytes_max + 1).saturating_sub(self.line.len());
             self.line.extend_from_slice(&bytes[..taken.min(room)]);
-            self.reader.consume(taken);
-            self.read += taken as u64;
+            reading.consume(taken);
             if end.is_some() || taken == 0 {
                 return Ok(end.is_some());
             }
@@ -249,7 +374,9 @@ impl FileSource {
 
     fn take_line(&mut self, builder: &mut BatchBuilder) {
         self.lines += 1;
-        self.behind = self.read;
+        if let Some(reading) = &self.reading {
+            self.behind = reading.position(reading.read);
+        }
         let bytes_max = self.options.line_bytes_max;
         if self.line.len() > bytes_max {
             return (self.options.problem)(self.lines, LineError::TooLong { bytes_max });
@@ -291,98 +418,175 @@ impl FileSource {
     /// Tells the position behind the last delivery that is settled.
     fn tell(&mut self) {
         let settled = self.door.settled_upto();
-        let mut position = self.told;
+        let mut position = None;
         while let Some((number, behind)) = self.unsettled.front().copied() {
             if number > settled {
                 break;
             }
-            position = behind;
+            position = Some(behind);
             self.unsettled.pop_front();
         }
-        if position > self.told {
-            self.told = position;
+        if let Some(position) = position {
             (self.options.settled)(position);
         }
     }
-}
-
-fn open_at(path: &Path, position: u64) -> io::Result<Box<dyn Read + Send>> {
-    let mut file = File::open(path)?;
-    // A file that became shorter is another file: it is read from its beginning.
-    let position = if file.metadata()?.len() < position { 0 } else { position };
-    file.seek(SeekFrom::Start(position))?;
-    Ok(Box::new(file))
 }
 
 /// Writes messages as lines, and confirms each write when its lines have left the
 /// process.
 pub struct FileSink {
     location: Location,
-    writer: BufWriter<Box<dyn io::Write + Send>>,
+    /// `None` while it cannot be opened.
+    output: Option<Output>,
     queue: Arc<SinkQueue>,
+    status: Arc<Status>,
+    /// Whether errors are for the caller, or tried again.
+    at_error: AtError,
+    /// Lines to write, and the writes that they are of.
+    text: BytesMut,
+    written: Vec<Write>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtError {
+    End,
+    Retry,
+}
+
+struct Output {
+    writer: Box<dyn io::Write + Send>,
+    /// Which file it is, to see when another is at its path.
+    inode: Option<u64>,
 }
 
 impl FileSink {
-    /// Opens the file to append to it, or creates it.
+    /// Opens the file to append to it, or creates it. The first error ends it.
     pub fn open(location: Location, queue: Arc<SinkQueue>) -> Result<Self, FileError> {
-        let opened = match &location {
-            Location::Standard => Ok(Box::new(io::stdout()) as Box<dyn io::Write + Send>),
-            Location::Path(path) => File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map(|file| Box::new(file) as Box<dyn io::Write + Send>),
-        };
-        match opened {
-            Ok(writer) => {
-                Ok(FileSink { location, writer: BufWriter::with_capacity(64 << 10, writer), queue })
-            }
-            Err(source) => Err(FileError::Open { location, source }),
+        let mut sink = Self::lasting(location, queue);
+        sink.at_error = AtError::End;
+        sink.open_file()?;
+        Ok(sink)
+    }
+
+    /// Opens the file once it runs. After an error it keeps what it has, and tries
+    /// again until its queue is closed.
+    pub fn lasting(location: Location, queue: Arc<SinkQueue>) -> Self {
+        FileSink {
+            location,
+            output: None,
+            queue,
+            status: Status::new(),
+            at_error: AtError::Retry,
+            text: BytesMut::new(),
+            written: Vec::new(),
         }
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
     }
 
     /// Writes until the queue is closed and empty. Blocks its thread.
     pub fn run(mut self) -> Result<(), FileError> {
         let waiter = Waiter::default();
         let is_watched = self.location == Location::Standard && io::stdout().is_terminal();
-        let mut text = BytesMut::new();
-        let mut written = Vec::new();
+        self.flush_until_done(&waiter)?;
         loop {
             match self.queue.poll_next(&mut waiter.context()) {
                 Poll::Ready(Some(write)) => {
-                    write_batch(&write.batch, &mut text);
-                    self.write(&text)?;
-                    text.clear();
-                    written.push(write);
+                    write_batch(&write.batch, &mut self.text);
+                    self.written.push(write);
                     // Several writes share one system call unless somebody looks on.
-                    if !is_watched && written.len() < 64 {
+                    if !is_watched && self.written.len() < 64 && self.text.len() < 256 << 10 {
                         continue;
                     }
                 }
                 Poll::Ready(None) => {
-                    self.flush(&mut written)?;
+                    self.flush_until_done(&waiter)?;
+                    self.status.set_closed();
                     return Ok(());
                 }
-                Poll::Pending if written.is_empty() => waiter.wait(),
+                Poll::Pending if self.written.is_empty() => waiter.wait(),
                 Poll::Pending => {}
             }
-            self.flush(&mut written)?;
+            self.flush_until_done(&waiter)?;
         }
     }
 
-    fn write(&mut self, text: &[u8]) -> Result<(), FileError> {
-        self.writer
-            .write_all(text)
-            .map_err(|source| FileError::Write { location: self.location.clone(), source })
+    fn flush_until_done(&mut self, waiter: &Waiter) -> Result<(), FileError> {
+        let mut retry_after = RETRY_AFTER;
+        while let Err(error) = self.flush() {
+            // Nobody waits any more for what a closed queue still holds.
+            if self.at_error == AtError::End || self.queue.is_closed() {
+                return Err(error);
+            }
+            if retry_after == RETRY_AFTER {
+                tracing::warn!(file = %self.location, error = %error.with_source(), "trying again");
+            }
+            self.status.set_degraded(Clock::System.now(), error.with_source());
+            waiter.wait_for(retry_after);
+            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        }
+        Ok(())
     }
 
-    fn flush(&mut self, written: &mut Vec<crate::write::Write>) -> Result<(), FileError> {
-        self.writer.flush().map_err(|source| FileError::Write { location: self.location.clone(), source })?;
-        for write in written.drain(..) {
+    /// Writes all lines that wait, then confirms.
+    fn flush(&mut self) -> Result<(), FileError> {
+        let location = self.location.clone();
+        let error = |source| FileError::Write { location: location.clone(), source };
+        if let (Some(Output { inode: Some(inode), .. }), Location::Path(path)) =
+            (&self.output, &self.location)
+            && !self.text.is_empty()
+            && std::fs::metadata(path).map(|found| found.ino()).ok() != Some(*inode)
+        {
+            // Moved away by whoever rotates it: what follows goes to a new one.
+            self.output = None;
+        }
+        if self.output.is_none() {
+            self.open_file()?;
+        }
+        let output = self.output.as_mut().expect("it was opened above");
+        while !self.text.is_empty() {
+            match output.writer.write(&self.text) {
+                Ok(0) => return Err(error(io::ErrorKind::WriteZero.into())),
+                Ok(bytes) => self.text.advance(bytes),
+                Err(interrupted) if interrupted.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(error(source)),
+            }
+        }
+        output.writer.flush().map_err(error)?;
+        self.status.set_connected();
+        for write in self.written.drain(..) {
             write.confirm(Vec::new());
         }
         Ok(())
     }
+
+    fn open_file(&mut self) -> Result<(), FileError> {
+        let opened = match &self.location {
+            Location::Standard => Ok(Output { writer: Box::new(io::stdout()), inode: None }),
+            Location::Path(path) => open_to_append(path),
+        };
+        let location = || self.location.clone();
+        self.output = Some(opened.map_err(|source| FileError::Open { location: location(), source })?);
+        Ok(())
+    }
+}
+
+/// A line that a killed host left unfinished is ended first, so that it spoils no
+/// other: what it was to say is delivered again.
+fn open_to_append(path: &Path) -> io::Result<Output> {
+    let mut file = File::options().create(true).append(true).read(true).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.len() > 0 {
+        let mut last = [0];
+        file.read_exact_at(&mut last, metadata.len() - 1)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    let inode = metadata.is_file().then(|| metadata.ino());
+    Ok(Output { writer: Box::new(file), inode })
 }
 
 fn write_batch(batch: &Batch, text: &mut BytesMut) {
@@ -394,6 +598,19 @@ fn write_batch(batch: &Batch, text: &mut BytesMut) {
 fn write_entry(entry: &Entry, batch: &Batch, text: &mut BytesMut) {
     write_line(entry, &batch.arena, text);
     text.extend_from_slice(b"\n");
+}
+
+/// Adds the message of one line to a batch; `topic` is for lines that name none.
+pub fn read_line(topic: &str, line: &[u8], builder: &mut BatchBuilder) -> Result<(), LineError> {
+    Message::parse(line)?.push(topic, builder);
+    Ok(())
+}
+
+/// The lines of a batch.
+pub fn write_lines(batch: &Batch) -> BytesMut {
+    let mut text = BytesMut::new();
+    write_batch(batch, &mut text);
+    text
 }
 
 /// Parks a thread until a door wakes it.

@@ -247,7 +247,9 @@ impl Guests {
             memory_bytes_max: limits.memory_instance_bytes_max,
             hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
         };
-        let state = GuestState::new(&operator.name, bounds, inner.clock.clone(), inner.timers.clone(), seed);
+        let mut state =
+            GuestState::new(&operator.name, bounds, inner.clock.clone(), inner.timers.clone(), seed);
+        state.share_metrics(operator.metrics.clone());
         let mut store = Store::new(inner.components.engine(), state);
         GuestState::configure(&mut store);
         store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;

@@ -494,5 +494,52 @@ fn is_schema(bytes: &[u8]) -> bool {
     }
 }
 
+/// Takes bytes for what a guest gave in a call of eight messages, and gives the batch
+/// if it is sound. The first bytes say how many entries and faults follow.
+pub fn read_any(data: &[u8]) -> Option<Batch> {
+    const TAKEN: usize = 8;
+    let mut rest = data;
+    let mut number = || {
+        let (bytes, others) = rest.split_first_chunk::<4>()?;
+        rest = others;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    let (entries_len, faults_len) = (number()? % 64, number()? % 16);
+    let mut entries = Vec::new();
+    for _ in 0..entries_len {
+        let (origin, kind) = (number()?, number()?);
+        let (seconds, nanos, counter) = (number()?.into(), number()?, number()?.into());
+        let mut span = || Some(WireSpan { offset: number()?, len: number()? });
+        let (node, topic, content_type) = (span()?, span()?, span()?);
+        let (payload, properties, schema) = (span()?, span()?, span()?);
+        let kind = [WireKind::Message, WireKind::Bytes, WireKind::Snapshot][kind as usize % 3];
+        entries.push(WireEntry {
+            origin,
+            kind,
+            seconds,
+            nanos,
+            counter,
+            node,
+            topic,
+            content_type,
+            payload,
+            properties,
+            schema,
+        });
+    }
+    let mut faults = Vec::new();
+    for _ in 0..faults_len {
+        faults.push(WireFault { origin: number()?, text: WireSpan { offset: number()?, len: number()? } });
+    }
+    let arena = rest.to_vec();
+    let verdicts = arena.iter().take(TAKEN).copied().collect();
+    let _ = check_judged(WireJudged { verdicts, faults: faults.clone(), arena: arena.clone() }, TAKEN);
+    let max = OutputMax { messages: 32, bytes: 4096 };
+    match check_mapped(WireMapped { entries, faults, arena }, TAKEN, max) {
+        Ok(Output::Mapped { batch, .. }) => Some(batch),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -132,8 +132,29 @@ const NOT_YET: [&str; 4] = ["total", "coolDown", "quarantineAfter", "within"];
 /// Reads limits over a base, each value checked against a ceiling if there is one.
 struct LimitReader<'a> {
     diagnostics: &'a mut Diagnostics,
-    /// The policy that a tenant may only lower.
-    lowering: bool,
+    of: LimitsOf<'a>,
+}
+
+/// Whose limits are read: a tenant may only lower its policy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsOf<'a> {
+    Policy(&'a str),
+    Tenant(&'a str),
+}
+
+impl LimitsOf<'_> {
+    fn is_lowering(self) -> bool {
+        matches!(self, LimitsOf::Tenant(_))
+    }
+}
+
+impl std::fmt::Display for LimitsOf<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LimitsOf::Policy(name) => write!(f, "the policy `{name}`"),
+            LimitsOf::Tenant(name) => write!(f, "the tenant `{name}`"),
+        }
+    }
 }
 
 impl LimitReader<'_> {
@@ -150,7 +171,7 @@ impl LimitReader<'_> {
                 let message = format!("`{}` is no value for `{key}`", text.text);
                 self.diagnostics.error("policy/quantity", text.place, message, error.to_string());
             }
-            Ok(value) if self.lowering && value > *into => {
+            Ok(value) if self.of.is_lowering() && value > *into => {
                 let message = format!("a tenant's `{key}` may not be above its policy's");
                 self.diagnostics.error(
                     "policy/above-ceiling",
@@ -169,8 +190,7 @@ impl LimitReader<'_> {
     }
 
     fn not_yet(&mut self, key: &str, text: Text) {
-        let message = format!("`{key}` is not yet enforced");
-        self.diagnostics.warning("policy/not-yet-enforced", text.place, message, "it is checked and kept");
+        self.diagnostics.not_yet_enforced(self.of.to_string(), key, text.place);
     }
 
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
@@ -203,11 +223,10 @@ fn some_time(text: &str) -> Result<Duration, QuantityError> {
 }
 
 impl Limits {
-    /// Reads the limits in `object` over `self`. With `lowering`, as a tenant does:
-    /// nothing may rise.
-    pub fn read(&self, object: &mut Object<'_>, lowering: bool, diagnostics: &mut Diagnostics) -> Limits {
+    /// Reads the limits in `object` over `self`. Of a tenant nothing may rise.
+    pub fn read(&self, object: &mut Object<'_>, of: LimitsOf<'_>, diagnostics: &mut Diagnostics) -> Limits {
         let mut limits = self.clone();
-        let mut reader = LimitReader { diagnostics, lowering };
+        let mut reader = LimitReader { diagnostics, of };
         reader.read(object, "weight", at_least_one, &mut limits.weight);
         reader.read(object, "instances", at_least_one, &mut limits.instances_max);
         reader.read(object, "payload", some_bytes, &mut limits.payload_bytes_max);
@@ -243,7 +262,7 @@ impl Limits {
             reader.read(&mut group, "rate", quantity::cpu, &mut self.cpu_rate_milli);
             reader.read(&mut group, "burst", quantity::time, &mut self.cpu_burst);
             match group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
-                Some(false) if self.cpu_cap && reader.lowering => {
+                Some(false) if self.cpu_cap && reader.of.is_lowering() => {
                     let place = group.get("cap").map(|node| node.place.clone());
                     let message = "a tenant may not lift its policy's `cap`";
                     reader.diagnostics.error("policy/above-ceiling", place, message, "leave it out");
@@ -303,7 +322,7 @@ impl Policy {
             let place = spec.get("engine").map(|node| node.place.clone());
             diagnostics.error("policy/engine", place, "this engine is not there yet", "use `fuel`");
         }
-        let limits = Limits::default().read(&mut spec, false, diagnostics);
+        let limits = Limits::default().read(&mut spec, LimitsOf::Policy(&name.text), diagnostics);
         let mut endpoints = Vec::new();
         for node in spec.list("endpoints", diagnostics) {
             let mut grant = Object::of(node, "an endpoint", super::yaml::Unknown::Error, diagnostics);

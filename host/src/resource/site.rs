@@ -2,6 +2,7 @@
 //! says. Reading it gives everything that a host runs, or all that is wrong.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read as _},
@@ -22,10 +23,16 @@ use crate::resource::{
 /// A site that can be run.
 #[derive(Clone, Debug)]
 pub struct Site {
+    /// Where its files were read.
     pub dir: PathBuf,
+    /// What paths of file endpoints are relative to: the folder that was applied,
+    /// though its files may since be read from the data folder.
+    pub home: PathBuf,
     pub host: HostConfig,
     pub endpoints: BTreeMap<String, EndpointKind>,
     pub tenants: Vec<TenantSite>,
+    /// Every text that was read, by its path below the folder.
+    pub texts: BTreeMap<String, Arc<SourceFile>>,
 }
 
 /// One tenant with everything resolved.
@@ -102,17 +109,19 @@ impl Site {
             diagnostics.error("site/folder", None, message, "it holds neither `platform` nor `tenants`");
             return (None, diagnostics);
         }
+        let files = Files::new(dir);
         let folders = subfolders(&dir.join("tenants"), &mut diagnostics);
-        read_files(&Folder::new(dir, dir.join("platform")), &Owner::Platform, &mut raw, &mut diagnostics);
+        let platform = Folder::new(&files, dir.join("platform"));
+        read_files(&platform, &Owner::Platform, &mut raw, &mut diagnostics);
         say_strays(dir, &dir.join("tenants"), &mut diagnostics);
         for tenant in &folders {
             let folder = dir.join("tenants").join(tenant);
             say_strays(dir, &folder, &mut diagnostics);
-            let folder = Folder::new(dir, folder.join("dataflows"));
+            let folder = Folder::new(&files, folder.join("dataflows"));
             read_files(&folder, &Owner::Tenant(tenant.clone()), &mut raw, &mut diagnostics);
         }
         raw.add_standard_policy();
-        let site = raw.assemble(dir, &folders, &mut diagnostics);
+        let site = raw.assemble(&files, &folders, &mut diagnostics);
         let site = (!diagnostics.has_errors()).then_some(site);
         (site, diagnostics)
     }
@@ -131,6 +140,20 @@ pub fn policy_of(path: &str, text: &str, diagnostics: &mut Diagnostics) -> Optio
         raw.read_document(&node, &Owner::Platform, diagnostics);
     }
     raw.policies.into_values().next()
+}
+
+/// All that is wrong with a text that may be any resource file of a site.
+pub fn read_text(text: &str) -> Diagnostics {
+    let mut diagnostics = Diagnostics::default();
+    let file = Arc::new(SourceFile { path: "text".to_owned(), text: text.to_owned() });
+    let mut raw = Raw::default();
+    for node in yaml::parse(&file, &mut diagnostics) {
+        for owner in [Owner::Platform, Owner::Tenant("tenant".to_owned())] {
+            raw.read_document(&node, &owner, &mut diagnostics);
+        }
+        Graph::read(&node, &mut diagnostics);
+    }
+    diagnostics
 }
 
 fn subfolders(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<String> {
@@ -167,7 +190,7 @@ fn entries(dir: &Path, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
 /// A file as it is shown, relative to the site. Nothing but a regular file is read,
 /// and no more of it than is allowed.
 pub fn read_source(base: &Path, path: &Path, diagnostics: &mut Diagnostics) -> Option<Arc<SourceFile>> {
-    let shown = path.strip_prefix(base).unwrap_or(path).display().to_string();
+    let shown = shown(base, path);
     let read = || -> io::Result<Vec<u8>> {
         // Asked before opening: to open a pipe waits for its writer.
         if !fs::metadata(path)?.is_file() {
@@ -199,15 +222,41 @@ pub fn read_source(base: &Path, path: &Path, diagnostics: &mut Diagnostics) -> O
     }
 }
 
+/// The texts of a site, each read once: what one part of it saw, all others see,
+/// though somebody edits meanwhile.
+struct Files<'a> {
+    base: &'a Path,
+    read: RefCell<BTreeMap<String, Arc<SourceFile>>>,
+}
+
+impl<'a> Files<'a> {
+    fn new(base: &'a Path) -> Self {
+        Files { base, read: RefCell::default() }
+    }
+
+    fn read(&self, path: &Path, diagnostics: &mut Diagnostics) -> Option<Arc<SourceFile>> {
+        if let Some(file) = self.read.borrow().get(&shown(self.base, path)) {
+            return Some(file.clone());
+        }
+        let file = read_source(self.base, path, diagnostics)?;
+        self.read.borrow_mut().insert(file.path.clone(), file.clone());
+        Some(file)
+    }
+}
+
+fn shown(base: &Path, path: &Path) -> String {
+    path.strip_prefix(base).unwrap_or(path).display().to_string()
+}
+
 /// A folder of one owner's files. Nothing outside of it is ever read through it.
 struct Folder<'a> {
-    base: &'a Path,
+    files: &'a Files<'a>,
     dir: PathBuf,
 }
 
 impl<'a> Folder<'a> {
-    fn new(base: &'a Path, dir: PathBuf) -> Self {
-        Folder { base, dir }
+    fn new(files: &'a Files<'a>, dir: PathBuf) -> Self {
+        Folder { files, dir }
     }
 
     /// A link may not lead out of the folder: what it leads to is somebody else's.
@@ -243,7 +292,7 @@ impl<'a> Folder<'a> {
     }
 
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(self.base).unwrap_or(path).display().to_string()
+        shown(self.files.base, path)
     }
 }
 
@@ -256,7 +305,7 @@ fn read_files(folder: &Folder<'_>, owner: &Owner, raw: &mut Raw, diagnostics: &m
         if path.is_dir() || !folder.holds(&path) {
             let message = format!("{} leads out of its folder, or is too deep in it", folder.shown(&path));
             diagnostics.error("site/link", None, message, "put the file itself there");
-        } else if let Some(file) = read_source(folder.base, &path, diagnostics) {
+        } else if let Some(file) = folder.files.read(&path, diagnostics) {
             for node in yaml::parse(&file, diagnostics) {
                 raw.read_document(&node, owner, diagnostics);
             }
@@ -384,7 +433,7 @@ impl Raw {
         self.named.contains(&(kind.to_owned(), name.to_owned()))
     }
 
-    fn assemble(self, dir: &Path, folders: &[String], diagnostics: &mut Diagnostics) -> Site {
+    fn assemble(self, files: &Files<'_>, folders: &[String], diagnostics: &mut Diagnostics) -> Site {
         for folder in folders {
             if !self.is_named("Tenant", folder) {
                 let message = format!("the folder `tenants/{folder}` has no Tenant of that name");
@@ -424,7 +473,7 @@ impl Raw {
                 grants: policy.grants_for(name),
                 dataflows: Vec::new(),
             };
-            let artifacts = Folder::new(dir, dir.join("tenants").join(name).join("artifacts"));
+            let artifacts = Folder::new(files, files.base.join("tenants").join(name).join("artifacts"));
             for dataflow in self.dataflows.get(name).into_iter().flatten() {
                 self.check_rights(dataflow, &tenant, diagnostics);
                 tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
@@ -433,7 +482,14 @@ impl Raw {
             tenants.push(tenant);
         }
         let endpoints = self.endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.kind)).collect();
-        Site { dir: dir.to_owned(), host: self.host.unwrap_or_default(), endpoints, tenants }
+        Site {
+            dir: files.base.to_owned(),
+            home: files.base.to_owned(),
+            host: self.host.unwrap_or_default(),
+            endpoints,
+            tenants,
+            texts: files.read.take(),
+        }
     }
 }
 
@@ -670,7 +726,7 @@ fn resolve(
     for (index, node) in dataflow.nodes.iter().enumerate() {
         let FlowNodeKind::Graph { artifact, settings } = &node.kind else { continue };
         let Some(path) = artifacts.find(artifact, &["yaml", "yml"], diagnostics) else { continue };
-        let Some(file) = read_source(artifacts.base, &path, diagnostics) else { continue };
+        let Some(file) = artifacts.files.read(&path, diagnostics) else { continue };
         let Some(graph) = read_graph(&file, diagnostics) else { continue };
         check_outputs(dataflow, index, &graph, diagnostics);
         let modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
@@ -753,12 +809,12 @@ pub fn load_graph(
     settings: &[(String, String)],
 ) -> (Option<GraphSite>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
-    let base = Path::new("");
-    let graph = read_source(base, path, &mut diagnostics).and_then(|file| {
+    let files = Files::new(Path::new(""));
+    let graph = files.read(path, &mut diagnostics).and_then(|file| {
         let graph = read_graph(&file, &mut diagnostics)?;
         let place = yaml::parse(&file, &mut diagnostics).first().map(|node| node.place.clone())?;
         let text = Text { text: graph.name.clone(), place };
-        let artifacts = Folder::new(base, artifacts.to_owned());
+        let artifacts = Folder::new(&files, artifacts.to_owned());
         let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
         Some(GraphSite { graph, modules })
     });

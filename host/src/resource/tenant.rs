@@ -3,6 +3,7 @@
 use crate::resource::{
     Limits,
     diagnostic::Diagnostics,
+    policy::LimitsOf,
     yaml::{Object, Text},
 };
 
@@ -27,7 +28,7 @@ impl TenantResource {
     pub fn limits_under(&self, policy: &Limits, diagnostics: &mut Diagnostics) -> Limits {
         let Some(node) = &self.limits else { return policy.clone() };
         let mut object = Object::of(node, "`limits`", super::yaml::Unknown::Error, diagnostics);
-        let limits = policy.read(&mut object, true, diagnostics);
+        let limits = policy.read(&mut object, LimitsOf::Tenant(&self.name.text), diagnostics);
         object.finish(diagnostics);
         limits
     }

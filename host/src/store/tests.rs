@@ -1,14 +1,108 @@
 use super::*;
 
+fn at(bytes: u64) -> Position {
+    Position { bytes, inode: 7, head: Head::of(b"begin", bytes) }
+}
+
 #[test]
 fn positions_outlive_the_process() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("opens");
-    assert_eq!(store.position("a/b/c").expect("reads"), 0);
-    store.set_position("a/b/c", 42).expect("writes");
+    assert_eq!(store.position("a/b/c"), Position::default());
+    store.set_position("a/b/c", at(42));
+    store.set_position("a/b/gone", at(1));
     store.flush().expect("flushes");
+    store.forget_position("a/b/gone");
+    store.set_position("a/b/c", at(43));
     drop(store);
     let store = Store::open(dir.path()).expect("opens again");
-    assert_eq!(store.position("a/b/c").expect("reads"), 42);
-    assert_eq!(store.position("a/b").expect("reads"), 0);
+    assert_eq!(store.position("a/b/c"), at(43));
+    assert_eq!(store.position("a/b/gone"), Position::default());
+    assert_eq!(store.position("a/b"), Position::default());
+}
+
+#[test]
+fn a_position_of_another_form_is_the_beginning() {
+    for bytes in [&b""[..], &42_u64.to_le_bytes(), &[0; 27]] {
+        assert_eq!(Position::from_bytes(bytes), Position::default());
+    }
+    assert_eq!(Position::from_bytes(&at(9).to_bytes()), at(9));
+}
+
+#[test]
+fn a_head_tells_a_file_from_another() {
+    let head = Head::of(b"one\ntwo\n", 4);
+    for (begin, fits) in [("one\n", true), ("one\nthree\n", true), ("one", false), ("two\n", false)] {
+        assert_eq!(head.fits(begin.as_bytes()), fits, "{begin:?}");
+    }
+}
+
+#[test]
+fn a_name_is_drawn_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.host_name(|| "first".into()).expect("drawn"), "first");
+    drop(store);
+    let store = Store::open(dir.path()).expect("opens again");
+    assert_eq!(store.host_name(|| "second".into()).expect("kept"), "first");
+}
+
+/// A site of one text and one component, both saying `what`.
+fn snapshot(data: &Path, what: &str) -> Snapshot {
+    let component = data.join("component.wasm");
+    std::fs::write(&component, what).expect("the folder can be written");
+    let mut snapshot = Snapshot { dir: "/site".into(), ..Snapshot::default() };
+    snapshot.texts.insert("platform/all.yaml".into(), what.into());
+    snapshot.texts.insert("platform/same.yaml".into(), "same".into());
+    snapshot.add_component_as_it_is(data, &component).expect("it can be read");
+    snapshot
+}
+
+#[test]
+fn what_was_applied_last_is_laid_out_again_and_what_was_before_is_gone() {
+    let data = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&data.path().join("store")).expect("opens");
+    assert!(store.lay_out_applied(data.path()).expect("reads").is_none());
+    for what in ["first", "second"] {
+        store.keep_applied(data.path(), &snapshot(data.path(), what)).expect("kept");
+    }
+    drop(store);
+    let store = Store::open(&data.path().join("store")).expect("opens again");
+    // Twice: the second time over what lies there.
+    for _ in 0..2 {
+        let (dir, home) = store.lay_out_applied(data.path()).expect("reads").expect("there is one");
+        assert_eq!(home, Path::new("/site"));
+        let read = |path: &str| std::fs::read_to_string(dir.join(path)).expect("it is laid out");
+        let all = ["platform/all.yaml", "platform/same.yaml", "component.wasm"].map(read);
+        assert_eq!(all, ["second", "same", "second"]);
+    }
+    let blobs = std::fs::read_dir(data.path().join("blobs/sha256")).expect("it is there").count();
+    assert_eq!(blobs, 1);
+    let texts = store.with(|database| Ok(database.files.len())).expect("reads");
+    assert_eq!(texts, 2);
+}
+
+#[test]
+fn a_component_that_is_no_longer_the_one_that_was_checked_is_not_kept() {
+    let data = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&data.path().join("store")).expect("opens");
+    store.keep_applied(data.path(), &snapshot(data.path(), "first")).expect("kept");
+    let changed = snapshot(data.path(), "second");
+    std::fs::write(data.path().join("component.wasm"), "third").expect("the folder can be written");
+    let error = store.keep_applied(data.path(), &changed).expect_err("it changed");
+    assert!(error.to_string().contains("changed while it was applied"), "{error}");
+    let (dir, _) = store.lay_out_applied(data.path()).expect("reads").expect("the first is in force");
+    assert_eq!(std::fs::read_to_string(dir.join("platform/all.yaml")).expect("laid out"), "first");
+}
+
+#[test]
+fn a_damaged_component_is_said_and_not_run() {
+    let data = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&data.path().join("store")).expect("opens");
+    store.keep_applied(data.path(), &snapshot(data.path(), "first")).expect("kept");
+    for entry in std::fs::read_dir(data.path().join("blobs/sha256")).expect("it is there").flatten() {
+        std::fs::write(entry.path(), "other").expect("the folder can be written");
+    }
+    let error = store.lay_out_applied(data.path()).expect_err("it is damaged");
+    assert!(error.to_string().starts_with("what was applied is damaged: the component component.wasm"));
 }

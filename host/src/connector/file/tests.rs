@@ -13,7 +13,7 @@ use crate::{
 struct Running {
     queue: Arc<Queue>,
     stop: Stop,
-    positions: Arc<Mutex<Vec<u64>>>,
+    positions: Arc<Mutex<Vec<Position>>>,
     problems: Arc<Mutex<Vec<(u64, String)>>>,
     woken: mpsc::Receiver<()>,
     thread: thread::JoinHandle<Result<(), FileError>>,
@@ -28,10 +28,15 @@ impl Wake for Tell {
 }
 
 fn run(path: &Path, position: u64, at_end: AtEnd) -> Running {
+    assert!(path.exists());
+    run_later(path, Position { bytes: position, ..Position::default() }, at_end)
+}
+
+fn run_later(path: &Path, position: Position, at_end: AtEnd) -> Running {
     let (tx, woken) = mpsc::channel();
     let queue = Queue::new(Waker::from(Arc::new(Tell(tx))));
     let door = SourceDoor::new(0, queue.clone(), Ledger::new(1 << 20));
-    let (positions, problems) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+    let (positions, problems) = (Arc::<Mutex<Vec<Position>>>::default(), Arc::<Mutex<Vec<_>>>::default());
     let (telling, reporting) = (positions.clone(), problems.clone());
     let stop = Stop::default();
     let options = FileOptions {
@@ -47,7 +52,7 @@ fn run(path: &Path, position: u64, at_end: AtEnd) -> Running {
         }),
         stop: stop.clone(),
     };
-    let source = FileSource::open(options, door).expect("the file is there");
+    let source = FileSource::later(options, door);
     let thread = thread::spawn(move || source.run());
     Running { queue, stop, positions, problems, woken, thread }
 }
@@ -63,7 +68,7 @@ impl Running {
     }
 
     fn position(&self) -> Option<u64> {
-        self.positions.lock().expect("no panic").last().copied()
+        self.positions.lock().expect("no panic").last().map(|position| position.bytes)
     }
 }
 
@@ -92,7 +97,8 @@ fn lines_become_one_delivery_and_their_end_is_told_once_they_are_settled() {
     assert_eq!(taken, ["1", "2", "3"]);
     let Running { positions, problems, thread, .. } = running;
     thread.join().expect("no panic").expect("the file can be read");
-    assert_eq!(positions.lock().expect("no panic").last(), Some(&(text.len() as u64)));
+    let last = positions.lock().expect("no panic").last().map(|position| position.bytes);
+    assert_eq!(last, Some(text.len() as u64));
     assert_eq!(*problems.lock().expect("no panic"), [(3, "the line is not JSON".to_owned())]);
 }
 
@@ -167,7 +173,8 @@ fn a_followed_file_gives_whole_lines_as_they_come_until_it_is_stopped() {
     second.settle.ack();
     let Running { positions, thread, .. } = running;
     thread.join().expect("no panic").expect("the file can be read");
-    assert_eq!(positions.lock().expect("no panic").last(), Some(&5), "before the line that is not whole");
+    let last = positions.lock().expect("no panic").last().map(|position| position.bytes);
+    assert_eq!(last, Some(5), "before the line that is not whole");
 }
 
 #[test]
@@ -179,14 +186,14 @@ fn a_source_whose_dataflow_is_gone_ends_without_moving_its_position() {
     running.next().settle.abandon();
     let Running { positions, thread, .. } = running;
     thread.join().expect("no panic").expect("the file can be read");
-    assert!(positions.lock().expect("no panic").is_empty());
+    assert!(positions.lock().expect("no panic").iter().all(|position| position.bytes == 0));
 }
 
 #[test]
 fn a_missing_file_is_named() {
     let options = || FileOptions {
         location: Location::parse("/nowhere/f.jsonl"),
-        position: 0,
+        position: Position::default(),
         at_end: AtEnd::Finish,
         node: String::new(),
         line_bytes_max: 1,
@@ -240,4 +247,146 @@ fn the_topic_of_a_file_is_its_stem() {
     for (text, topic) in [("-", ""), ("a/b/readings.jsonl", "readings"), ("x", "x"), ("a.b.json", "a.b")] {
         assert_eq!(Location::parse(text).topic(), topic);
     }
+}
+
+/// Takes deliveries until this many payloads came, and settles them.
+fn take(running: &Running, count: usize) -> Vec<String> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let delivery = running.next();
+        taken.extend(payloads(&delivery.batch));
+        delivery.settle.ack();
+    }
+    taken
+}
+
+#[test]
+fn a_file_that_is_renamed_truncated_or_missing_for_a_while_loses_no_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f.jsonl");
+    let running = run_later(&path, Position::default(), AtEnd::Follow);
+    std::fs::write(&path, "1\n2\n").expect("the folder can be written");
+    assert_eq!(take(&running, 2), ["1", "2"]);
+    // Renamed: its writer goes on for a while, and leaves a line without an end.
+    let mut old = File::options().append(true).open(&path).expect("it is there");
+    std::fs::rename(&path, folder.path().join("f.jsonl.1")).expect("it is there");
+    old.write_all(b"3\n4").expect("the folder can be written");
+    std::fs::write(&path, "5\n6\n").expect("the folder can be written");
+    assert_eq!(take(&running, 4), ["3", "4", "5", "6"]);
+    // Truncated in place.
+    std::fs::write(&path, "7\n").expect("the folder can be written");
+    assert_eq!(take(&running, 1), ["7"]);
+    running.stop.stop(Farewell::UntilLater);
+    running.thread.join().expect("no panic").expect("the file can be read");
+}
+
+#[test]
+fn a_restart_finds_the_rest_of_a_file_that_was_moved_meanwhile() {
+    // How the file is moved, and what is read then.
+    type Move = fn(&Path);
+    let rename: Move = |path| {
+        std::fs::rename(path, path.with_file_name("older")).expect("it is there");
+        std::fs::write(path, "4\n").expect("the folder can be written");
+    };
+    let rename_twice: Move = |path| {
+        std::fs::rename(path, path.with_file_name("f.jsonl.2")).expect("it is there");
+        std::fs::write(path.with_file_name("f.jsonl.1"), "4\n").expect("the folder can be written");
+        std::fs::write(path, "5\n").expect("the folder can be written");
+    };
+    let copy_and_truncate: Move = |path| {
+        std::fs::copy(path, path.with_file_name("f.jsonl.1")).expect("it is there");
+        std::fs::write(path, "4\n").expect("the folder can be written");
+    };
+    let rename_only: Move = |path| {
+        std::fs::rename(path, path.with_file_name("older")).expect("it is there");
+    };
+    let remove: Move = |path| {
+        std::fs::remove_file(path).expect("it is there");
+        std::fs::write(path, "4\n").expect("the folder can be written");
+    };
+    let grow: Move = |path| {
+        let mut file = File::options().append(true).open(path).expect("it is there");
+        file.write_all(b"4\n").expect("the folder can be written");
+    };
+    for (how, expected) in [
+        (rename, &["2", "3", "4"][..]),
+        (copy_and_truncate, &["2", "3", "4"]),
+        (rename_twice, &["2", "3", "4", "5"]),
+        (rename_only, &["2", "3"]),
+        (remove, &["4"]),
+        (grow, &["2", "3", "4"]),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("f.jsonl");
+        // A neighbour whose beginning is the same is not taken for it.
+        std::fs::write(folder.path().join("g.jsonl"), "1\n9\n9\n").expect("the folder can be written");
+        std::fs::write(&path, "1\n").expect("the folder can be written");
+        let running = run_later(&path, Position::default(), AtEnd::Follow);
+        assert_eq!(take(&running, 1), ["1"]);
+        running.stop.stop(Farewell::UntilLater);
+        let Running { positions, thread, .. } = running;
+        thread.join().expect("no panic").expect("the file can be read");
+        let position = *positions.lock().expect("no panic").last().expect("it was told");
+        let mut file = File::options().append(true).open(&path).expect("it is there");
+        file.write_all(b"2\n3\n").expect("the folder can be written");
+        how(&path);
+        let running = run_later(&path, position, AtEnd::Follow);
+        assert_eq!(take(&running, expected.len()), expected);
+        running.stop.stop(Farewell::UntilLater);
+        running.thread.join().expect("no panic").expect("the file can be read");
+    }
+}
+
+/// A queue with a write for each of these payloads.
+fn writes(payloads: &[&str]) -> (Arc<SinkQueue>, Arc<Confirms>) {
+    let queue = SinkQueue::new(1 << 20);
+    let confirms = Confirms::new(Waker::noop().clone());
+    let template = TopicTemplate::parse("t").expect("valid");
+    let destination =
+        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    for (id, payload) in payloads.iter().enumerate() {
+        let mut builder = BatchBuilder::new("edge-1");
+        builder.push(b"", None, payload.as_bytes(), []);
+        queue.push(Write::new(id as u64, builder.finish(), destination.clone(), confirms.clone()));
+    }
+    (queue, confirms)
+}
+
+#[test]
+fn a_sink_ends_the_line_that_a_killed_host_left() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("out.jsonl");
+    std::fs::write(&path, "{\"payload\":0}\n{\"payl").expect("the folder can be written");
+    let (queue, _confirms) = writes(&["1"]);
+    queue.close();
+    FileSink::lasting(Location::Path(path.clone()), queue).run().expect("it is written");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    assert_eq!(text, "{\"payload\":0}\n{\"payl\n{\"payload\":1}\n");
+}
+
+#[test]
+fn a_lasting_sink_holds_its_writes_until_its_folder_is_there() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("later/out.jsonl");
+    let (queue, confirms) = writes(&["1", "2"]);
+    let sink = FileSink::lasting(Location::Path(path.clone()), queue.clone());
+    let status = sink.status().clone();
+    let thread = thread::spawn(move || sink.run());
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let waits = |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(std::time::Instant::now() < until, "{}", status.state());
+            thread::park_timeout(Duration::from_millis(2));
+        }
+    };
+    waits(&|| status.state().to_string().starts_with("degraded: cannot open"));
+    let mut confirmed = Vec::new();
+    confirms.take(&mut confirmed);
+    assert!(confirmed.is_empty(), "nothing is confirmed that is not written");
+    std::fs::create_dir(folder.path().join("later")).expect("the folder can be written");
+    waits(&|| status.state() == crate::connector::status::ConnectionState::Connected);
+    // Whoever rotates it moves it away.
+    std::fs::rename(&path, folder.path().join("moved")).expect("it is there");
+    queue.close();
+    thread.join().expect("no panic").expect("it is written");
 }

@@ -15,7 +15,8 @@ fn read(base: &Limits, text: &str, lowering: bool) -> (Limits, Vec<(Severity, &'
     let mut diagnostics = Diagnostics::default();
     let nodes = yaml::parse(&file, &mut diagnostics);
     let mut object = Object::of(&nodes[0], "limits", Unknown::Error, &mut diagnostics);
-    let limits = base.read(&mut object, lowering, &mut diagnostics);
+    let of = if lowering { LimitsOf::Tenant("t") } else { LimitsOf::Policy("p") };
+    let limits = base.read(&mut object, of, &mut diagnostics);
     object.finish(&mut diagnostics);
     let found = diagnostics.iter().map(|it| (it.severity, it.rule, it.message.clone()));
     (limits, found.collect())

@@ -1,0 +1,5 @@
+//! Fuzzes `tidegate::fuzz::packed`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate::fuzz::packed(data));

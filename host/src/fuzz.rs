@@ -1,0 +1,172 @@
+//! What fuzz targets run: every parser of what comes from outside, each on any bytes.
+//! A body ends in a panic where a promise of its parser does not hold. Serves `fuzz/`
+//! and a test over the same corpus; the path does not know it.
+
+use std::task::{Context, Waker};
+
+use bytes::BytesMut;
+
+use crate::{
+    batch::{Batch, BatchBuilder},
+    clock::Instant,
+    connector::{
+        file,
+        mqtt::{Session, Settings, SinkSession, SourceOptions, SourceSession},
+        stop::Stop,
+    },
+    guest::packed,
+    ledger::Ledger,
+    queue::{Queue, SourceDoor},
+    resource::{quantity, site},
+    topic::{self, TopicFilter, TopicTemplate},
+    write::SinkQueue,
+};
+
+/// A target's body.
+pub type Body = fn(&[u8]);
+
+/// Every target by name, which is also its corpus' and its binary's.
+pub const TARGETS: [(&str, Body); 6] = [
+    ("mqtt", mqtt),
+    ("resources", resources),
+    ("packed", packed),
+    ("topics", topics),
+    ("quantities", quantities),
+    ("json_lines", json_lines),
+];
+
+/// What a broker sends, to a source and to a sink, in reads of any size: the first
+/// byte says how long they are.
+pub fn mqtt(data: &[u8]) {
+    let Some((first, stream)) = data.split_first() else { return };
+    let reads = usize::from(*first).max(1);
+    let queue = Queue::new(Waker::noop().clone());
+    let options = SourceOptions {
+        filters: vec![TopicFilter::parse("a/#").expect("a filter")],
+        payload_bytes_max: 64,
+        node: "fuzz".into(),
+        oversize: Box::new(|oversize| oversize.settle.ack()),
+        stop: Stop::default(),
+    };
+    let door = SourceDoor::new(0, queue.clone(), Ledger::new(1 << 16));
+    let source = SourceSession::new(Settings::new("fuzz".into()), options, door);
+    play(source, stream, reads, || {
+        while let Some(delivery) = queue.pop() {
+            check_batch(&delivery.batch);
+            delivery.settle.ack();
+        }
+    });
+    let sink = SinkSession::new(Settings::new("fuzz".into()), SinkQueue::new(1 << 16));
+    play(sink, stream, reads, || {});
+}
+
+/// A CONNACK and a SUBACK to one filter: what follows is any bytes.
+const GREETING: [u8; 11] = [0x20, 3, 0, 0, 0, 0x90, 4, 0, 1, 0, 1];
+
+fn play(mut session: impl Session, stream: &[u8], reads: usize, mut after: impl FnMut()) {
+    let mut ctx = Context::from_waker(Waker::noop());
+    let mut now = Instant(0);
+    let connected = session.connected(now).is_ok();
+    assert!(connected, "a session begins with a CONNECT, which can be written");
+    session.outgoing().clear();
+    for read in [&GREETING[..5], &GREETING[5..]].into_iter().chain(stream.chunks(reads)) {
+        now.0 += 1_000_000;
+        let result = session.received(read, now).and_then(|()| session.poll(&mut ctx, now));
+        after();
+        session.outgoing().clear();
+        if let Err(error) = result {
+            // It is made anew; the rest would come on another connection.
+            return session.disconnected(now, &error);
+        }
+    }
+}
+
+/// Files of a site: each document as the platform's and as a tenant's, and as a graph.
+pub fn resources(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let diagnostics = site::read_text(text);
+    for found in diagnostics.iter() {
+        if let Some(place) = &found.place {
+            assert!(place.line >= 1 && place.column >= 1, "{place:?}");
+        }
+    }
+    for colour in [false, true] {
+        diagnostics.to_text(colour);
+    }
+    diagnostics.to_json();
+}
+
+/// What a guest of the packed contract gives back.
+pub fn packed(data: &[u8]) {
+    if let Some(batch) = packed::read_any(data) {
+        check_batch(&batch);
+    }
+}
+
+/// A filter, a second one and a template, each on a line, and topics on the rest.
+pub fn topics(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut line = || lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+    let (one, other, template) = (line(), line(), line());
+    let filters = (TopicFilter::parse(one), TopicFilter::parse(other));
+    let template = TopicTemplate::parse(template);
+    for name in lines {
+        let text = std::str::from_utf8(name).unwrap_or_default();
+        let is_name = topic::check_name(text).is_ok();
+        if let (Ok(one), Ok(other)) = &filters {
+            let holds = !one.covers(other) || !other.matches(text) || one.matches(text);
+            assert!(!is_name || holds, "{one:?} covers {other:?} and does not match {text:?}");
+        }
+        let mut out = BytesMut::new();
+        if let Ok(template) = &template
+            && template.render(name, &mut out).is_ok()
+        {
+            let rendered = std::str::from_utf8(&out).expect("a rendered topic is text");
+            assert!(topic::check_name(rendered).is_ok(), "{template:?} gave {rendered:?}");
+        }
+    }
+}
+
+/// Numbers with units.
+pub fn quantities(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for parse in [quantity::count, quantity::fuel, quantity::bytes, quantity::cpu] {
+        let _ = parse(text);
+    }
+    let _ = quantity::time(text);
+}
+
+/// Lines of a file source. What was read is written and read again as the same.
+pub fn json_lines(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\n') {
+        let mut builder = BatchBuilder::new("fuzz");
+        if file::read_line("topic", line, &mut builder).is_err() {
+            continue;
+        }
+        let batch = builder.finish();
+        check_batch(&batch);
+        let written = file::write_lines(&batch);
+        let mut again = BatchBuilder::new("fuzz");
+        let text = written.strip_suffix(b"\n").expect("a line ends");
+        file::read_line("topic", text, &mut again).expect("what is written can be read");
+        let again = again.finish();
+        let payload = |batch: &Batch| batch.entries[0].payload.bytes(&batch.arena).to_vec();
+        assert_eq!(payload(&batch), payload(&again), "{}", String::from_utf8_lossy(line));
+    }
+}
+
+/// All that the path relies on: spans lie within the arena, and properties are pairs.
+fn check_batch(batch: &Batch) {
+    let arena = &batch.arena;
+    for (index, entry) in batch.entries.iter().enumerate() {
+        for span in entry.spans() {
+            assert!(span.fits(arena.len()), "{span:?} of an arena of {} bytes", arena.len());
+            span.get(arena);
+        }
+        if entry.kind != crate::batch::Kind::Snapshot {
+            assert!(batch.properties(index).all(|(key, value)| {
+                std::str::from_utf8(key).is_ok() && std::str::from_utf8(value).is_ok()
+            }));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The resources that were applied last: every file of the site that was read, kept
+//! so that a host starts again from its data folder alone. Texts are in the database
+//! by digest, components in `blobs/`; one key names them all and changes at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Component, Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Store, StoreError};
+
+/// The key of the manifest in force.
+const MANIFEST: &str = "applied";
+
+/// Why what is applied cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum AppliedError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot keep the component {}", path.display())]
+    Blob { path: PathBuf, source: io::Error },
+    #[error("the component {} changed while it was applied; apply again", path.display())]
+    Changed { path: PathBuf },
+    #[error("cannot lay out what was applied in {}", path.display())]
+    LayOut { path: PathBuf, source: io::Error },
+    #[error("what was applied is damaged: {what}; apply the site folder again with `up DIR`")]
+    Damaged { what: String },
+}
+
+/// A site as its files were when it was applied.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The site folder, absolute: paths of file endpoints are relative to it.
+    pub dir: PathBuf,
+    /// Whose folders there are, be they empty.
+    pub tenants: Vec<String>,
+    /// Texts by path below the site folder.
+    pub texts: BTreeMap<String, String>,
+    /// Components by path below the site folder, with where they lie now and their
+    /// digest in hex.
+    pub components: BTreeMap<String, (PathBuf, String)>,
+}
+
+impl Snapshot {
+    /// Adds a component that lies below `dir`; it must have one digest throughout.
+    pub fn add_component(&mut self, dir: &Path, place: &Path, digest: String) -> Result<(), AppliedError> {
+        let path = place.strip_prefix(dir).unwrap_or(place).display().to_string();
+        match self.components.insert(path, (place.to_owned(), digest.clone())) {
+            Some((_, other)) if other != digest => Err(AppliedError::Changed { path: place.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a component that nobody has read yet.
+    pub fn add_component_as_it_is(&mut self, dir: &Path, place: &Path) -> Result<(), AppliedError> {
+        let path = place.strip_prefix(dir).unwrap_or(place).display().to_string();
+        if self.components.contains_key(&path) {
+            return Ok(());
+        }
+        let bytes =
+            fs::read(place).map_err(|source| AppliedError::Blob { path: place.to_owned(), source })?;
+        self.add_component(dir, place, hex(&bytes))
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Manifest {
+    dir: PathBuf,
+    tenants: Vec<String>,
+    /// Digests in hex, by path below the site folder.
+    texts: BTreeMap<String, String>,
+    components: BTreeMap<String, String>,
+}
+
+impl Store {
+    /// Replaces what was applied before, as a whole; on disk when this returns.
+    pub fn keep_applied(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
+        let blobs = blobs_of(data);
+        let mut manifest =
+            Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
+        for (path, (place, digest)) in &snapshot.components {
+            keep_blob(&blobs, place, digest)?;
+            manifest.components.insert(path.clone(), digest.clone());
+        }
+        for (path, text) in &snapshot.texts {
+            manifest.texts.insert(path.clone(), hex(text.as_bytes()));
+        }
+        let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
+        self.with(|database| {
+            for (path, text) in &snapshot.texts {
+                let digest = &manifest.texts[path];
+                if !database.files.contains_key(digest)? {
+                    database.files.insert(digest, text.as_bytes())?;
+                }
+            }
+            // First all that it names, then the one key that is in force.
+            database.db.flush()?;
+            database.meta.insert(MANIFEST, bytes.as_slice())?;
+            database.db.flush()?;
+            Ok(())
+        })?;
+        self.sweep(&blobs, &manifest);
+        Ok(())
+    }
+
+    /// Lays what was applied last out as a site folder below `data`, which is given
+    /// with the folder that it came from.
+    pub fn lay_out_applied(&self, data: &Path) -> Result<Option<(PathBuf, PathBuf)>, AppliedError> {
+        let Some(bytes) = self.with(|database| database.meta.get(MANIFEST))? else { return Ok(None) };
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| AppliedError::Damaged { what: format!("the list of its files: {error}") })?;
+        let dir = data.join("applied");
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| AppliedError::LayOut { path, source }
+        };
+        match fs::remove_dir_all(&dir) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(error(&dir))?,
+        }
+        fs::create_dir_all(dir.join("platform")).map_err(error(&dir))?;
+        for tenant in &manifest.tenants {
+            // Made with whatever lies in it.
+            place_below(&dir, &format!("tenants/{tenant}/dataflows"))?;
+        }
+        for (path, digest) in &manifest.texts {
+            let missing = || AppliedError::Damaged { what: format!("the text of {path}") };
+            let text = self.with(|database| database.files.get(digest))?.ok_or_else(missing)?;
+            if hex(&text) != *digest {
+                return Err(missing());
+            }
+            let place = place_below(&dir, path)?;
+            fs::write(&place, &text).map_err(error(&place))?;
+        }
+        for (path, digest) in &manifest.components {
+            let place = place_below(&dir, path)?;
+            let blob = blobs_of(data).join(digest);
+            let bytes = fs::read(&blob).map_err(error(&blob))?;
+            if hex(&bytes) != *digest {
+                return Err(AppliedError::Damaged { what: format!("the component {path}") });
+            }
+            fs::hard_link(&blob, &place).map_err(error(&place))?;
+        }
+        Ok(Some((dir, manifest.dir)))
+    }
+
+    /// Removes what no manifest names any more; what stays behind costs only space.
+    fn sweep(&self, blobs: &Path, manifest: &Manifest) {
+        let texts: BTreeSet<&str> = manifest.texts.values().map(String::as_str).collect();
+        let swept = self.with(|database| {
+            for key in database.files.iter().keys() {
+                let key = key?;
+                if !std::str::from_utf8(&key).is_ok_and(|key| texts.contains(key)) {
+                    database.files.remove(&key)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%error, "texts of earlier sites stay in the store");
+        }
+        let components: BTreeSet<&str> = manifest.components.values().map(String::as_str).collect();
+        for entry in fs::read_dir(blobs).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(|name| components.contains(name))
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path().display(), "an old component stays");
+            }
+        }
+    }
+}
+
+/// As an OCI image layout has it.
+fn blobs_of(data: &Path) -> PathBuf {
+    data.join("blobs/sha256")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn keep_blob(blobs: &Path, from: &Path, digest: &str) -> Result<(), AppliedError> {
+    let place = blobs.join(digest);
+    if place.exists() {
+        return Ok(());
+    }
+    let error = |source| AppliedError::Blob { path: from.to_owned(), source };
+    let bytes = fs::read(from).map_err(error)?;
+    if hex(&bytes) != digest {
+        return Err(AppliedError::Changed { path: from.to_owned() });
+    }
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(blobs)?;
+        let beside = blobs.join(format!("{digest}.new"));
+        let mut file = File::create(&beside)?;
+        file.write_all(&bytes)?;
+        // Whole on disk before it has its name, so that what has a name is whole.
+        file.sync_all()?;
+        fs::rename(&beside, &place)?;
+        File::open(blobs)?.sync_all()
+    };
+    write().map_err(error)
+}
+
+/// A path of the manifest below `dir` and nowhere else, with its folder made.
+fn place_below(dir: &Path, path: &str) -> Result<PathBuf, AppliedError> {
+    if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(AppliedError::Damaged { what: format!("the path {path}") });
+    }
+    let place = dir.join(path);
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder)
+            .map_err(|source| AppliedError::LayOut { path: folder.to_owned(), source })?;
+    }
+    Ok(place)
+}

@@ -1,0 +1,219 @@
+//! What an operator of a host sees of it: status, dead letters, the control socket,
+//! warnings at the start.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    process::Stdio,
+    sync::Arc,
+};
+
+use serde_json::Value;
+use tidegate::guest::{OperatorKind::Map, metrics::Reading};
+use tidegate_benches::rig::{Rig, tenant};
+
+use crate::{
+    mosquitto::{eventually, free_port},
+    outside::{numbers, publish_all},
+    site::{Flow, Site, Up, tidegate},
+};
+
+const ENDPOINTS: [(&str, &str); 2] = [
+    ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+    ("memory", "{ endpointType: Memory }"),
+];
+
+const CONFIGURED: &str = "artifact: \"flow:1\", configuration: [ { key: attack, value: trap } ]";
+const PARAMETERS: &str = "moduleConfigurations:
+  - name: op0
+    parameters: { attack: { name: attack, description: which } }
+";
+
+/// Two tenants on one file; one traps on what it is told to.
+fn site() -> Site {
+    let site = Site::new("{ shards: 2 }", &ENDPOINTS);
+    let flow = Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("in", "in"),
+        to: ("memory", "out"),
+        operators: &[("map", "aio_metrics")],
+    };
+    site.flow(&flow);
+    site.flow(&Flow { tenant: "careless", operators: &[("map", "hostile_attacks")], ..flow });
+    let path = "tenants/careless/dataflows/flow.yaml";
+    let text = std::fs::read_to_string(site.dir().join(path)).expect("it is there");
+    site.write(path, &text.replace("artifact: \"flow:1\"", CONFIGURED));
+    let path = "tenants/careless/artifacts/flow/1.yaml";
+    let text = std::fs::read_to_string(site.dir().join(path)).expect("it is there");
+    site.write(path, &(text + PARAMETERS));
+    site.write("in.jsonl", "\"one\"\n\"attack\"\n\"three\"\n");
+    site
+}
+
+#[test]
+fn status_and_dead_letters_say_what_happened() {
+    let site = site();
+    let host = site.up();
+    eventually("all is settled", || {
+        site.counter("a", "delivered") == 3
+            && site.counter("careless", "delivered") + site.counter("careless", "dead") == 3
+    });
+    let all = site.run(&["status"]);
+    assert_eq!(all.code, 0, "{}", all.stderr);
+    assert!(all.stdout.contains("a/flow") && all.stdout.contains("careless/flow"), "{}", all.stdout);
+    let one = site.run(&["status", "a"]);
+    assert!(one.stdout.contains("a/flow") && !one.stdout.contains("careless"), "{}", one.stdout);
+    assert!(one.stdout.contains("seen {kind=any} 3"), "{}", one.stdout);
+    assert!(one.stdout.contains("weight {} 3, sum 1.5"), "{}", one.stdout);
+    let nobody = site.run(&["status", "nobody"]);
+    assert_eq!((nobody.code, nobody.stdout.as_str()), (1, ""));
+    assert_eq!(nobody.stderr, "error: there is no tenant `nobody` on this host\n");
+    let letters = site.run(&["dead-letters", "list"]);
+    assert_eq!(letters.code, 0, "{}", letters.stderr);
+    assert_eq!(letters.stdout.lines().count(), 1, "{}", letters.stdout);
+    assert!(letters.stdout.contains("careless/flow/op0  Trap"), "{}", letters.stdout);
+    assert_eq!(site.run(&["dead-letters", "list", "a"]).stdout, "");
+    let shown = site.run(&["dead-letters", "show", "1", "--tenant", "careless", "--json"]);
+    let record: Value = serde_json::from_str(&shown.stdout).expect("a JSON document");
+    assert_eq!((record["payload"].as_str(), record["reason"].as_str()), (Some("attack"), Some("trap")));
+    let missing = site.run(&["dead-letters", "show", "2"]);
+    assert_eq!(
+        (missing.code, missing.stderr.as_str()),
+        (1, "error: there is no dead letter 2; there are 1\n")
+    );
+    host.stop();
+    // They are read without a host too; the state is not.
+    assert_eq!(site.run(&["dead-letters", "list"]).stdout, letters.stdout);
+    let gone = site.run(&["status"]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.stderr.contains("no host runs on"), "{}", gone.stderr);
+}
+
+#[test]
+fn watching_gives_plain_lines_where_there_is_no_terminal() {
+    let site = Site::new("{ shards: 1 }", &ENDPOINTS);
+    let host = site.up();
+    let mut watch = tidegate()
+        .args(["status", "--watch", "--every", "100ms", "--json", "--data"])
+        .arg(site.data())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
+    for _ in 0..3 {
+        let line = lines.next().expect("a line comes").expect("UTF-8");
+        let status: Value = serde_json::from_str(&line).expect("a document a line");
+        assert_eq!(status["host"], "test");
+    }
+    host.stop();
+    // With the host gone it ends, and says why.
+    assert_eq!(watch.wait().expect("it ends").code(), Some(1));
+}
+
+#[test]
+fn the_socket_is_its_owners_and_one_hosts() {
+    let site = Site::new("{ shards: 1 }", &ENDPOINTS);
+    let host = site.up();
+    let socket = site.data().join("control.sock");
+    let mode = std::fs::metadata(&socket).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let second = Up::start(tidegate().arg("up").arg(site.dir()).arg("--data").arg(site.data())).err();
+    let second = second.expect("there is one host for a data folder");
+    assert_eq!(second.code, 1);
+    assert!(second.stderr.contains("another host runs on"), "{}", second.stderr);
+    assert_eq!(site.run(&["status"]).code, 0, "the first is not disturbed");
+    host.kill();
+    assert!(socket.exists(), "a killed host leaves its socket");
+    let host = site.up();
+    assert_eq!(site.run(&["status"]).code, 0);
+    host.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_is_not_yet_enforced_is_a_line_for_each_policy_at_the_start() {
+    let site = Site::new("{ shards: 1 }", &ENDPOINTS);
+    for name in ["one", "two"] {
+        let text = format!(
+            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  \
+             world: tidegate:policy/standard@0.1.0\n  cpu: {{ rate: 50m }}\n  memory: {{ total: 32Mi }}\n"
+        );
+        site.write(&format!("platform/{name}.yaml"), &text);
+    }
+    let check = site_check(&site);
+    assert_eq!(check.matches("is not yet enforced").count(), 4, "{check}");
+    assert!(check.contains("--> platform/one.yaml:6:8"), "{check}");
+    let host = site.up();
+    let log = host.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.starts_with("warning")).collect();
+    let expected = ["one", "two"]
+        .map(|name| format!("warning: of the policy `{name}`, `cpu`, `total` are not yet enforced"));
+    assert_eq!(lines, expected, "{log}");
+    host.stop();
+}
+
+fn site_check(site: &Site) -> String {
+    let output = tidegate().arg("check").arg(site.dir()).output().expect("it runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+#[test]
+fn clients_of_the_embedded_broker_that_leave_are_no_errors() {
+    let (v5, v311) = (free_port(), free_port());
+    let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"127.0.0.1:{v5}\" }} }}");
+    let host = format!("{{ shards: 1, broker: {{ embedded: true, v5: {v5}, v311: {v311} }} }}");
+    let site = Site::new(&host, &[("local", &spec)]);
+    site.flow(&Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("local", "a/in"),
+        to: ("local", "a/out"),
+        operators: &[("map", "pass_through")],
+    });
+    let host = site.up();
+    let line = format!("broker: mqtt://127.0.0.1:{v5} (v5), mqtt://127.0.0.1:{v311} (v3.1.1)");
+    assert_eq!(host.line("broker: "), Some(line));
+    let connected = || site.status()["tenants"][0]["dataflows"][0]["sources"][0]["connection"] == "connected";
+    eventually("it is subscribed", connected);
+    publish_all(v5, numbers("a/in", 0..10));
+    // One that says nothing of MQTT.
+    let mut stranger = TcpStream::connect(("127.0.0.1", v5)).expect("it listens");
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it is taken");
+    let _ = stranger.read_to_end(&mut Vec::new());
+    publish_all(v5, numbers("a/in", 10..20));
+    eventually("all came through", || site.counter("a", "delivered") == 20);
+    let log = host.log.clone();
+    host.stop();
+    eventually("its log is read to the end", || Arc::strong_count(&log) == 1);
+    let log = log.lock().expect("no panic");
+    assert!(log.contains("dataflow ended") && !log.contains("ERROR") && !log.contains("\x1b"), "{log}");
+}
+
+#[test]
+fn what_operators_report_outlives_their_instances() {
+    // One slot: each operator's call ends the other's instance.
+    let mut rig = Rig::new(1, 4);
+    let tenant = tenant("weather");
+    let mut one = rig.install(&tenant, "one", &[("aio_metrics", Map, &[])]);
+    let mut other = rig.install(&tenant, "other", &[("aio_metrics", Map, &[])]);
+    for _ in 0..3 {
+        for flow in [&mut one, &mut other] {
+            flow.send(&["1"]);
+            rig.settle();
+            assert_eq!(flow.receive(), ["1"]);
+            rig.settle();
+        }
+    }
+    for flow in [&one, &other] {
+        let operator = flow.plan.operators().next().expect("there is one");
+        assert!(operator.stats.retired.get() >= 2, "its instances were retired");
+        let read = operator.metrics.read();
+        let readings: Vec<_> = read.iter().map(|series| (series.name.as_str(), series.reading)).collect();
+        let weight = Reading::Histogram { count: 3, sum: 1.5, min: 0.5, max: 0.5 };
+        assert_eq!(readings, [("seen", Reading::Counter(3)), ("weight", weight)]);
+    }
+}
