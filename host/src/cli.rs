@@ -126,9 +126,10 @@ fn exit(diagnostics: &Diagnostics) -> ExitCode {
 /// Everything that can be wrong with a site, components included.
 fn check_site(dir: &Path) -> Diagnostics {
     let (site, mut diagnostics) = Site::load(dir);
+    let mut known = deploy::known::Known::default();
     for tenant in site.iter().flat_map(|site| &site.tenants) {
         for dataflow in &tenant.dataflows {
-            deploy::admit(tenant, dataflow, None, &mut diagnostics);
+            deploy::admit(tenant, dataflow, None, &mut known, &mut diagnostics);
         }
     }
     diagnostics

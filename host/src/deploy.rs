@@ -1,10 +1,14 @@
 //! Deploying: a checked site becomes plans that shards can run. Components are read,
 //! held against their policy and compiled here; nothing of it touches a shard.
 
+pub mod known;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
+
+use known::{FindError, Found, Known};
 
 use crate::{
     dataflow::plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
@@ -12,7 +16,7 @@ use crate::{
         Contract, Operator, OperatorKind,
         compile::Cache,
         component::{Digest, read_bytes},
-        imports::{ComponentShape, Role},
+        imports::Role,
         metrics::GuestMetrics,
         world::PolicyWorld,
     },
@@ -42,6 +46,7 @@ pub fn admit(
     tenant: &TenantSite,
     dataflow: &DataflowSite,
     cache: Option<&Cache>,
+    known: &mut Known,
     diagnostics: &mut Diagnostics,
 ) -> Components {
     let mut admitted = Components::new();
@@ -55,7 +60,7 @@ pub fn admit(
     for (node, GraphSite { graph, modules }) in &dataflow.graphs {
         for (operation, module) in modules {
             let Some(role) = role_of(graph.operations[*operation].kind) else { continue };
-            if let Some(component) = admit_one(tenant, module, role, world, cache, diagnostics) {
+            if let Some(component) = admit_one(tenant, module, role, world, cache, known, diagnostics) {
                 admitted.insert((*node, *operation), component);
             }
         }
@@ -69,21 +74,20 @@ fn admit_one(
     role: Role,
     world: &PolicyWorld,
     cache: Option<&Cache>,
+    known: &mut Known,
     diagnostics: &mut Diagnostics,
 ) -> Option<Admitted> {
     let place = || module.reference.place.clone();
     let refused = |message: String| format!("the component `{}` {message}", module.reference.text);
-    let bytes = match read_bytes(&module.path, tenant.limits.component_bytes_max) {
-        Ok(bytes) => bytes,
+    let bytes_max = tenant.limits.component_bytes_max;
+    let Found { digest, shape, bytes } = match known.find(&module.path, bytes_max) {
+        Ok(found) => found,
         Err(error) => {
-            diagnostics.error("component/file", place(), refused("is refused".into()), error.to_string());
-            return None;
-        }
-    };
-    let shape = match ComponentShape::read(&bytes) {
-        Ok(shape) => shape,
-        Err(error) => {
-            diagnostics.error("component/form", place(), refused("is refused".into()), error.to_string());
+            let rule = match error {
+                FindError::Read(_) => "component/file",
+                FindError::Form(_) => "component/form",
+            };
+            diagnostics.error(rule, place(), refused("is refused".into()), error.to_string());
             return None;
         }
     };
@@ -100,12 +104,18 @@ fn admit_one(
         diagnostics.error("component/role", place(), refused(format!("has no {}", role.name())), label);
         return None;
     };
-    let digest = Digest::of(&bytes);
-    if let Some(cache) = cache
-        && let Err(error) = cache.compile(digest, &bytes, tenant.limits.compile_time_max)
-    {
-        diagnostics.error("component/compile", place(), refused("is refused".into()), chain(&error));
-        return None;
+    if let Some(cache) = cache.filter(|cache| !cache.has(digest)) {
+        let bytes = match bytes {
+            Some(bytes) => Ok(bytes),
+            None => read_bytes(&module.path, bytes_max),
+        };
+        let compiled = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
+            cache.compile(digest, &bytes, tenant.limits.compile_time_max).map_err(|error| chain(&error))
+        });
+        if let Err(cause) = compiled {
+            diagnostics.error("component/compile", place(), refused("is refused".into()), cause);
+            return None;
+        }
     }
     Some(Admitted { digest, contract })
 }

@@ -34,7 +34,7 @@ use crate::{
         shard::{Census, Command, DataflowId, Removed, Shard, ShardDoor, ShardSetup, install_panic_hook},
     },
     dead_letter::DeadLetters,
-    deploy::{self, chain},
+    deploy::{self, chain, known::Known},
     guest::{
         Operator,
         compile::{Cache, Compiler},
@@ -93,14 +93,23 @@ pub struct Host {
     data: PathBuf,
     clock: Clock,
     components: Components,
-    shards: Vec<(ShardDoor, JoinHandle<()>)>,
+    shards: Vec<RunningShard>,
     dead_letters: DeadLetters,
     store: Store,
     tenants: BTreeMap<String, RunningTenant>,
     /// Where the embedded broker listens.
     broker: Option<broker::Ports>,
     memory: Arc<Doors>,
+    /// Components as they were at the last apply.
+    known: Known,
     rng: rand::rngs::StdRng,
+}
+
+struct RunningShard {
+    door: ShardDoor,
+    thread: JoinHandle<()>,
+    /// Tenants that live on it.
+    tenants: usize,
 }
 
 struct RunningTenant {
@@ -182,6 +191,7 @@ impl Host {
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             memory: Arc::default(),
+            known: Known::default(),
             rng: rand::rngs::StdRng::from_os_rng(),
         };
         for shard in 0..config.shards {
@@ -218,7 +228,7 @@ impl Host {
             .spawn(run)
             .map_err(HostError::Thread)?;
         let door = rx.recv().map_err(|_| HostError::Thread(io::Error::other("the shard ended at once")))?;
-        self.shards.push((door, thread));
+        self.shards.push(RunningShard { door, thread, tenants: 0 });
         Ok(())
     }
 
@@ -240,17 +250,7 @@ impl Host {
     /// ones are replaced. With an error anywhere nothing changes.
     pub async fn apply(&mut self, site: &Site) -> Result<(Applied, Diagnostics), Diagnostics> {
         let mut diagnostics = Diagnostics::default();
-        let mut prepared: BTreeMap<&str, Vec<Prepared<'_>>> = BTreeMap::new();
-        for tenant in &site.tenants {
-            let all = prepared.entry(&tenant.name).or_default();
-            for dataflow in tenant.dataflows.iter().filter(|it| it.dataflow.enabled) {
-                let cache = self.components.cache();
-                let components =
-                    task::block_in_place(|| deploy::admit(tenant, dataflow, Some(cache), &mut diagnostics));
-                let fingerprint = deploy::fingerprint(dataflow, &components);
-                all.push(Prepared { site: dataflow, components, fingerprint });
-            }
-        }
+        let mut prepared = task::block_in_place(|| self.prepare(site, &mut diagnostics));
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
@@ -281,6 +281,26 @@ impl Host {
             self.run_tenant(site, tenant, dataflows, &mut applied).await;
         }
         Ok((applied, diagnostics))
+    }
+
+    /// Reads and compiles the components of every dataflow that is to run.
+    fn prepare<'a>(
+        &mut self,
+        site: &'a Site,
+        diagnostics: &mut Diagnostics,
+    ) -> BTreeMap<&'a str, Vec<Prepared<'a>>> {
+        let cache = self.components.cache();
+        self.known.begin();
+        let mut prepared: BTreeMap<&str, Vec<Prepared<'_>>> = BTreeMap::new();
+        for tenant in &site.tenants {
+            let all = prepared.entry(&tenant.name).or_default();
+            for dataflow in tenant.dataflows.iter().filter(|it| it.dataflow.enabled) {
+                let components = deploy::admit(tenant, dataflow, Some(cache), &mut self.known, diagnostics);
+                let fingerprint = deploy::fingerprint(dataflow, &components);
+                all.push(Prepared { site: dataflow, components, fingerprint });
+            }
+        }
+        prepared
     }
 
     /// Stores the site as the one that was applied last.
@@ -394,7 +414,7 @@ impl Host {
                 let plan = deploy::plan(&trial, tenant, it.site, &it.components, &sinks);
                 let operators = plan.operators().cloned().collect();
                 let (reply, result) = oneshot::channel();
-                self.shards[shard].0.send(Command::Try { operators, reply });
+                self.shards[shard].door.send(Command::Try { operators, reply });
                 let result = result.await.unwrap_or_else(|_| Err("the shard ended".into()));
                 if let Err(cause) = result {
                     let message = format!("the dataflow `{}/{}` does not start", tenant.name, name.text);
@@ -412,7 +432,7 @@ impl Host {
     ) {
         let names: Vec<String> = self.tenants.keys().cloned().collect();
         for name in names {
-            let stays = site.tenants.iter().find(|tenant| tenant.name == name);
+            let stays = site.tenant(&name);
             let unchanged =
                 stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
             let wanted = prepared.get(name.as_str());
@@ -436,6 +456,7 @@ impl Host {
             if unchanged {
                 self.tenants.insert(name, running);
             } else {
+                self.shards[running.shard].tenants -= 1;
                 end_sinks(running.sinks).await;
             }
         }
@@ -460,7 +481,7 @@ impl Host {
             Some(running) => running,
             None => RunningTenant {
                 tenant: Tenant::new(&tenant.name, tenant.limits.clone()),
-                shard: self.place().await,
+                shard: self.place(),
                 fingerprint,
                 dataflows: BTreeMap::new(),
                 sinks: BTreeMap::new(),
@@ -477,7 +498,7 @@ impl Host {
             let plan =
                 Arc::new(deploy::plan(&running.tenant, tenant, prepared.site, &prepared.components, &sinks));
             let (reply, installed) = oneshot::channel();
-            self.shards[running.shard].0.send(Command::Install { plan: plan.clone(), reply });
+            self.shards[running.shard].door.send(Command::Install { plan: plan.clone(), reply });
             let Ok((id, queue)) = installed.await else {
                 tracing::error!(dataflow = %plan.name(), "its shard has ended");
                 continue;
@@ -495,15 +516,15 @@ impl Host {
         self.tenants.insert(tenant.name.clone(), running);
     }
 
-    /// The less busy of two shards drawn at random, by dataflows. A tenant lives on
-    /// one shard, so that its weight and its instances are counted in one place.
-    async fn place(&mut self) -> usize {
+    /// The less busy of two shards drawn at random, by tenants. A tenant lives on one
+    /// shard, so that its weight and its instances are counted in one place.
+    fn place(&mut self) -> usize {
         let shards = self.shards.len();
         let (one, other) = (self.rng.random_range(0..shards), self.rng.random_range(0..shards));
-        let load = |shard: usize| {
-            self.tenants.values().filter(|it| it.shard == shard).map(|it| it.dataflows.len()).sum::<usize>()
-        };
-        if load(one) <= load(other) { one } else { other }
+        let load = |shard: usize| self.shards[shard].tenants;
+        let shard = if load(one) <= load(other) { one } else { other };
+        self.shards[shard].tenants += 1;
+        shard
     }
 
     fn open_sinks(&mut self, site: &Site, running: &mut RunningTenant, dataflow: &DataflowSite) {
@@ -649,7 +670,7 @@ impl Host {
         };
         let drained = tokio::time::timeout(DRAIN, stopped).await.is_ok();
         let (reply, removed) = oneshot::channel();
-        self.shards[shard].0.send(Command::Remove {
+        self.shards[shard].door.send(Command::Remove {
             dataflow: id,
             drain: if drained { DRAIN } else { Duration::ZERO },
             reply,
@@ -682,7 +703,7 @@ impl Host {
         if let Err(error) = self.store.flush() {
             tracing::error!(error = %chain(&error), "positions of files may be lost");
         }
-        for (door, thread) in self.shards.drain(..) {
+        for RunningShard { door, thread, .. } in self.shards.drain(..) {
             door.send(Command::Stop);
             if thread.join().is_err() {
                 tracing::error!("a shard had panicked");
@@ -697,7 +718,7 @@ impl Host {
     /// Live state, for `status`; of one tenant or of all.
     pub async fn status(&self, tenant: Option<&str>) -> Value {
         let mut shards = Vec::new();
-        for (door, _) in &self.shards {
+        for RunningShard { door, .. } in &self.shards {
             let (reply, census) = oneshot::channel();
             door.send(Command::Census { reply });
             let Census { dataflows, instances, instances_idle } = census.await.unwrap_or_default();
@@ -717,7 +738,7 @@ impl Host {
 /// Whether a site still has a source, running or disabled: what is only replaced or
 /// disabled goes on where it stopped.
 fn has_source(site: &Site, tenant: &str, flow: &str, source: &str, endpoint: &EndpointKind) -> bool {
-    let tenant = site.tenants.iter().find(|it| it.name == tenant);
+    let tenant = site.tenant(tenant);
     let mut flows = tenant.into_iter().flat_map(|it| &it.dataflows);
     let flow = flows.find(|it| it.dataflow.name.text == flow);
     let mut nodes = flow.into_iter().flat_map(|it| &it.dataflow.nodes);

@@ -25,7 +25,7 @@ use crate::{
         shard::{Command, Shard, ShardDoor, ShardSetup, install_panic_hook},
     },
     dead_letter::{DeadLetters, Record},
-    deploy,
+    deploy::{self, known::Known},
     guest::{
         compile::{Cache, Compiler},
         component::Components,
@@ -94,7 +94,7 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let engine = engine::running(PoolSize { slots: 64, components: 64, ..PoolSize::default() })?;
     let compiler = Compiler::Child { program: std::env::current_exe()? };
     let cache = Cache::open(&cache_dir(), &engine, compiler)?;
-    let admitted = deploy::admit(&tenant, &flow, Some(&cache), &mut diagnostics);
+    let admitted = deploy::admit(&tenant, &flow, Some(&cache), &mut Known::default(), &mut diagnostics);
     report(&diagnostics, false);
     if diagnostics.has_errors() {
         return Ok(ExitCode::FAILURE);

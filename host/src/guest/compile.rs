@@ -82,12 +82,18 @@ impl Cache {
         Ok(Cache { dir: dir.to_owned(), key, compiler, engine_hash: hash_of(engine) })
     }
 
-    /// Compiles `bytes` unless that was done before.
-    pub fn compile(&self, digest: Digest, bytes: &[u8], time_max: Duration) -> Result<(), CompileError> {
+    /// Whether the component was compiled before.
+    pub fn has(&self, digest: Digest) -> bool {
         let (path, mac_path) = self.paths(digest);
-        if path.exists() && mac_path.exists() {
+        path.exists() && mac_path.exists()
+    }
+
+    /// Compiles `bytes`, whose digest it is, unless that was done before.
+    pub fn compile(&self, digest: Digest, bytes: &[u8], time_max: Duration) -> Result<(), CompileError> {
+        if self.has(digest) {
             return Ok(());
         }
+        let (path, mac_path) = self.paths(digest);
         let compiled = match &self.compiler {
             Compiler::InProcess => precompile(bytes).map_err(|cause| CompileError::Refused { cause })?,
             Compiler::Child { program } => compile_in_child(program, bytes, time_max)?,

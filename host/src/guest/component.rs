@@ -191,12 +191,17 @@ impl Shared {
 
 /// Reads a component's bytes, at most `bytes_max`.
 pub fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
-    let read = |source| ReadError::Io { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(read)?.len();
-    if bytes > bytes_max {
-        return Err(ReadError::TooLarge { path: path.to_owned(), bytes, bytes_max });
+    check_size(path, bytes_max)?;
+    std::fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })
+}
+
+/// Whether a component's file is there and not too large.
+pub fn check_size(path: &Path, bytes_max: u64) -> Result<(), ReadError> {
+    let data = std::fs::metadata(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+    if data.len() > bytes_max {
+        return Err(ReadError::TooLarge { path: path.to_owned(), bytes: data.len(), bytes_max });
     }
-    std::fs::read(path).map_err(read)
+    Ok(())
 }
 
 /// Why a component's file gives no bytes.

@@ -30,6 +30,7 @@ pub struct Site {
     pub home: PathBuf,
     pub host: HostConfig,
     pub endpoints: BTreeMap<String, EndpointKind>,
+    /// In order of their names.
     pub tenants: Vec<TenantSite>,
     /// Every text that was read, by its path below the folder.
     pub texts: BTreeMap<String, Arc<SourceFile>>,
@@ -100,6 +101,12 @@ const FILES_MAX: usize = 10_000;
 const FOLDERS_DEEP_MAX: usize = 8;
 
 impl Site {
+    /// The tenant of this name.
+    pub fn tenant(&self, name: &str) -> Option<&TenantSite> {
+        let place = self.tenants.binary_search_by(|tenant| tenant.name.as_str().cmp(name)).ok()?;
+        Some(&self.tenants[place])
+    }
+
     /// Reads and checks the folder. There is a site only if there is no error.
     pub fn load(dir: &Path) -> (Option<Site>, Diagnostics) {
         let mut diagnostics = Diagnostics::default();

@@ -1,0 +1,156 @@
+//! `Known`: what was found out about components before, so that an apply reads only
+//! what has changed and each component is taken apart once, however many use it.
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::guest::{
+    component::{Digest, ReadError, check_size, read_bytes},
+    imports::{ComponentError, ComponentShape},
+};
+
+/// A component's digest and shape; its bytes only if they had to be read.
+pub struct Found {
+    pub digest: Digest,
+    pub shape: Arc<ComponentShape>,
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Why nothing could be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Form(#[from] ComponentError),
+}
+
+/// Files and components seen at the last pass over a site, and at this one.
+#[derive(Default)]
+pub struct Known {
+    before: HashMap<PathBuf, (Stamp, Digest)>,
+    files: HashMap<PathBuf, (Stamp, Digest)>,
+    shapes: HashMap<Digest, Arc<ComponentShape>>,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds; no program can set it.
+    changed: (i64, i64),
+}
+
+/// A file that changed less than this before it was read may change again without a
+/// trace in its stamp.
+const TRUSTED_AFTER_SECONDS: i64 = 2;
+
+impl Known {
+    /// Begins a pass; what the last one did not look for is forgotten.
+    pub fn begin(&mut self) {
+        self.before = std::mem::take(&mut self.files);
+        self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1 || !self.before.is_empty());
+    }
+
+    /// The component in a file of at most `bytes_max`.
+    pub fn find(&mut self, path: &Path, bytes_max: u64) -> Result<Found, FindError> {
+        check_size(path, bytes_max)?;
+        let stamp = Stamp::of(path);
+        let same = self.before.get(path).filter(|(before, _)| stamp.as_ref() == Some(before));
+        if let Some((stamp, digest)) = same.copied()
+            && let Some(shape) = self.shapes.get(&digest)
+        {
+            let found = Found { digest, shape: shape.clone(), bytes: None };
+            self.files.insert(path.to_owned(), (stamp, digest));
+            return Ok(found);
+        }
+        let bytes = read_bytes(path, bytes_max)?;
+        let digest = Digest::of(&bytes);
+        let shape = match self.shapes.get(&digest) {
+            Some(shape) => shape.clone(),
+            None => {
+                let shape = Arc::new(ComponentShape::read(&bytes)?);
+                self.shapes.insert(digest, shape.clone());
+                shape
+            }
+        };
+        if let Some(stamp) = stamp.filter(Stamp::is_trusted) {
+            self.files.insert(path.to_owned(), (stamp, digest));
+        }
+        Ok(Found { digest, shape, bytes: Some(bytes) })
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let data = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: data.dev(),
+            inode: data.ino(),
+            bytes: data.size(),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+
+    fn is_trusted(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        self.changed.0 + TRUSTED_AFTER_SECONDS <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::tests::dummy;
+
+    /// Two components that differ in a custom section only.
+    fn component(content: u8) -> Vec<u8> {
+        let mut bytes = dummy("export tidegate:operator/map@0.1.0;");
+        bytes.extend_from_slice(&[0, 6, 4]);
+        bytes.extend_from_slice(b"copy");
+        bytes.push(content);
+        bytes
+    }
+
+    #[test]
+    fn a_file_is_read_again_only_once_it_has_changed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.wasm");
+        std::fs::write(&path, component(1)).expect("written");
+        let mut known = Known::default();
+        let read = |known: &mut Known| {
+            known.begin();
+            let Found { digest, bytes, .. } = known.find(&path, 1 << 20).expect("a component");
+            (digest, bytes.is_some())
+        };
+        let (first, was_read) = read(&mut known);
+        assert!(was_read);
+        // As if it had been read long after it was written.
+        known.files.insert(path.clone(), (Stamp::of(&path).expect("it is there"), first));
+        assert_eq!(read(&mut known), (first, false));
+        let stamp = Stamp::of(&path).expect("it is there");
+        while Stamp::of(&path) == Some(stamp) {
+            std::fs::write(&path, component(2)).expect("written");
+        }
+        let (second, was_read) = read(&mut known);
+        assert!(was_read);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn the_size_is_held_against_the_limit_though_the_file_is_known() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.wasm");
+        std::fs::write(&path, component(1)).expect("written");
+        let mut known = Known::default();
+        assert!(known.find(&path, 1 << 20).is_ok());
+        assert!(matches!(known.find(&path, 10), Err(FindError::Read(ReadError::TooLarge { .. }))));
+    }
+}
