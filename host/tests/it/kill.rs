@@ -2,22 +2,15 @@
 //! id, as an outside client counts; and the same count reports loss when settlement
 //! is broken on purpose.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tidegate_benches::rig::guest_path;
 
 use crate::{
-    mosquitto::{Mosquitto, WITHIN, eventually},
+    mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, numbers, publish_all},
+    process::Host,
 };
 
 /// A site of one tenant whose messages pass two operators.
@@ -84,53 +77,6 @@ spec:
     fs::copy(guest_path("pass_through"), component).expect("the component is built");
 }
 
-/// A host's process; killed when dropped.
-struct Host(Child);
-
-impl Host {
-    /// Returns once it is ready.
-    fn up(site: &Path, plant: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["up", "--every", "0s"])
-            .arg(site)
-            .env("TIDEGATE_PLANT", plant)
-            .env("RUST_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the host starts");
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let (tx, rx) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if line.starts_with("ready") {
-                    _ = tx.send(());
-                }
-            }
-        });
-        rx.recv_timeout(WITHIN).expect("the host is ready in time");
-        Host(child)
-    }
-
-    fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
-    }
-
-    /// SIGTERM: drains, settles, closes.
-    fn stop(mut self) {
-        let id = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
-        assert!(self.0.wait().expect("it ends").success());
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
 /// Publishes `count` messages and kills the host `kills` times meanwhile; gives how
 /// many ids came out and how many messages.
 fn run(count: u64, kills: usize, plant: &str, seed: u64) -> Option<(usize, usize)> {
@@ -138,7 +84,7 @@ fn run(count: u64, kills: usize, plant: &str, seed: u64) -> Option<(usize, usize
     let site = tempfile::tempdir().expect("a folder");
     lay_out(site.path(), &broker.address());
     let subscriber = Subscriber::new(broker.port, "a/out/#");
-    let mut host = Host::up(site.path(), plant);
+    let mut host = Host::up_with(site.path(), plant);
     let port = broker.port;
     let publisher = std::thread::spawn(move || publish_all(port, numbers("a/in", 0..count)));
     let mut rng = StdRng::seed_from_u64(seed);
@@ -148,7 +94,7 @@ fn run(count: u64, kills: usize, plant: &str, seed: u64) -> Option<(usize, usize
         let at = kill * part + rng.random_range(1..part);
         eventually("results come", || subscriber.len() >= at || publisher.is_finished());
         host.kill();
-        host = Host::up(site.path(), plant);
+        host = Host::up_with(site.path(), plant);
     }
     publisher.join().expect("publishing does not fail");
     let ids = || subscriber.numbers().into_iter().collect::<BTreeSet<_>>().len();

@@ -5,5 +5,7 @@ mod mosquitto;
 mod mqtt;
 mod outside;
 mod path;
+mod process;
 mod resources;
+mod run;
 mod tidy;
