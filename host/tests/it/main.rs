@@ -1,5 +1,6 @@
 //! Whole-host tests: one binary, so that it links once.
 
+mod hostile;
 mod kill;
 mod mosquitto;
 mod mqtt;
