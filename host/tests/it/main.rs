@@ -1,12 +1,15 @@
 //! Whole-host tests: one binary, so that it links once.
 
 mod hostile;
+mod input;
 mod kill;
 mod mosquitto;
 mod mqtt;
 mod outside;
 mod path;
 mod process;
+mod refusals;
 mod resources;
 mod run;
+mod site;
 mod tidy;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tidegate::dead_letter::Record;
 
 use crate::mosquitto::{WITHIN, eventually};
 
@@ -79,6 +80,17 @@ impl Host {
         let shown = output(tidegate().args(["status", "--json", "--data"]).arg(&self.data));
         shown.expect_success();
         Status(serde_json::from_str(&shown.stdout).expect("one JSON document"))
+    }
+
+    /// What `tidegate dead-letters list --json` shows.
+    pub fn dead_letters(&self) -> Vec<Record> {
+        let shown = output(tidegate().args(["dead-letters", "list", "--json", "--data"]).arg(&self.data));
+        shown.expect_success();
+        shown
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("one JSON document a line"))
+            .collect()
     }
 
     /// Until the state holds what is wanted; gives it.
