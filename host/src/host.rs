@@ -560,7 +560,8 @@ impl Host {
         let ports = self.broker.map(|ports| json!({ "v5": ports.v5, "v311": ports.v311 }));
         json!({
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
-            "componentsLoaded": self.components.loaded_count(), "tenants": tenants,
+            "componentsLoaded": self.components.loaded_count(),
+            "components": counters(self.components.cache().stats().values()), "tenants": tenants,
         })
     }
 }

@@ -3,6 +3,7 @@
 mod hostile;
 mod input;
 mod kill;
+mod limits;
 mod mosquitto;
 mod mqtt;
 mod outside;
