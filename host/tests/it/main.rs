@@ -1,5 +1,6 @@
 //! Whole-host tests: one binary, so that it links once.
 
+mod crowd;
 mod hostile;
 mod input;
 mod kill;
