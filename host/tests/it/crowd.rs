@@ -3,7 +3,10 @@
 //! components are evicted, components compiled, messages retried and given up
 //! meanwhile, and [`Happened`] says from the host's counters that they were.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate_benches::rig::guest_path;
@@ -17,7 +20,7 @@ use crate::{
 pub const TENANTS: u64 = 50;
 
 /// Of what they do; each is every fifth tenant.
-const CHAINS: [&[Link<'static>]; 5] = [
+pub const CHAINS: [&[Link<'static>]; 5] = [
     &[PASS, PASS_FILTER],
     &[PASS_FILTER, AIO_PASS],
     &[AIO_PASS, PASS],
@@ -62,6 +65,26 @@ pub fn messages(numbers: std::ops::Range<u64>) -> impl Iterator<Item = (String, 
         let topic = format!("{}/in/flow", name(tenant_of(number)));
         (topic, number.to_string().into_bytes(), PublishProperties::default())
     })
+}
+
+/// What came out, by tenant, in the order in which it came first.
+pub fn delivered(subscriber: &Subscriber) -> BTreeMap<u64, Vec<u64>> {
+    let mut seen = BTreeSet::new();
+    let mut by_tenant = BTreeMap::<_, Vec<_>>::new();
+    for number in subscriber.numbers() {
+        if seen.insert(number) {
+            by_tenant.entry(tenant_of(number)).or_default().push(number);
+        }
+    }
+    by_tenant
+}
+
+/// Of `0..count`, all that must come out did, each tenant's in order.
+pub fn check_delivered(subscriber: &Subscriber, count: u64) {
+    for (tenant, numbers) in delivered(subscriber) {
+        let expected = (0..count).filter(|it| tenant_of(*it) == tenant && !is_given_up(*it));
+        assert!(numbers.iter().copied().eq(expected), "{}: {numbers:?}", name(tenant));
+    }
 }
 
 /// Gives a tenant another component of the same behaviour, which must be compiled.

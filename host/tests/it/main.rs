@@ -1,6 +1,9 @@
 //! Whole-host tests: one binary, so that it links once.
 
+mod apply;
+mod brokers;
 mod crowd;
+mod faults;
 mod hostile;
 mod input;
 mod kill;

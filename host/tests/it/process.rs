@@ -111,6 +111,14 @@ impl Host {
         output(tidegate().arg("apply").arg(site).arg("--data").arg(&self.data))
     }
 
+    /// The same, when nothing is wrong with it; gives the names of what it changed.
+    pub fn apply_well(&self, site: &Path) -> Vec<String> {
+        let applied = self.apply(site);
+        applied.expect_success();
+        let lines = applied.stdout.lines().filter(|line| !line.starts_with("unchanged"));
+        lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
