@@ -452,7 +452,7 @@ impl Host {
     fn file_source(
         &self,
         path: &Path,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         node: &str,
         stop: Stop,
         door: SourceDoor,
@@ -462,7 +462,7 @@ impl Host {
             tracing::error!(source = %key, error = %chain(&error), "its position is lost: reading from the beginning");
             0
         });
-        let (store, name) = (self.store.clone(), key.clone());
+        let store = self.store.clone();
         let options = FileOptions {
             location: Location::Path(path.to_owned()),
             position,
@@ -475,7 +475,12 @@ impl Host {
                     tracing::error!(source = %key, error = %chain(&error), "cannot keep its position");
                 }
             }),
-            problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
+            problem: oversize::bury_line(
+                plan.clone(),
+                node.to_owned(),
+                self.dead_letters.clone(),
+                self.clock.clone(),
+            ),
             stop,
         };
         FileSource::open(options, door).map(|source| Source::File(Box::new(source)))

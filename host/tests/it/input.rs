@@ -70,8 +70,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Properties, Fate)> {
     ]
 }
 
+/// Dataflows of one operator, by name.
+type Flows = &'static [(&'static str, Link<'static>)];
+
 /// Tenant, policy, and the dataflows that each message is sent to.
-const FLOWS: [(&str, &str, &[(&str, Link<'_>)]); 2] = [
+const FLOWS: [(&str, &str, Flows); 2] = [
     ("keeps", "keeps", &[("json", JSON), ("aio-json", AIO_JSON), ("any", ANY), ("aio-any", AIO_ANY)]),
     ("drops", "drops", &[("json", JSON), ("aio-json", AIO_JSON)]),
 ];
@@ -221,5 +224,32 @@ fn mqtt_a_broker_that_is_away_is_shown_and_tried_again_and_nothing_is_lost() {
     let ids = || subscriber.numbers().into_iter().collect::<std::collections::BTreeSet<_>>();
     eventually("all arrive", || ids().len() == 6_000);
     assert!(ids().into_iter().eq(0..6_000));
+    host.stop();
+}
+
+#[test]
+fn lines_of_a_file_that_are_no_messages_are_dead_letters_too() {
+    let site = Site::new("{ shards: 1 }", "127.0.0.1:1");
+    for end in ["readings", "results"] {
+        let kind = "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\n";
+        let spec = format!("spec: {{ endpointType: File, fileSettings: {{ path: {end} }} }}\n");
+        site.write(&format!("platform/{end}.yaml"), &format!("{kind}metadata: {{ name: {end} }}\n{spec}"));
+    }
+    let grants = "endpoints: [ { name: readings, read: [ \"#\" ] }, { name: results, write: [ \"#\" ] } ]";
+    site.policy("p", &["payload: 1Ki", grants]);
+    site.tenant("a", "p");
+    site.dataflow_between("a", "flow", ("readings", "a"), &[ANY], ("results", "a"));
+    let (long, longer) = ("x".repeat(1_500), "y".repeat(100_000));
+    let text =
+        format!("1\nnot JSON\n\"{long}\"\n2\n\"{longer}\"\n{{\"payload\":1,\"timestamp\":\"now\"}}\n3\n");
+    std::fs::write(site.path().join("readings"), text).expect("a file");
+    let host = Host::up(site.path());
+    let status = host.wait_for("all is settled", |status| is_settled(status, "a/flow", 7));
+    assert_eq!((status.count("a/flow", "delivered"), status.count("a/flow", "dead")), (3, 4));
+    let dead = host.dead_letters();
+    let reasons: Vec<_> = dead.iter().map(|letter| (letter.sequence, letter.reason)).collect();
+    let expected = [(2, Reason::BadLine), (3, Reason::Oversize), (5, Reason::Oversize), (6, Reason::BadLine)];
+    assert_eq!(reasons, expected);
+    assert_eq!(dead[0].payload.as_deref().map(str::trim), Some("not JSON"));
     host.stop();
 }
