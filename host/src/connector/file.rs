@@ -97,6 +97,9 @@ pub enum AtEnd {
     Follow,
 }
 
+/// Given the number, the problem and the bytes of a line that is no message.
+pub type Problem = Box<dyn FnMut(u64, LineError, &[u8]) + Send>;
+
 /// What a [`FileSource`] reads, and whom it tells.
 pub struct FileOptions {
     pub location: Location,
@@ -112,7 +115,7 @@ pub struct FileOptions {
     pub settled: Box<dyn FnMut(u64) + Send>,
     /// Given each line that is no message, as much of it as was kept; it is passed over
     /// when this returns. Lines count from 1 at `position`.
-    pub problem: Box<dyn FnMut(u64, LineError, &[u8]) + Send>,
+    pub problem: Problem,
     pub stop: Stop,
 }
 

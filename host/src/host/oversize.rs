@@ -10,7 +10,10 @@ use std::{
 use crate::{
     batch::BatchBuilder,
     clock::Clock,
-    connector::{file::LineError, mqtt::Oversize},
+    connector::{
+        file::{LineError, Problem},
+        mqtt::Oversize,
+    },
     dataflow::plan::Plan,
     dead_letter::{DeadLetter, DeadLetters, Reason},
     deploy::chain,
@@ -103,12 +106,7 @@ impl Wake for Told {
 
 /// What a file source calls, on its own thread, with each line that is no message.
 /// Returns once the dead letter is on disk.
-pub fn bury_line(
-    plan: Arc<Plan>,
-    source: String,
-    dead_letters: DeadLetters,
-    clock: Clock,
-) -> Box<dyn FnMut(u64, LineError, &[u8]) + Send> {
+pub fn bury_line(plan: Arc<Plan>, source: String, dead_letters: DeadLetters, clock: Clock) -> Problem {
     Box::new(move |number, error, line| {
         let mut builder = BatchBuilder::new(&source);
         builder.push(b"", None, &line[..line.len().min(LINE_HEAD_BYTES)], []);
