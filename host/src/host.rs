@@ -586,11 +586,14 @@ fn spawn_end(
 
 fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let state = |status: &Option<Arc<Status>>| status.as_ref().map(|status| status.state().to_string());
+    let traffic = |status: &Option<Arc<Status>>| status.as_ref().map(|status| counters(status.values()));
     let dataflows = running.dataflows.iter().map(|(flow, it)| {
         let operators = it.plan.operators().map(|operator| {
             json!({ "name": operator.name, "component": operator.digest_short(), "counters": counters(operator.stats.values()) })
         });
-        let sources = it.sources.iter().map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
+        let sources = it.sources.iter().map(|source| {
+            json!({ "name": source.name, "connection": state(&source.status), "counters": traffic(&source.status) })
+        });
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
             Health::Failed { cause } => ("Failed", Some(cause)),
@@ -603,7 +606,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     });
     let sinks = running.sinks.iter().map(|(endpoint, sink)| {
         let (writes, bytes) = sink.queue.depth();
-        json!({ "endpoint": endpoint, "connection": state(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
+        json!({ "endpoint": endpoint, "connection": state(&sink.status), "counters": traffic(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
     });
     json!({
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),

@@ -187,11 +187,9 @@ fn mqtt_messages_without_acknowledgement_are_taken_as_well() {
     host.stop();
 }
 
-/// What the connections of tenant `a` say of themselves.
-fn connections(status: &Status) -> [String; 2] {
-    let tenant = &status.0["tenants"][0];
-    [&tenant["dataflows"][0]["sources"][0], &tenant["sinks"][0]]
-        .map(|end| end["connection"].as_str().expect("a connection has a state").to_owned())
+/// What the connections say of themselves: sources, then sinks.
+fn connections(status: &Status) -> Vec<&str> {
+    status.connections().map(|end| end["connection"].as_str().expect("a connection has a state")).collect()
 }
 
 #[test]
@@ -204,7 +202,7 @@ fn mqtt_a_broker_that_is_away_is_shown_and_tried_again_and_nothing_is_lost() {
     // Away when the host starts.
     let host = Host::up(site.path());
     let is_away = |status: &Status| connections(status).iter().all(|it| it.starts_with("degraded: "));
-    let is_there = |status: &Status| connections(status).iter().all(|it| it == "connected");
+    let is_there = |status: &Status| connections(status).iter().all(|it| *it == "connected");
     let status = host.wait_for("it says that the broker is away", is_away);
     assert!(connections(&status)[0].contains("refused"), "{:?}", connections(&status));
     broker.restart();

@@ -169,6 +169,13 @@ impl Status {
         tenants.flat_map(|tenant| tenant["dataflows"].as_array().into_iter().flatten())
     }
 
+    /// Every end of every tenant's connections.
+    pub fn connections(&self) -> impl Iterator<Item = &Value> {
+        let sources = self.dataflows().flat_map(|flow| flow["sources"].as_array().into_iter().flatten());
+        let tenants = self.0["tenants"].as_array().into_iter().flatten();
+        sources.chain(tenants.flat_map(|tenant| tenant["sinks"].as_array().into_iter().flatten()))
+    }
+
     /// A counter of all dataflows together.
     pub fn sum(&self, counter: &str) -> u64 {
         self.dataflows().filter_map(|flow| flow["counters"][counter].as_u64()).sum()
