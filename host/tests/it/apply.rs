@@ -3,10 +3,10 @@
 
 use crate::{
     crowd::{self, Happened},
+    folder::Link,
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
     process::Host,
-    site::Link,
 };
 
 const COUNT: u64 = 30_000;

@@ -12,9 +12,9 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate_benches::rig::guest_path;
 
 use crate::{
+    folder::{Link, SiteFolder},
     outside::Subscriber,
     process::{Host, Status},
-    site::{Link, Site},
 };
 
 pub const TENANTS: u64 = 50;
@@ -40,8 +40,8 @@ pub fn name(tenant: u64) -> String {
 }
 
 /// The site; every tenant has one dataflow, `flow`.
-pub fn site(address: &str) -> Site {
-    let site = Site::new("{ shards: 2, slots: { fuel: 16 }, components: 4 }", address);
+pub fn site(address: &str) -> SiteFolder {
+    let site = SiteFolder::new("{ shards: 2, slots: { fuel: 16 }, components: 4 }", address);
     for tenant in 0..TENANTS {
         site.tenant(&name(tenant), "standard");
         site.dataflow(&name(tenant), "flow", CHAINS[tenant as usize % CHAINS.len()]);
@@ -88,7 +88,7 @@ pub fn check_delivered(subscriber: &Subscriber, count: u64) {
 }
 
 /// Gives a tenant another component of the same behaviour, which must be compiled.
-pub fn change_component(site: &Site, tenant: u64, revision: u8) {
+pub fn change_component(site: &SiteFolder, tenant: u64, revision: u8) {
     let (_, guest, _) = CHAINS[tenant as usize % CHAINS.len()][0];
     let mut bytes = fs::read(guest_path(guest)).expect("the guests are built");
     // A custom section named `r`: id, length, length of the name, name, content.

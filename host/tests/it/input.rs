@@ -9,10 +9,10 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate::dead_letter::Reason;
 
 use crate::{
+    folder::{Link, SiteFolder},
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, numbers, publish_all, publish_unacknowledged},
     process::{Host, Status},
-    site::{Link, Site},
 };
 
 /// What becomes of a message where it should be JSON.
@@ -93,7 +93,7 @@ fn is_settled(status: &Status, name: &str, received: u64) -> bool {
 #[test]
 fn mqtt_odd_messages_are_delivered_or_answered_for_and_neighbours_do_not_notice() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
-    let site = Site::new("{ shards: 1 }", &broker.address());
+    let site = SiteFolder::new("{ shards: 1 }", &broker.address());
     let payload = format!("payload: {}Ki", PAYLOAD_BYTES_MAX >> 10);
     site.policy("keeps", &[&payload, "onError: deadLetter", "connections: 8"]);
     site.policy("drops", &[&payload, "connections: 8"]);
@@ -175,7 +175,7 @@ fn mqtt_odd_messages_are_delivered_or_answered_for_and_neighbours_do_not_notice(
 #[test]
 fn mqtt_messages_without_acknowledgement_are_taken_as_well() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
-    let site = Site::new("{ shards: 1 }", &broker.address());
+    let site = SiteFolder::new("{ shards: 1 }", &broker.address());
     site.tenant("a", "standard");
     site.dataflow("a", "flow", &[ANY]);
     let subscriber = Subscriber::new(broker.port, "a/out/#");
@@ -196,7 +196,7 @@ fn connections(status: &Status) -> Vec<&str> {
 fn mqtt_a_broker_that_is_away_is_shown_and_tried_again_and_nothing_is_lost() {
     let Some(mut broker) = Mosquitto::start(&["persistence true"]) else { return };
     broker.stop();
-    let site = Site::new("{ shards: 1 }", &broker.address());
+    let site = SiteFolder::new("{ shards: 1 }", &broker.address());
     site.tenant("a", "standard");
     site.dataflow("a", "flow", &[ANY]);
     // Away when the host starts.
@@ -227,7 +227,7 @@ fn mqtt_a_broker_that_is_away_is_shown_and_tried_again_and_nothing_is_lost() {
 
 #[test]
 fn lines_of_a_file_that_are_no_messages_are_dead_letters_too() {
-    let site = Site::new("{ shards: 1 }", "127.0.0.1:1");
+    let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
     for end in ["readings", "results"] {
         let kind = "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\n";
         let spec = format!("spec: {{ endpointType: File, fileSettings: {{ path: {end} }} }}\n");

@@ -13,10 +13,10 @@ use tidegate::{dead_letter::Reason, guest::OperatorKind::Map, resource::Limits, 
 use tidegate_benches::rig::Rig;
 
 use crate::{
+    folder::{Link, SiteFolder},
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
     process::{Host, output, tidegate},
-    site::{Link, Site},
 };
 
 /// One limit of a policy that `tidegate run` holds a graph to.
@@ -139,7 +139,7 @@ const ELSEWHERE: [&str; 5] = ["connections", "endpoints", "inflight", "instances
 fn a_limit_bites_and_raised_it_lets_the_same_work_pass() {
     for bite in BITES {
         let run = |limit: &str| {
-            let site = Site::new("{}", "127.0.0.1:1");
+            let site = SiteFolder::new("{}", "127.0.0.1:1");
             site.policy("p", &[limit]);
             site.dataflow("a", "flow", &[bite.link]);
             site.write("input", &(bite.input.join("\n") + "\n"));
@@ -179,7 +179,7 @@ fn connections_and_endpoints_bite_before_anything_starts() {
         (&elsewhere, &granted, "dataflow/endpoint-right"),
     ] {
         let check = |limit: &str| {
-            let site = Site::new("{ shards: 1 }", "127.0.0.1:1");
+            let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
             site.policy("p", &[limit]);
             site.tenant("a", "p");
             site.dataflow("a", "flow", &[("map", "pass_through", &[])]);
@@ -195,7 +195,7 @@ fn connections_and_endpoints_bite_before_anything_starts() {
 #[test]
 fn mqtt_a_topic_that_an_operator_sets_is_held_against_the_policy_too() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
-    let site = Site::new("{ shards: 1 }", &broker.address());
+    let site = SiteFolder::new("{ shards: 1 }", &broker.address());
     let link: Link<'_> = ("map", "json_enrich", &[("topic", "public/news")]);
     for (tenant, write) in [("low", "{tenant}/out/#"), ("high", "public/#")] {
         let endpoints = format!("endpoints: [ {{ name: local, read: [ \"#\" ], write: [ \"{write}\" ] }} ]");

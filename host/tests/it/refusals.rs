@@ -7,15 +7,15 @@ use serde_json::Value;
 use tidegate_benches::rig::guest_path;
 
 use crate::{
+    folder::SiteFolder,
     process::{output, tidegate},
-    site::Site,
 };
 
 const HTTP: &str = "wasi:http/outgoing-handler@0.2.12";
 
 /// A site that needs no broker for what is done with it here.
-fn site_with(component: &[u8], kind: &str) -> Site {
-    let site = Site::new("{ shards: 1 }", "127.0.0.1:1");
+fn site_with(component: &[u8], kind: &str) -> SiteFolder {
+    let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
     site.tenant("a", "standard");
     site.dataflow("a", "flow", &[(kind, "pass_through", &[])]);
     site.component("a", "pass_through", component);

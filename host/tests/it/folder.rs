@@ -12,14 +12,14 @@ use tidegate_benches::rig::guest_path;
 pub type Link<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// A site folder, removed when dropped.
-pub struct Site {
+pub struct SiteFolder {
     dir: tempfile::TempDir,
 }
 
-impl Site {
+impl SiteFolder {
     /// With a Host of this `spec` and one endpoint `local`, a broker at `address`.
     pub fn new(host: &str, address: &str) -> Self {
-        let site = Site { dir: tempfile::tempdir().expect("a folder") };
+        let site = SiteFolder { dir: tempfile::tempdir().expect("a folder") };
         fs::create_dir_all(site.path().join("tenants")).expect("a folder");
         site.write(
             "platform/host.yaml",
