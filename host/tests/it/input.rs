@@ -127,6 +127,8 @@ fn mqtt_odd_messages_are_delivered_or_answered_for_and_neighbours_do_not_notice(
             && is_settled(status, "neighbour/pass", 10 * sent)
     });
 
+    // What is too large is counted when it is seen; only its PUBACK waits for the disk.
+    eventually("all dead letters are there", || host.dead_letters().len() as u64 >= status.sum("dead"));
     let dead = host.dead_letters();
     for (tenant, flow) in names {
         let name = format!("{tenant}/{flow}");
