@@ -196,7 +196,9 @@ impl Running {
         let mut sent = 0;
         while self.source.settled_upto() < goal {
             while sent < batches && self.source.unsettled() < IN_FLIGHT {
-                self.deliver(batch.clone());
+                // As many as the tenant's credit lets in.
+                let Some(credit) = self.plan.tenant.ledger.try_acquire(batch.arena.len()) else { break };
+                self.source.deliver(credit, batch.clone());
                 sent += 1;
             }
             rig.shard.turn();

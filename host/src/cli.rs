@@ -75,7 +75,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
     #[command(hide = true)]
-    CompileComponent { cpu_seconds_max: u64 },
+    CompileComponent { cpu_ms_max: u64 },
 }
 
 /// Parses the command line and runs the command.
@@ -83,8 +83,8 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let json = args.json;
     let result = match args.command {
-        Command::CompileComponent { cpu_seconds_max } => {
-            compile::child_main(cpu_seconds_max).map(|code| ExitCode::from(code as u8)).map_err(Into::into)
+        Command::CompileComponent { cpu_ms_max } => {
+            compile::child_main(cpu_ms_max).map(|code| ExitCode::from(code as u8)).map_err(Into::into)
         }
         Command::Up(args) => up::up(args),
         Command::Apply { dir, data } => apply(&dir, data, json),

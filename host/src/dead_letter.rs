@@ -40,6 +40,8 @@ pub enum Reason {
     Rejected,
     /// Larger than the tenant's payload limit.
     Oversize,
+    /// A line of a file that is no message.
+    BadLine,
 }
 
 /// One message given up, as it came from its source.

@@ -147,4 +147,4 @@ impl InvokeError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -611,9 +611,16 @@ impl Host {
         sources
     }
 
-    fn file_source(&self, path: &Path, plan: &Plan, node: &str, stop: Stop, door: SourceDoor) -> FileSource {
+    fn file_source(
+        &self,
+        path: &Path,
+        plan: &Arc<Plan>,
+        node: &str,
+        stop: Stop,
+        door: SourceDoor,
+    ) -> FileSource {
         let key = format!("{}/{node}", plan.name());
-        let (store, name) = (self.store.clone(), key.clone());
+        let store = self.store.clone();
         let options = FileOptions {
             location: Location::Path(path.to_owned()),
             position: self.store.position(&key),
@@ -630,7 +637,12 @@ impl Host {
                     tracing::warn!(source = %key, error = %chain(&error), "cannot keep which file it reads");
                 }
             }),
-            problem: Box::new(move |line, error| tracing::warn!(source = %name, line, %error, "no message")),
+            problem: oversize::bury_line(
+                plan.clone(),
+                node.to_owned(),
+                self.dead_letters.clone(),
+                self.clock.clone(),
+            ),
             stop,
         };
         FileSource::later(options, door)
@@ -729,8 +741,9 @@ impl Host {
         let ports = self.broker.map(|ports| json!({ "v5": ports.v5, "v311": ports.v311 }));
         json!({
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
-            "componentsLoaded": self.components.loaded_count(), "storeFailure": self.store.failure(),
-            "tenants": tenants,
+            "componentsLoaded": self.components.loaded_count(),
+            "components": counters(self.components.cache().stats().values()),
+            "storeFailure": self.store.failure(), "tenants": tenants,
         })
     }
 }
@@ -773,6 +786,7 @@ fn spawn_end(
 
 fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let state = |status: &Option<Arc<Status>>| status.as_ref().map(|status| status.state().to_string());
+    let traffic = |status: &Option<Arc<Status>>| status.as_ref().map(|status| counters(status.values()));
     let dataflows = running.dataflows.iter().map(|(flow, it)| {
         let operators = it.plan.operators().map(|operator| {
             json!({
@@ -780,10 +794,9 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
                 "counters": counters(operator.stats.values()), "metrics": metrics(operator),
             })
         });
-        let sources = it
-            .sources
-            .iter()
-            .map(|source| json!({ "name": source.name, "connection": state(&source.status) }));
+        let sources = it.sources.iter().map(|source| {
+            json!({ "name": source.name, "connection": state(&source.status), "counters": traffic(&source.status) })
+        });
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
             Health::Failed { cause } => ("Failed", Some(cause)),
@@ -796,7 +809,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     });
     let sinks = running.sinks.iter().map(|(endpoint, sink)| {
         let (writes, bytes) = sink.queue.depth();
-        json!({ "endpoint": endpoint, "connection": state(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
+        json!({ "endpoint": endpoint, "connection": state(&sink.status), "counters": traffic(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
     });
     json!({
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),

@@ -1,4 +1,4 @@
-//! Counters of the path, by dataflow and by operator: written by shards and
+//! Counters of the path, by dataflow, by operator and of components: written by shards and
 //! connectors once a batch, read by `status`, the plain lines of `up` and tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +55,18 @@ counters! {
         settled,
         /// Bytes of topic, payload and properties taken.
         received_bytes,
+    }
+}
+
+counters! {
+    /// Components of the whole host.
+    ComponentStats {
+        /// Runs of the compile process; what was compiled before needs none.
+        compiles,
+        /// Compiled components mapped into memory.
+        loads,
+        /// Components that a shard let go of, least recently used first.
+        evictions,
     }
 }
 

@@ -184,7 +184,7 @@ fn drive(args: &RunArgs, door: &ShardDoor, plan: &Arc<Plan>, sink: &Arc<SinkQueu
         line_bytes_max: 2 * plan.tenant.limits.payload_bytes_max as usize,
         payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
         settled: Box::new(|_| {}),
-        problem: Box::new(move |line, error| {
+        problem: Box::new(move |line, error, _| {
             eprintln!("line {line}: {error}");
             *counted.lock().expect("no panic under this lock") += 1;
         }),

@@ -120,6 +120,9 @@ pub enum AtEnd {
     Follow,
 }
 
+/// Given the number, the problem and the bytes of a line that is no message.
+pub type Problem = Box<dyn FnMut(u64, LineError, &[u8]) + Send>;
+
 /// What a [`FileSource`] reads, and whom it tells.
 pub struct FileOptions {
     pub location: Location,
@@ -133,9 +136,9 @@ pub struct FileOptions {
     pub payload_bytes_max: usize,
     /// Told the position up to which every line is settled, whenever it has moved.
     pub settled: Box<dyn FnMut(Position) + Send>,
-    /// Told each line that is no message, which is then passed over. Lines count
-    /// from 1 where reading began.
-    pub problem: Box<dyn FnMut(u64, LineError) + Send>,
+    /// Given each line that is no message, as much of it as was kept; it is passed over
+    /// when this returns. Lines count from 1 where reading began.
+    pub problem: Problem,
     pub stop: Stop,
 }
 
@@ -379,7 +382,8 @@ impl FileSource {
         }
         let bytes_max = self.options.line_bytes_max;
         if self.line.len() > bytes_max {
-            return (self.options.problem)(self.lines, LineError::TooLong { bytes_max });
+            let error = LineError::TooLong { bytes_max };
+            return (self.options.problem)(self.lines, error, &self.line);
         }
         if self.line.trim_ascii().is_empty() {
             return;
@@ -387,10 +391,11 @@ impl FileSource {
         match Message::parse(&self.line) {
             Ok(message) if message.payload_bytes() > self.options.payload_bytes_max => {
                 let (bytes, bytes_max) = (message.payload_bytes(), self.options.payload_bytes_max);
-                (self.options.problem)(self.lines, LineError::PayloadTooLong { bytes, bytes_max });
+                let error = LineError::PayloadTooLong { bytes, bytes_max };
+                (self.options.problem)(self.lines, error, &self.line);
             }
             Ok(message) => message.push(&self.topic, builder),
-            Err(error) => (self.options.problem)(self.lines, error),
+            Err(error) => (self.options.problem)(self.lines, error, &self.line),
         }
     }
 

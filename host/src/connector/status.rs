@@ -76,6 +76,38 @@ impl Status {
         })
     }
 
+    /// Every counter with its name.
+    pub fn values(&self) -> Vec<(&'static str, u64)> {
+        // Naming every field makes a forgotten one a build error.
+        let Status {
+            state: _,
+            messages_in,
+            messages_out,
+            bytes_in,
+            bytes_out,
+            redelivered,
+            dropped,
+            unwanted,
+            oversize,
+            rejected,
+            failures,
+        } = self;
+        [
+            ("messages_in", messages_in),
+            ("messages_out", messages_out),
+            ("bytes_in", bytes_in),
+            ("bytes_out", bytes_out),
+            ("redelivered", redelivered),
+            ("dropped", dropped),
+            ("unwanted", unwanted),
+            ("oversize", oversize),
+            ("rejected", rejected),
+            ("failures", failures),
+        ]
+        .map(|(name, counter)| (name, counter.get()))
+        .into()
+    }
+
     pub fn state(&self) -> ConnectionState {
         self.state.lock().expect("no panic under this lock").clone()
     }

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,10 @@ use rand::RngCore as _;
 use sha2::Sha256;
 use wasmtime::{Engine, component::Component};
 
-use crate::guest::{component::Digest, engine};
+use crate::{
+    guest::{component::Digest, engine},
+    stats::ComponentStats,
+};
 
 /// The hidden subcommand that turns the binary into the compile process.
 pub const SUBCOMMAND: &str = "compile-component";
@@ -68,6 +72,7 @@ pub struct Cache {
     dir: PathBuf,
     key: [u8; 32],
     compiler: Compiler,
+    stats: Arc<ComponentStats>,
     /// Tells apart files of other versions and settings of the engine.
     engine_hash: u64,
 }
@@ -79,7 +84,8 @@ impl Cache {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let key = read_or_make_key(&dir.join("key"))?;
-        Ok(Cache { dir: dir.to_owned(), key, compiler, engine_hash: hash_of(engine) })
+        let stats = Arc::default();
+        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, engine_hash: hash_of(engine) })
     }
 
     /// Whether the component was compiled before.
@@ -94,6 +100,7 @@ impl Cache {
             return Ok(());
         }
         let (path, mac_path) = self.paths(digest);
+        self.stats.compiles.add(1);
         let compiled = match &self.compiler {
             Compiler::InProcess => precompile(bytes).map_err(|cause| CompileError::Refused { cause })?,
             Compiler::Child { program } => compile_in_child(program, bytes, time_max)?,
@@ -119,7 +126,13 @@ impl Cache {
         // compile process gave them to us, in a folder that only our user can write.
         #[allow(unsafe_code)]
         let loaded = unsafe { Component::deserialize_file(engine, &path) };
+        self.stats.loads.add(1);
         loaded.map_err(|error| CacheError::Load { path, cause: format!("{error:#}") })
+    }
+
+    /// What was compiled, loaded and let go of; clones count together.
+    pub fn stats(&self) -> &ComponentStats {
+        &self.stats
     }
 
     fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
@@ -174,7 +187,7 @@ fn precompile(bytes: &[u8]) -> Result<Vec<u8>, String> {
 fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<Vec<u8>, CompileError> {
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
-        .arg(time_max.as_secs().max(1).to_string())
+        .arg(time_max.as_millis().max(1).to_string())
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -204,13 +217,18 @@ fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<
             let _ = status;
             Err(CompileError::Refused { cause: String::from_utf8_lossy(&stderr).trim().to_owned() })
         }
-        (Some(status), _, _) if is_cpu_limit(status) => Err(CompileError::TooLong { limit: time_max }),
+        (Some(status), _, _) if status.code() == Some(TOO_LONG) || is_cpu_limit(status) => {
+            Err(CompileError::TooLong { limit: time_max })
+        }
         (Some(status), _, _) => {
             Err(CompileError::Died { status, memory_bytes_max: COMPILE_MEMORY_BYTES_MAX })
         }
         (None, _, _) => Err(CompileError::TooLong { limit: time_max }),
     }
 }
+
+/// Exit status of a compile process that finished, but not within its time.
+const TOO_LONG: i32 = 3;
 
 fn is_cpu_limit(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt as _;
@@ -248,17 +266,19 @@ fn wait_until(child: &mut std::process::Child, deadline: Instant) -> io::Result<
 /// The compile process itself: reads a component from standard input and writes the
 /// compiled one to standard output, under limits that it sets for itself first.
 /// Exit status 1 with a text on standard error if the component is refused.
-pub fn child_main(cpu_seconds_max: u64) -> io::Result<i32> {
+pub fn child_main(cpu_ms_max: u64) -> io::Result<i32> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    // The compiler may use every core for the time that one would take.
-    setrlimit(Resource::Cpu, limit(cpu_seconds_max))?;
+    // The compiler may use every core for the time that one would take. The system
+    // counts whole seconds; what is between them is seen at the end.
+    setrlimit(Resource::Cpu, limit(cpu_ms_max.div_ceil(1_000)))?;
     setrlimit(Resource::As, limit(COMPILE_MEMORY_BYTES_MAX))?;
     setrlimit(Resource::Core, limit(0))?;
     rustix::process::nice(10)?;
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
     match precompile(&bytes) {
+        Ok(_) if cpu_time() > Duration::from_millis(cpu_ms_max) => Ok(TOO_LONG),
         Ok(compiled) => {
             io::stdout().write_all(&compiled)?;
             Ok(0)
@@ -268,4 +288,10 @@ pub fn child_main(cpu_seconds_max: u64) -> io::Result<i32> {
             Ok(1)
         }
     }
+}
+
+/// CPU time of this process so far, all threads together.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -59,6 +59,16 @@ impl Inspection {
         self.worlds.iter().find(|fit| fit.fits()).map(|fit| fit.world)
     }
 
+    /// What a world would have to be for the component to fit, if no shipped one is:
+    /// the shipped one that lacks least, and what it lacks.
+    pub fn would_fit(&self) -> Option<(&'static PolicyWorld, Vec<&str>)> {
+        if self.smallest_fit().is_some() {
+            return None;
+        }
+        let nearest = self.worlds.iter().min_by_key(|fit| fit.refusals.len())?;
+        Some((nearest.world, nearest.refusals.iter().map(|refusal| refusal.import.as_str()).collect()))
+    }
+
     /// One document with a stable schema.
     pub fn to_json(&self) -> Value {
         let Resources { core_modules, memories, tables, memory_bytes_min } = self.shape.resources;
@@ -95,6 +105,7 @@ impl Inspection {
                 "refusals": fit.refusals.iter().map(Refusal::to_string).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "smallestWorld": self.smallest_fit().map(|world| &world.name),
+            "wouldFit": self.would_fit().map(|(world, imports)| json!({ "include": world.name, "import": imports })),
             "policyWorld": self.world.name,
             "beyondPolicy": self.beyond().iter().map(Refusal::to_string).collect::<Vec<_>>(),
         })
@@ -182,11 +193,18 @@ impl Inspection {
         writeln!(f)
     }
 
+    fn write_would_fit(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "fits       no shipped world")?;
+        let Some((world, imports)) = self.would_fit() else { return Ok(()) };
+        writeln!(f, "would fit  a world that includes {} and imports", world.name)?;
+        imports.iter().try_for_each(|import| writeln!(f, "  {import}"))
+    }
+
     fn write_worlds(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fitting: Vec<_> =
             self.worlds.iter().filter(|fit| fit.fits()).map(|fit| fit.world.name.as_str()).collect();
         match fitting.as_slice() {
-            [] => writeln!(f, "fits       no shipped world")?,
+            [] => self.write_would_fit(f)?,
             fitting => writeln!(f, "fits       {}", fitting.join(", "))?,
         }
         let beyond = self.beyond();

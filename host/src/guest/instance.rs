@@ -191,6 +191,9 @@ impl Guests {
         let retired = {
             let mut cells = self.inner.cells.borrow_mut();
             let evicted = cells.loaded.push(digest, loaded.clone()).filter(|(old, _)| *old != digest);
+            if evicted.is_some() {
+                self.inner.components.cache().stats().evictions.add(1);
+            }
             // Its idle instances would keep the evicted component in memory.
             evicted.map(|(old, _)| cells.take_idle_of(old))
         };

@@ -1,17 +1,22 @@
-//! Messages over a tenant's `payload`: they never enter the path, but are on disk
-//! before their source acknowledges them.
+//! Messages over a tenant's `payload`, and lines of files that are no messages: they
+//! never enter the path, but are on disk before their source acknowledges them.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, mpsc},
     task::Wake,
 };
 
 use crate::{
+    batch::BatchBuilder,
     clock::Clock,
-    connector::mqtt::Oversize,
+    connector::{
+        file::{LineError, Problem},
+        mqtt::Oversize,
+    },
     dataflow::plan::Plan,
     dead_letter::{DeadLetter, DeadLetters, Reason},
+    deploy::chain,
     settle::Settle,
     write::Confirms,
 };
@@ -83,5 +88,52 @@ pub fn bury(
         plan.stats.received.add(1);
         plan.stats.dead.add(1);
         dead_letters.submit(vec![letter], id, &confirms);
+    })
+}
+
+/// Of a line that is no message, what goes into its dead letter.
+const LINE_HEAD_BYTES: usize = 64 << 10;
+
+/// Tells a thread that its dead letter is safe.
+struct Told(mpsc::Sender<()>);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        // Whoever waited may have ended.
+        let _ = self.0.send(());
+    }
+}
+
+/// What a file source calls, on its own thread, with each line that is no message.
+/// Returns once the dead letter is on disk.
+pub fn bury_line(plan: Arc<Plan>, source: String, dead_letters: DeadLetters, clock: Clock) -> Problem {
+    Box::new(move |number, error, line| {
+        let mut builder = BatchBuilder::new(&source);
+        builder.push(b"", None, &line[..line.len().min(LINE_HEAD_BYTES)], []);
+        let reason = match error {
+            LineError::TooLong { .. } | LineError::PayloadTooLong { .. } => Reason::Oversize,
+            _ => Reason::BadLine,
+        };
+        let letter = DeadLetter {
+            tenant: plan.tenant.name.clone(),
+            dataflow: plan.dataflow.clone(),
+            operation: None,
+            source: source.clone(),
+            sequence: number,
+            reason,
+            detail: chain(&error),
+            fuel: 0,
+            component: None,
+            message: builder.finish(),
+            at: clock.wall(),
+        };
+        plan.stats.received.add(1);
+        plan.stats.dead.add(1);
+        let (tx, safe) = mpsc::channel();
+        let confirms = Confirms::new(Arc::new(Told(tx)).into());
+        dead_letters.submit(vec![letter], 0, &confirms);
+        // Without this one, a writer that is gone ends the wait.
+        drop(confirms);
+        let _ = safe.recv();
     })
 }

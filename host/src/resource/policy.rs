@@ -104,7 +104,7 @@ impl Default for Limits {
             message_fuel_max: 20_000_000,
             message_time_max: Duration::from_millis(20),
             memory_total_bytes_max: 64 << 20,
-            memory_instance_bytes_max: 4 << 20,
+            memory_instance_bytes_max: FUEL_MEMORY_BYTES_MAX,
             instances_max: 16,
             output_messages_max: 64,
             output_bytes_max: 512 << 10,
@@ -125,6 +125,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// What a slot of the pool holds: the engine cannot give more, whatever a policy says.
+pub const FUEL_MEMORY_BYTES_MAX: u64 = 4 << 20;
 
 /// Keys that are parsed and checked today, and bite later.
 const NOT_YET: [&str; 4] = ["total", "coolDown", "quarantineAfter", "within"];
@@ -285,6 +288,14 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "memory") {
             reader.read(&mut group, "total", some_bytes, &mut self.memory_total_bytes_max);
             reader.read(&mut group, "instance", some_bytes, &mut self.memory_instance_bytes_max);
+            if self.memory_instance_bytes_max > FUEL_MEMORY_BYTES_MAX
+                && let Some(place) = group.get("instance").map(|node| node.place.clone())
+            {
+                let message =
+                    "an instance of the engine `fuel` has at most 4Mi, whatever is allowed".to_owned();
+                let label = "more comes with the engine `large`, which is not there yet";
+                reader.diagnostics.warning("policy/not-yet-enforced", place, message, label);
+            }
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "output") {

@@ -139,6 +139,29 @@ pub fn publish_all(port: u16, messages: impl IntoIterator<Item = (String, Vec<u8
     while connection.recv().is_ok_and(|event| event.is_ok()) {}
 }
 
+/// Publishes with QoS 0, and returns when the broker has taken all.
+pub fn publish_unacknowledged(
+    port: u16,
+    messages: impl IntoIterator<Item = (String, Vec<u8>, PublishProperties)>,
+) {
+    let (client, mut connection) = Client::new(options("outside-publisher", port), 1000);
+    for (topic, payload, properties) in messages {
+        client
+            .try_publish_with_properties(topic, QoS::AtMostOnce, false, payload, properties)
+            .expect("its queue has room");
+    }
+    // Answered only once all before it is taken.
+    client.try_publish("outside/marker", QoS::AtLeastOnce, false, "").expect("its queue has room");
+    loop {
+        let event = connection.recv().expect("the client is there").expect("the broker is there");
+        if let Event::Incoming(Incoming::PubAck(_)) = event {
+            break;
+        }
+    }
+    client.try_disconnect().expect("its queue has room");
+    while connection.recv().is_ok_and(|event| event.is_ok()) {}
+}
+
 /// Numbers as payloads, all to one topic.
 pub fn numbers(
     topic: &str,

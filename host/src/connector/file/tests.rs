@@ -47,7 +47,7 @@ fn run_later(path: &Path, position: Position, at_end: AtEnd) -> Running {
         line_bytes_max: 1000,
         payload_bytes_max: 100,
         settled: Box::new(move |position| telling.lock().expect("no panic").push(position)),
-        problem: Box::new(move |line, error| {
+        problem: Box::new(move |line, error, _| {
             reporting.lock().expect("no panic").push((line, error.to_string()))
         }),
         stop: stop.clone(),
@@ -199,7 +199,7 @@ fn a_missing_file_is_named() {
         line_bytes_max: 1,
         payload_bytes_max: 1,
         settled: Box::new(|_| {}),
-        problem: Box::new(|_, _| {}),
+        problem: Box::new(|_, _, _| {}),
         stop: Stop::default(),
     };
     let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), Ledger::new(1));

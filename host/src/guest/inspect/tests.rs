@@ -38,6 +38,8 @@ wasm-graph:processor/types@1.1.0                     real      real      real
 call-home                                         refused   refused   refused
 
 fits       no shipped world
+would fit  a world that includes tidegate:policy/python@0.1.0 and imports
+  call-home
 policy     3 imports beyond tidegate:policy/standard@0.1.0:
   wasi:sockets/network@0.2.12: the smallest world that grants it is tidegate:policy/python@0.1.0
   wasi:sockets/instance-network@0.2.12: the smallest world that grants it is tidegate:policy/python@0.1.0

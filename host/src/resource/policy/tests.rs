@@ -86,6 +86,15 @@ fn every_key_is_read_and_what_bites_later_is_said() {
 }
 
 #[test]
+fn memory_that_no_slot_has_is_said_to_be_not_there() {
+    for (text, said) in [("memory: { instance: 4Mi }", 0), ("memory: { instance: 5Mi }", 1)] {
+        let (_, found) = read(&Limits::default(), text, false);
+        assert_eq!(found.len(), said, "{text}: {found:?}");
+        assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
+    }
+}
+
+#[test]
 fn a_tenant_may_lower_each_limit_and_raise_none() {
     let policy = Limits { cpu_cap: true, ..lower() };
     for (text, raised) in [

@@ -89,6 +89,8 @@ enum Attack {
     Log,
     /// Sleeps; `amount` seconds.
     Sleep,
+    /// Reads the clock; `amount` times.
+    Clock,
     /// Ends its process.
     Exit,
 }
@@ -108,6 +110,7 @@ impl Attack {
             Attack::Fault => return Err("f".repeat(measure(amount, 64 << 20))),
             Attack::Log => (0..amount).for_each(|line| println!("line {line} of an attack")),
             Attack::Sleep => std::thread::sleep(std::time::Duration::from_secs(amount)),
+            Attack::Clock => (0..amount).for_each(|_| _ = black_box(std::time::Instant::now())),
             Attack::Exit => std::process::exit(1),
         }
         Ok(())

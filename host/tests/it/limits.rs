@@ -1,0 +1,286 @@
+//! Every limit of a policy that bites today: once where it does, and once raised, where
+//! the same work passes. From the key in the file to what comes of it. How `weight`
+//! divides a shard is measured by the simulation (`cargo xtask sim`), and not again here.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    task::{Context, Waker},
+};
+
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use tidegate::{dead_letter::Reason, guest::OperatorKind::Map, resource::Limits, tenant::Tenant};
+use tidegate_benches::rig::Rig;
+
+use crate::{
+    folder::{Link, SiteFolder},
+    mosquitto::{Mosquitto, eventually},
+    outside::{Subscriber, publish_all},
+    process::{Host, output, tidegate},
+};
+
+/// One limit of a policy that `tidegate run` holds a graph to.
+struct Bite {
+    /// As interfaces name it.
+    key: &'static str,
+    /// The policy's line where it bites, and where it does not.
+    low: &'static str,
+    high: &'static str,
+    link: Link<'static>,
+    input: &'static [&'static str],
+    /// What standard error says where it bites.
+    words: &'static str,
+    /// What comes in and goes out where it bites, if anything runs, and where not.
+    counts: (&'static str, &'static str),
+}
+
+const FIVE: &[&str] = &["1", "2", "3", "4", "5"];
+/// About 15 million units of fuel, and two milliseconds.
+const BUSY: Link<'_> = ("map", "hostile_busy", &[("micros", "2000")]);
+
+const BITES: &[Bite] = &[
+    Bite {
+        key: "message.fuel",
+        low: "message: { fuel: 1M, time: 10s }",
+        high: "message: { fuel: 1G, time: 10s }",
+        link: BUSY,
+        input: &["1"],
+        words: "given up (OutOfFuel",
+        counts: ("in 1, out 0, filtered 0, errors 0, dead 1", "in 1, out 1,"),
+    },
+    Bite {
+        key: "message.time",
+        low: "message: { fuel: 1000G, time: 5ms }",
+        high: "message: { fuel: 1000G, time: 30s }",
+        link: ("map", "hostile_busy", &[("micros", "100000")]),
+        input: &["1"],
+        words: "given up (OutOfTime",
+        counts: ("in 1, out 0, filtered 0, errors 0, dead 1", "in 1, out 1,"),
+    },
+    Bite {
+        key: "memory.instance",
+        low: "memory: { instance: 512Ki }",
+        high: "memory: { instance: 4Mi }",
+        link: ("map", "hostile_attacks", &[("attack", "bytes"), ("amount", "400000"), ("marker", "1")]),
+        input: FIVE,
+        words: "given up (MemoryRefused",
+        counts: ("in 5, out 4, filtered 0, errors 0, dead 1", "in 5, out 5,"),
+    },
+    Bite {
+        key: "output.messages",
+        low: "output: { messages: 40 }",
+        high: "output: { messages: 51 }",
+        link: ("map", "hostile_attacks", &[("attack", "messages"), ("amount", "50"), ("marker", "1")]),
+        input: &["1"],
+        words: "given up (BadOutput",
+        counts: ("in 1, out 0, filtered 0, errors 0, dead 1", "in 1, out 51,"),
+    },
+    Bite {
+        key: "output.bytes",
+        low: "output: { bytes: 200Ki }",
+        high: "output: { bytes: 512Ki }",
+        link: ("map", "hostile_attacks", &[("attack", "bytes"), ("amount", "300000"), ("marker", "1")]),
+        input: &["1"],
+        words: "given up (BadOutput",
+        counts: ("in 1, out 0, filtered 0, errors 0, dead 1", "in 1, out 1,"),
+    },
+    Bite {
+        key: "payload",
+        low: "payload: 8B",
+        high: "payload: 10B",
+        link: ("map", "pass_through", &[]),
+        input: &["1", "1234567890", "2"],
+        words: "line 2: ",
+        counts: ("in 2, out 2,", "in 3, out 3,"),
+    },
+    Bite {
+        key: "faults.retries",
+        low: "faults: { retries: 0 }",
+        high: "faults: { retries: 1 }",
+        // Every third message that an instance sees traps, and passes on a fresh one.
+        link: ("map", "hostile_attacks", &[("attack", "trap"), ("every", "3")]),
+        input: FIVE,
+        words: "given up (Trap",
+        counts: ("in 5, out 4, filtered 0, errors 0, dead 1", "in 5, out 5,"),
+    },
+    Bite {
+        key: "onError",
+        low: "onError: deadLetter",
+        high: "onError: drop",
+        link: ("filter", "json_filter", &[("field", "t"), ("op", "gt"), ("value", "0")]),
+        input: &[r#"{"t":1}"#, "{}", r#"{"t":2}"#],
+        words: "given up (OperatorError",
+        counts: ("in 3, out 2, filtered 0, errors 0, dead 1", "in 3, out 2, filtered 0, errors 1, dead 0"),
+    },
+    Bite {
+        key: "component.size",
+        low: "component: { size: 10Ki }",
+        high: "component: { size: 8Mi }",
+        link: ("map", "pass_through", &[]),
+        input: FIVE,
+        words: "policy's `component.size` allows 10240",
+        counts: ("", "in 5, out 5,"),
+    },
+    Bite {
+        key: "component.compileTime",
+        low: "component: { compileTime: 1ms }",
+        high: "component: { compileTime: 60s }",
+        link: ("map", "pass_through", &[]),
+        input: FIVE,
+        words: "compiling took longer than 1ms, policy's `component.compileTime`",
+        counts: ("", "in 5, out 5,"),
+    },
+];
+
+/// Tested below, where `tidegate run` has no part in it.
+const ELSEWHERE: [&str; 5] = ["connections", "endpoints", "inflight", "instances", "weight"];
+
+#[test]
+fn a_limit_bites_and_raised_it_lets_the_same_work_pass() {
+    for bite in BITES {
+        let run = |limit: &str| {
+            let site = SiteFolder::new("{}", "127.0.0.1:1");
+            site.policy("p", &[limit]);
+            site.dataflow("a", "flow", &[bite.link]);
+            site.write("input", &(bite.input.join("\n") + "\n"));
+            let artifacts = site.path().join("tenants/a/artifacts");
+            // A cache of its own: what was compiled before takes no time.
+            let cache = if bite.key.ends_with("compileTime") {
+                site.path().to_owned()
+            } else {
+                env!("CARGO_TARGET_TMPDIR").into()
+            };
+            let mut command = tidegate();
+            command.env("XDG_CACHE_HOME", cache).arg("run").arg(artifacts.join("flow/1.yaml"));
+            command.arg("--artifacts").arg(&artifacts).arg("--input").arg(site.path().join("input"));
+            output(command.arg("--policy").arg(site.path().join("platform/policy-p.yaml")))
+        };
+        let (low, high) = (run(bite.low), run(bite.high));
+        let said = &low.stderr;
+        assert_eq!(low.code, Some(1), "{}: {said}", bite.key);
+        assert!(said.contains(bite.words) && said.contains(bite.counts.0), "{}: {said}", bite.key);
+        assert_eq!(high.code, Some(0), "{}: {}", bite.key, high.stderr);
+        assert!(high.stderr.contains(bite.counts.1), "{}: {}", bite.key, high.stderr);
+    }
+}
+
+#[test]
+fn connections_and_endpoints_bite_before_anything_starts() {
+    let local = |read: &str, write: &str| {
+        format!("endpoints: [ {{ name: local, read: [ \"{read}\" ], write: [ \"{write}\" ] }} ]")
+    };
+    let elsewhere = local("a/#", "a/out/#").replace("local", "other");
+    let (read, write) = (local("a/other", "a/out/#"), local("a/#", "a/out/other"));
+    let granted = local("a/in/flow", "a/out/flow");
+    for (low, high, rule) in [
+        ("connections: 1", "connections: 2", "tenant/connections"),
+        (&read, &granted, "dataflow/read-right"),
+        (&write, &granted, "dataflow/write-right"),
+        (&elsewhere, &granted, "dataflow/endpoint-right"),
+    ] {
+        let check = |limit: &str| {
+            let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+            site.policy("p", &[limit]);
+            site.tenant("a", "p");
+            site.dataflow("a", "flow", &[("map", "pass_through", &[])]);
+            output(tidegate().args(["check", "--json"]).arg(site.path()))
+        };
+        let refused = check(low);
+        assert_eq!(refused.code, Some(1), "{low}: {refused:?}");
+        assert!(refused.stdout.contains(rule), "{low}: {}", refused.stdout);
+        check(high).expect_success();
+    }
+}
+
+#[test]
+fn mqtt_a_topic_that_an_operator_sets_is_held_against_the_policy_too() {
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let site = SiteFolder::new("{ shards: 1 }", &broker.address());
+    let link: Link<'_> = ("map", "json_enrich", &[("topic", "public/news")]);
+    for (tenant, write) in [("low", "{tenant}/out/#"), ("high", "public/#")] {
+        let endpoints = format!("endpoints: [ {{ name: local, read: [ \"#\" ], write: [ \"{write}\" ] }} ]");
+        site.policy(tenant, &[&endpoints]);
+        site.tenant(tenant, tenant);
+        let from = format!("{tenant}/in");
+        site.dataflow_between(tenant, "flow", ("local", &from), &[link], ("local", "${outputTopic}"));
+    }
+    let subscriber = Subscriber::new(broker.port, "public/#");
+    let host = Host::up(site.path());
+    let message = |tenant: &str| {
+        let payload = format!("{{\"from\":\"{tenant}\"}}").into_bytes();
+        (format!("{tenant}/in"), payload, PublishProperties::default())
+    };
+    publish_all(broker.port, ["low", "high"].map(message));
+    eventually("the granted one arrives", || subscriber.len() == 1);
+    let status = host.wait_for("both are settled", |status| {
+        status.count("low/flow", "settled") == 1 && status.count("high/flow", "settled") == 1
+    });
+    assert_eq!((status.count("low/flow", "delivered"), status.count("low/flow", "dead")), (0, 1));
+    assert_eq!((status.count("high/flow", "delivered"), status.count("high/flow", "dead")), (1, 0));
+    let dead = host.dead_letters();
+    assert_eq!((dead.len(), &*dead[0].tenant, dead[0].reason), (1, "low", Reason::Rejected), "{dead:?}");
+    assert_eq!(subscriber.len(), 1);
+    host.stop();
+}
+
+#[test]
+fn credit_in_flight_holds_a_source_until_what_it_sent_is_settled() {
+    for (inflight, admitted) in [(256 << 10, false), (1 << 20, true)] {
+        let mut rig = Rig::new(8, 4);
+        let tenant = Tenant::new("a", Limits { inflight_bytes_max: inflight, ..Limits::default() });
+        let mut flow = rig.install(&tenant, "flow", &[("pass_through", Map, &[])]);
+        let large = "x".repeat(200 << 10);
+        flow.send(&[&large]);
+        rig.settle();
+        let mut ctx = Context::from_waker(Waker::noop());
+        let credit = flow.source.poll_credit(large.len(), &mut ctx);
+        assert_eq!(credit.is_ready(), admitted, "{inflight}");
+        drop(credit);
+        // Written and confirmed, it makes room for the next.
+        assert_eq!(flow.receive(), [large.as_str()]);
+        rig.settle();
+        assert!(flow.source.poll_credit(large.len(), &mut ctx).is_ready(), "{inflight}");
+    }
+}
+
+#[test]
+fn instances_live_at_once_are_as_many_as_allowed() {
+    for (instances, retires) in [(1, true), (2, false)] {
+        let mut rig = Rig::new(8, 4);
+        let tenant = Tenant::new("a", Limits { instances_max: instances, ..Limits::default() });
+        let link = ("pass_through", Map, &[][..]);
+        let mut flow = rig.install(&tenant, "flow", &[link, link]);
+        let mut most = 0;
+        for number in 0..10 {
+            flow.send(&[number.to_string()]);
+            rig.settle();
+            most = most.max(tenant.instances.load(std::sync::atomic::Ordering::Relaxed));
+            assert_eq!(flow.receive(), [number.to_string()]);
+        }
+        assert_eq!(most, instances);
+        let retired: u64 = flow.plan.operators().map(|operator| operator.stats.retired.get()).sum();
+        assert_eq!(retired > 0, retires, "{retired} with {instances}");
+    }
+}
+
+#[test]
+fn every_key_of_the_standard_policy_has_its_test() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/standard.yaml");
+    let text = fs::read_to_string(path).expect("the policy");
+    let mut keys = BTreeSet::new();
+    let (_, spec) = text.split_once("spec:\n").expect("it has a spec");
+    let lines = spec.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    for (key, value) in lines.filter_map(|line| line.trim().split_once(':')) {
+        match value.trim().strip_prefix('{') {
+            None => _ = keys.insert(key.to_owned()),
+            Some(group) => {
+                let inner = group.trim_end_matches([' ', '}']).split(',').filter_map(|it| it.split_once(':'));
+                keys.extend(inner.map(|(inner, _)| format!("{key}.{}", inner.trim())));
+            }
+        }
+    }
+    // What is not a limit.
+    ["world", "engine"].iter().for_each(|key| assert!(keys.remove(*key), "no {key}"));
+    let tested = BITES.iter().map(|bite| bite.key).chain(ELSEWHERE);
+    assert_eq!(keys, tested.map(str::to_owned).collect());
+}
