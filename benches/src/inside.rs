@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use tidegate::{
     batch::{Batch, BatchBuilder},
-    host::Host,
+    host::{self, Host},
     resource::Site,
 };
 
@@ -22,11 +22,7 @@ impl Inside {
     /// Starts a host with nothing on it; state is kept in `data`.
     pub fn start(site: &Path, data: &Path) -> anyhow::Result<Self> {
         let site = load(site)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("connectors")
-            .enable_all()
-            .build()?;
+        let runtime = host::runtime()?;
         std::fs::create_dir_all(data)?;
         let host = {
             let _guard = runtime.enter();

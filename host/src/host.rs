@@ -158,6 +158,18 @@ pub struct Applied {
     pub unchanged: usize,
 }
 
+/// The runtime that connectors run on. One thread for each four cores: a second one on
+/// a small machine is woken whenever the first has two things to do, and costs more
+/// than it gives.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 4).max(1))
+        .thread_name("connectors")
+        .enable_all()
+        .build()
+}
+
 impl Host {
     /// Starts threads, engine and, if configured, the embedded broker. `program` is
     /// this binary, run again to compile.

@@ -48,11 +48,7 @@ const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     init_tracing();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("connectors")
-        .enable_all()
-        .build()?;
+    let runtime = host::runtime()?;
     runtime.block_on(async {
         let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
             return Ok(ExitCode::FAILURE);

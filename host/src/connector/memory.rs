@@ -74,7 +74,7 @@ pub struct Feed(Arc<Mutex<FeedState>>);
 #[derive(Debug, Default)]
 struct FeedState {
     batches: VecDeque<Batch>,
-    /// Batches put here and not taken back.
+    /// Batches put here.
     pushed: u64,
     closed: bool,
     settled: u64,
@@ -95,18 +95,10 @@ impl Feed {
         self.with(|state| state.closed = true);
     }
 
-    /// Takes back what waits for credit.
-    pub fn clear(&self) {
-        self.with(|state| {
-            state.pushed -= state.batches.len() as u64;
-            state.batches.clear();
-        });
-    }
-
-    /// Whether all that was put here is settled.
-    pub fn is_settled(&self) -> bool {
+    /// Batches put here that are not settled yet.
+    pub fn unsettled(&self) -> u64 {
         let state = self.lock();
-        state.settled == state.pushed
+        state.pushed - state.settled
     }
 
     /// Batches that wait for credit.

@@ -57,7 +57,7 @@ fn lay_out(dir: &Path, endpoint: &str, tenants: usize, distinct: u32) -> anyhow:
     ];
     let names: Vec<String> = (0..tenants).map(name).collect();
     for (index, name) in names.iter().enumerate() {
-        let variant = |of: u32| (distinct > 1).then_some(index as u32 % (distinct / 2) * 2 + of);
+        let variant = |of: u32| (distinct > 1).then(|| index as u32 % (distinct / 2) * 2 + of);
         site.tenant(name, &links)?;
         site.component(name, "filter", "json_filter", variant(0))?;
         site.component(name, "convert", "unit_convert", variant(1))?;

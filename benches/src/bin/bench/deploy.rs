@@ -69,6 +69,7 @@ fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<Vec<f64>> {
     };
     let data = dir.join(".tidegate");
     eprintln!("compiling {tenants} components");
+    site.tenants(names.iter().map(String::as_str))?;
     let mut first = Inside::start(dir, &data)?;
     first.apply(&upto(tenants)?)?;
     first.stop();
