@@ -54,7 +54,9 @@ fn binary() -> anyhow::Result<PathBuf> {
     let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
     match folders.map(|folder| folder.join("mosquitto")).find(|path| path.is_file()) {
         Some(path) => Ok(path),
-        None => bail!("no mosquitto: run `cargo xtask bench`, which fetches it, or `apt-get install mosquitto`"),
+        None => {
+            bail!("no mosquitto: run `cargo xtask bench`, which fetches it, or `apt-get install mosquitto`")
+        }
     }
 }
 

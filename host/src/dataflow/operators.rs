@@ -20,11 +20,7 @@ use std::{
 };
 
 use timely::{
-    dataflow::{
-        Scope, Stream,
-        channels::pact::Pipeline,
-        operators::generic::builder_rc::OperatorBuilder,
-    },
+    dataflow::{Scope, Stream, channels::pact::Pipeline, operators::generic::builder_rc::OperatorBuilder},
     progress::operate::FrontierInterest,
     scheduling::Activator,
 };

@@ -112,7 +112,7 @@ mod tests {
 
     /// Two components that differ in a custom section only.
     fn component(content: u8) -> Vec<u8> {
-        let mut bytes = dummy("export tidegate:operator/map@0.1.0;");
+        let mut bytes = dummy("export tidegate:operator/%map@0.1.0;");
         bytes.extend_from_slice(&[0, 6, 4]);
         bytes.extend_from_slice(b"copy");
         bytes.push(content);

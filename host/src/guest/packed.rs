@@ -241,8 +241,7 @@ impl Scratch {
         self.entries.clear();
         self.times.clear();
         self.arena.clear();
-        let whole =
-            !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.shares_arena(input));
+        let whole = !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.shares_arena(input));
         let entries = input.entries.iter().enumerate();
         if whole {
             self.entries.extend(entries.map(|(place, entry)| wire_entry(place as u32, entry)));
@@ -441,9 +440,10 @@ impl<'a> TextCheck<'a> {
         if wire.nanos >= 1_000_000_000 {
             return Err(format!("{} nanoseconds in a timestamp", wire.nanos));
         }
-        for (name, span, last) in
-            [("node", entry.node, &mut self.node), ("content type", entry.content_type, &mut self.content_type)]
-        {
+        for (name, span, last) in [
+            ("node", entry.node, &mut self.node),
+            ("content type", entry.content_type, &mut self.content_type),
+        ] {
             if span != *last {
                 if std::str::from_utf8(span.bytes(self.arena)).is_err() {
                     return Err(format!("{name} is not UTF-8"));

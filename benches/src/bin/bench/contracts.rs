@@ -17,7 +17,8 @@ const BATCHES: [usize; 4] = [1, 16, 64, 256];
 pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut rig = Rig::new(8, 4);
     let tenant = tenant("bench");
-    let mut install = |name: &str, guest: &str| rig.install(&tenant, name, &[(guest, OperatorKind::Map, &[])]);
+    let mut install =
+        |name: &str, guest: &str| rig.install(&tenant, name, &[(guest, OperatorKind::Map, &[])]);
     let mut packed = install("packed", "pass_through");
     let mut aio = install("aio", "aio_pass_through");
     let component = std::fs::read(guest_path("pass_through"))?;
@@ -44,7 +45,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
                 figures[4].push(messages as f64 / without);
             }
             let cell = format!("{size} B, batch {messages}");
-            let case = |name: &str, unit, figures: &[f64]| Case::median(format!("{cell}: {name}"), unit, figures);
+            let case =
+                |name: &str, unit, figures: &[f64]| Case::median(format!("{cell}: {name}"), unit, figures);
             let ratio = case("packed ÷ AIO", "x", &figures[2]);
             let held = size == SIZES[0] && messages == 64;
             cases.extend([

@@ -101,7 +101,11 @@ fn resident_cases(
         cases.extend([
             Case::median(format!("resident at {label}"), "KiB/tenant", &[(kib - few_kib) / added])
                 .hold(Hold::AtMost(30.0)),
-            Case::median(format!("start with {label}"), "ms/tenant", &[(seconds - few_seconds) / added * 1e3]),
+            Case::median(
+                format!("start with {label}"),
+                "ms/tenant",
+                &[(seconds - few_seconds) / added * 1e3],
+            ),
         ]);
     }
     cases.push(Case::median("host with 10 tenants", "MiB", &[few_kib / 1024.0]));
@@ -121,7 +125,8 @@ fn live_cases(few: &Path, many: &Path, quick: bool) -> anyhow::Result<Vec<Case>>
     }
     beside_few.stop()?;
     beside_many.stop()?;
-    let ratio = Case::median("CPU per message at 10,000 tenants ÷ at 10", "x", &ratios).hold(Hold::AtMost(1.3));
+    let ratio =
+        Case::median("CPU per message at 10,000 tenants ÷ at 10", "x", &ratios).hold(Hold::AtMost(1.3));
     let mut cases = vec![ratio];
     cases.extend(touched_cases("live", many, "2 components")?);
     Ok(cases)
@@ -144,13 +149,17 @@ fn touched_cases(what: &str, site: &Path, components: &str) -> anyhow::Result<Ve
     Ok(vec![
         Case::median(format!("{what}, {components}"), "KiB/instance", &[(after - before) / live])
             .hold(Hold::AtMost(80.0)),
-        Case::median(format!("10,000 touched in turn, {components}: not answered"), "tenants", &[
-            MANY as f64 - written + failed,
-        ])
+        Case::median(
+            format!("10,000 touched in turn, {components}: not answered"),
+            "tenants",
+            &[MANY as f64 - written + failed],
+        )
         .hold(Hold::AtMost(0.0)),
-        Case::median(format!("10,000 touched in turn, {components}"), "µs/tenant", &[
-            seconds / MANY as f64 * 1e6
-        ]),
+        Case::median(
+            format!("10,000 touched in turn, {components}"),
+            "µs/tenant",
+            &[seconds / MANY as f64 * 1e6],
+        ),
     ])
 }
 

@@ -50,14 +50,19 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     }
     let all = |runs: &[Run], of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<f64>>();
     let ratios = |index: usize, of: fn(&Run) -> f64| {
-        host[index].iter().zip(&native[index]).map(|(host, native)| of(host) / of(native)).collect::<Vec<f64>>()
+        host[index]
+            .iter()
+            .zip(&native[index])
+            .map(|(host, native)| of(host) / of(native))
+            .collect::<Vec<f64>>()
     };
     let mut cases = vec![
         Case::median("saturated: messages/s, host ÷ native", "x", &ratios(0, |run| run.per_second))
             .hold(Hold::AtLeast(1.0)),
         Case::median("saturated: CPU, host ÷ native", "x", &ratios(0, |run| run.cpu)).hold(Hold::AtMost(1.0)),
         Case::median("8,000/s: CPU, host ÷ native", "x", &ratios(1, |run| run.cpu)).hold(Hold::AtMost(1.0)),
-        Case::median("8,000/s: p99, host ÷ native", "x", &ratios(1, |run| run.p99_ms)).hold(Hold::AtMost(2.0)),
+        Case::median("8,000/s: p99, host ÷ native", "x", &ratios(1, |run| run.p99_ms))
+            .hold(Hold::AtMost(2.0)),
     ];
     let worst = cases[1].value.max(cases[2].value);
     cases.insert(0, Case::median("CPU, host ÷ native, the worse", "x", &[worst]).hold(Hold::AtMost(1.0)));
@@ -65,7 +70,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
         [("native", &native, [NATIVE_SATURATED_MAX, NATIVE_PACED_MAX]), ("host", &host, [f64::INFINITY; 2])]
     {
         for ((load, runs), bound) in ["saturated", "8,000/s"].iter().zip(runs).zip(bounds) {
-            let case = |what: &str, unit, of| Case::median(format!("{name}, {load}: {what}"), unit, &all(runs, of));
+            let case =
+                |what: &str, unit, of| Case::median(format!("{name}, {load}: {what}"), unit, &all(runs, of));
             let cpu = case("CPU s per million", "s", |run| run.cpu);
             cases.extend([
                 case("messages/s", "1/s", |run| run.per_second),
@@ -124,7 +130,11 @@ fn load(
         command.args(["--count", &count.to_string(), "--rate", &rate.to_string()]);
         let output = command.output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "the load failed: {text}{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "the load failed: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(serde_json::from_str(&text)?)
     };
     // Until it is subscribed, nothing comes back; and its code is warm afterwards.

@@ -75,7 +75,9 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
             figures[3].push(beside / (2.0 * alone + 0.2));
         }
         let [alone, beside, core, score] = &figures;
-        let case = |what: &str, unit, figures: &[f64]| Case::median(format!("{}: {what}", attack.name), unit, figures);
+        let case = |what: &str, unit, figures: &[f64]| {
+            Case::median(format!("{}: {what}", attack.name), unit, figures)
+        };
         cases.extend([
             case("p99 beside ÷ (2 × p99 alone + 0.2 ms)", "x", score).hold(Hold::AtMost(1.0)),
             case("p99 beside", "ms", beside).hold(Hold::AtMost(1.0)),
@@ -137,7 +139,8 @@ impl Bench {
         let took = Arc::<Mutex<Vec<f64>>>::default();
         let (begun, times) = (under_way.clone(), took.clone());
         inside.host().memory().watch(move |sink, batch| {
-            let victim = sink.strip_prefix("victim").and_then(|rest| rest.split('/').next()?.parse::<usize>().ok());
+            let victim =
+                sink.strip_prefix("victim").and_then(|rest| rest.split('/').next()?.parse::<usize>().ok());
             let Some(victim) = victim else { return };
             let mut begun = begun[victim].lock().expect("no panic under this lock");
             let mut times = times.lock().expect("no panic under this lock");
