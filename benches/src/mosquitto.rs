@@ -2,11 +2,11 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::site::{Process, eventually};
 
@@ -19,7 +19,9 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> anyhow::Result<Self> {
-        let binary = binary()?;
+        let binary = find().context(
+            "no mosquitto: run `cargo xtask bench`, which fetches it, or `apt-get install mosquitto`",
+        )?;
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
@@ -31,9 +33,8 @@ impl Broker {
         std::fs::write(&file, config)?;
         let mut command = Command::new(&binary);
         command.arg("-c").arg(file);
-        let libraries = libraries(&binary);
-        if !libraries.is_empty() {
-            command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        if let Some(path) = library_path(&binary) {
+            command.env("LD_LIBRARY_PATH", path);
         }
         let process = Process::start(&mut command, None)?;
         eventually("mosquitto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
@@ -45,27 +46,26 @@ impl Broker {
     }
 }
 
-/// `TIDEGATE_MOSQUITTO`, which `cargo xtask bench` sets, or one on the PATH.
-fn binary() -> anyhow::Result<PathBuf> {
+/// Where the broker is: `TIDEGATE_MOSQUITTO`, what `cargo xtask` fetched, or one on
+/// the PATH.
+pub fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TIDEGATE_MOSQUITTO") {
-        return Ok(path.into());
+        return Some(path.into());
     }
-    let folders = std::env::var_os("PATH").context("no PATH")?;
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/mosquitto/usr/sbin/mosquitto");
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // Debian installs it where only root's PATH leads.
     let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
-    match folders.map(|folder| folder.join("mosquitto")).find(|path| path.is_file()) {
-        Some(path) => Ok(path),
-        None => {
-            bail!("no mosquitto: run `cargo xtask bench`, which fetches it, or `apt-get install mosquitto`")
-        }
-    }
+    let on_path = folders.map(|folder| folder.join("mosquitto"));
+    std::iter::once(fetched).chain(on_path).find(|path| path.is_file())
 }
 
-/// Folders of libraries that were unpacked beside the binary.
-fn libraries(binary: &std::path::Path) -> Vec<String> {
-    let Some(root) = binary.ancestors().nth(3).filter(|root| root.parent().is_some()) else {
-        return Vec::new();
-    };
+/// Folders of libraries that were unpacked beside the binary, for `LD_LIBRARY_PATH`.
+pub fn library_path(binary: &Path) -> Option<String> {
+    let root = binary.ancestors().nth(3).filter(|root| root.parent().is_some())?;
     let below = |folder: &str| std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
     let folders = below("usr/lib").chain(below("lib")).map(|entry| entry.path());
-    folders.filter(|path| path.is_dir()).map(|path| path.display().to_string()).collect()
+    let folders: Vec<String> =
+        folders.filter(|path| path.is_dir()).map(|path| path.display().to_string()).collect();
+    (!folders.is_empty()).then(|| folders.join(":"))
 }

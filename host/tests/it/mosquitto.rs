@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -16,22 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_benches::mosquitto::{find, library_path};
+
 /// How long anything on this machine may take before a test gives up.
 pub const WITHIN: Duration = Duration::from_secs(60);
 
-/// Where the broker is: `TIDEGATE_MOSQUITTO`, what `cargo xtask test` fetched, or
-/// one on the PATH. `None` only where `cargo xtask test` has said so.
+/// Where the broker is. `None` only where `cargo xtask test` has said so.
 pub fn binary() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("TIDEGATE_MOSQUITTO") {
-        return Some(path.into());
-    }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/mosquitto/usr/sbin/mosquitto");
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    // Debian installs it where only root's PATH leads.
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
-    folders.push("/usr/sbin".into());
-    let on_path = folders.into_iter().map(|folder| folder.join("mosquitto"));
-    let found = std::iter::once(fetched).chain(on_path).find(|path| path.is_file());
+    let found = find();
     if found.is_none() && std::env::var_os("TIDEGATE_WITHOUT_MOSQUITTO").is_none() {
         panic!("no mosquitto: run `cargo xtask test`, which fetches it, or `apt-get install mosquitto`");
     }
@@ -108,17 +100,6 @@ impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Libraries that were unpacked beside the binary.
-fn library_path(binary: &Path) -> Option<String> {
-    let root = binary.ancestors().nth(3).filter(|root| root.parent().is_some())?;
-    let in_folder =
-        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let folders =
-        in_folder(root.join("usr/lib")).chain(in_folder(root.join("lib"))).filter(|path| path.is_dir());
-    let folders: Vec<String> = folders.map(|path| path.display().to_string()).collect();
-    (!folders.is_empty()).then(|| folders.join(":"))
 }
 
 /// A port that nobody listened on a moment ago.
