@@ -279,21 +279,21 @@ impl SourceSession {
         }
     }
 
-    /// Writes the PUBACKs whose turn has come, and sees to it that the session
-    /// learns of the next settlement in time.
+    /// Writes the PUBACKs whose turn has come, once they have had company or have
+    /// waited for it long enough, and sees to it that the session learns of the next
+    /// settlement in time.
     fn settle(&mut self, ctx: &mut Context<'_>, now: Instant) {
-        // Before any is written, to see whether they have waited in vain.
-        self.patience.is_over(self.acks.len(), usize::MAX, now);
         loop {
-            let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
-            if self.acks.write(settled, oversize, &mut self.link.outgoing) > 0 {
-                self.patience.answered();
-            }
             let is_over = self.patience.is_over(self.acks.len(), usize::MAX, now);
-            let Some(duty) = self.acks.next_duty() else { return };
             if !is_over && self.stopping.is_none() {
                 return;
             }
+            let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
+            if self.acks.write(settled, oversize, &mut self.link.outgoing) > 0 {
+                self.patience.answered();
+                continue;
+            }
+            let Some(duty) = self.acks.next_duty() else { return };
             let waited = match duty {
                 Duty::Oversize(_) => self.oversize.settled.poll_beyond(oversize, ctx),
                 _ => self.door.poll_settled(settled, ctx),
