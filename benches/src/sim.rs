@@ -140,7 +140,10 @@ impl World {
         // With nothing to come, whoever still waits does so in vain.
         let due = due.unwrap_or(now);
         self.steps_at_once = if now < due { 0 } else { self.steps_at_once + 1 };
-        ensure!(self.steps_at_once < STEPS_AT_ONCE_MAX, "time stands still: a wake-up is lost, or never ends");
+        ensure!(
+            self.steps_at_once < STEPS_AT_ONCE_MAX,
+            "time stands still: a wake-up is lost, or never ends"
+        );
         self.clock.advance(due.since(now));
         Ok(())
     }

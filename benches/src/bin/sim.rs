@@ -31,7 +31,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Messages of one run.
-    #[arg(long, default_value_t = 24_000)]
+    #[arg(long, default_value_t = 26_000)]
     messages: usize,
     /// Seeds at a time; by default as many as there are cores.
     #[arg(long)]
@@ -39,7 +39,7 @@ struct Args {
 }
 
 /// Batches of the tenants that are always busy.
-const BUSY_BATCHES: usize = 4_000;
+const BUSY_BATCHES: usize = 1_000;
 const UNFAIR_MAX: f64 = 0.1;
 
 fn main() -> ExitCode {
