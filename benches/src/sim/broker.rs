@@ -121,3 +121,6 @@ fn connack_properties(receive_max: Option<u16>) -> ConnAckProperties {
         authentication_data: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,3 +63,6 @@ impl Pipe {
         self.chunks.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
