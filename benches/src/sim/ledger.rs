@@ -87,8 +87,11 @@ pub(super) struct Ledger {
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1_000;
 /// One message in as many makes a guest fault.
 const ATTACK_EVERY: u32 = 80;
-/// One message in as many is over the limit, where a source checks it.
+/// One message in as many is over the limit, where a source checks it, and one of as
+/// many of those is so large that the host never holds it whole.
 const OVERSIZE_EVERY: u32 = 400;
+const HUGE_EVERY: u32 = 8;
+const HUGE_BYTES: usize = 70_000;
 
 impl Ledger {
     /// `limited` is whether the source keeps messages to the payload limit.
@@ -97,7 +100,12 @@ impl Ledger {
             let (is_warm, is_attack) = (stage.rng.random_bool(0.5), stage.one_in(ATTACK_EVERY));
             let (t, mark) = (if is_warm { 90 } else { 10 }, if is_attack { "attack" } else { "calm" });
             let is_oversize = limited && stage.one_in(OVERSIZE_EVERY);
-            let pad = if is_oversize { "x".repeat(PAYLOAD_BYTES_MAX) } else { String::new() };
+            let pad_bytes = match is_oversize {
+                false => 0,
+                true if stage.one_in(HUGE_EVERY) => HUGE_BYTES,
+                true => PAYLOAD_BYTES_MAX,
+            };
+            let pad = "x".repeat(pad_bytes);
             let fate =
                 if is_oversize { Fate::Dead(Reason::Oversize) } else { character.fate(is_warm, is_attack) };
             let payload = format!(r#"{{"id":"{name}-{id}","t":{t},"mark":"{mark}","pad":"{pad}"}}"#);
@@ -120,10 +128,20 @@ impl Ledger {
 
     /// Which message this is; none may come out changed.
     fn find(&self, payload: &[u8]) -> anyhow::Result<usize> {
-        let text = std::str::from_utf8(payload).context("a payload that is not text")?;
+        let id = self.find_head(payload)?;
+        ensure!(self.messages[id].payload == payload, "{}-{id} was changed on its way", self.name);
+        Ok(id)
+    }
+
+    /// Which message begins like this.
+    fn find_head(&self, head: &[u8]) -> anyhow::Result<usize> {
+        let text = std::str::from_utf8(head).context("a payload that is not text")?;
         let id = text.split('"').nth(3).and_then(|id| id.strip_prefix(&self.name)?.strip_prefix('-'));
         let id: usize = id.and_then(|id| id.parse().ok()).with_context(|| format!("not ours: {text}"))?;
-        ensure!(self.messages.get(id).is_some_and(|it| it.payload == payload), "changed on its way: {text}");
+        let whole = self.messages.get(id).with_context(|| format!("never sent: {text}"))?;
+        // Only what follows the head may be missing.
+        let len = head.len().min(whole.payload.len());
+        ensure!(whole.payload[..len] == head[..len], "{}-{id} was changed on its way", self.name);
         Ok(id)
     }
 
@@ -159,7 +177,7 @@ impl Ledger {
 
     /// The host wrote a dead letter.
     pub fn bury(&mut self, payload: &[u8], reason: Reason) -> anyhow::Result<()> {
-        let id = self.find(payload)?;
+        let id = if reason == Reason::Oversize { self.find_head(payload)? } else { self.find(payload)? };
         let message = &mut self.messages[id];
         match message.fate {
             Fate::Delivered if reason == Reason::Rejected => message.dead_refused += 1,
@@ -201,6 +219,7 @@ impl Ledger {
         for (id, message) in self.messages.iter().enumerate() {
             stage.outcome.dead_letters += u64::from(message.dead + message.dead_refused);
             if message.is_lost {
+                stage.outcome.given_up += 1;
                 continue;
             }
             stage.outcome.messages += 1;

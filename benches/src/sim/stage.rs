@@ -28,6 +28,8 @@ pub struct Outcome {
     pub installs: u64,
     pub removals: u64,
     pub dead_letters: u64,
+    /// Messages whose broker forgot them, and then their dataflow was given up.
+    pub given_up: u64,
     /// Messages that came more than once.
     pub redelivered: u64,
     /// Bytes on all wires.
@@ -46,6 +48,7 @@ impl AddAssign<&Outcome> for Outcome {
         self.installs += other.installs;
         self.removals += other.removals;
         self.dead_letters += other.dead_letters;
+        self.given_up += other.given_up;
         self.redelivered += other.redelivered;
         self.wire_bytes += other.wire_bytes;
     }

@@ -11,10 +11,14 @@ use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Packet, PingResp, PubAck, Publish, SubAck, SubscribeReasonCode},
 };
-use tidegate::clock::Instant;
+use tidegate::{clock::Instant, dead_letter::Reason};
 
 use super::{Phase, Port};
-use crate::sim::{client::Broker, ledger::Ledger, stage::Stage};
+use crate::sim::{
+    client::Broker,
+    ledger::{Fate, Ledger},
+    stage::Stage,
+};
 
 /// See the module.
 pub(in crate::sim) struct Publisher {
@@ -40,8 +44,10 @@ pub(in crate::sim) struct Publisher {
 struct Inflight {
     packet_id: u16,
     message: usize,
-    /// The host has taken it whole, and its dataflow is still there.
+    /// The host has taken it, and its dataflow is still there.
     is_taken: bool,
+    /// Of one over the limit the host may have taken only the beginning.
+    is_oversize: bool,
     /// It was sent before, on whichever connection.
     is_again: bool,
 }
@@ -153,7 +159,9 @@ impl Publisher {
             let Some(message) = self.queue.pop_front() else { return Ok(false) };
             let packet_id = self.next_id;
             self.next_id = packet_id.checked_add(1).unwrap_or(1);
-            self.inflight.push_back(Inflight { packet_id, message, is_taken: false, is_again: false });
+            let is_oversize = ledger.messages[message].fate == Fate::Dead(Reason::Oversize);
+            let (is_taken, is_again) = (false, false);
+            self.inflight.push_back(Inflight { packet_id, message, is_taken, is_oversize, is_again });
         }
         let Inflight { packet_id, message, is_again, .. } = &mut self.inflight[self.sent];
         let payload = ledger.messages[*message].payload.clone();
@@ -193,7 +201,7 @@ impl Broker for Publisher {
         self.sent = 0;
         let taken = &self.sent_here[..taken];
         for inflight in &mut self.inflight {
-            inflight.is_taken |= taken.contains(&inflight.message);
+            inflight.is_taken |= !inflight.is_oversize && taken.contains(&inflight.message);
         }
     }
 

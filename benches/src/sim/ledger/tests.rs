@@ -73,7 +73,7 @@ fn every_broken_promise_is_seen() {
         let payload = [&payload(ledger, id)[..], b" "].concat();
         ledger.receive(&payload, false).map(|_| ())
     };
-    check(Fate::Delivered, changed, "changed on its way");
+    check(Fate::Delivered, changed, "was changed on its way");
     let bury = |reason| {
         move |ledger: &mut Ledger, _: &mut Stage, id| {
             let payload = payload(ledger, id);
