@@ -74,10 +74,11 @@ impl<S: Session> Client<S> {
         if self.is_over {
             return None;
         }
-        if self.alarm.rings() {
+        let finished = self.session.is_finished();
+        // One that has finished is not polled any more, and may still be woken.
+        if self.alarm.rings() && !finished {
             return Some(now);
         }
-        let finished = self.session.is_finished();
         let deadline = if finished { None } else { self.session.deadline() };
         let Some(wire) = &self.wire else { return deadline };
         let up = if broker.reads(now) { wire.up.next_at() } else { None };
