@@ -27,7 +27,7 @@ use tidegate::{
     resource::Limits,
     stats::{DataflowStats, OperatorStats},
     tenant::Tenant,
-    topic::TopicTemplate,
+    topic::{TopicFilter, TopicTemplate},
     write::{Destination, SinkQueue, Write},
 };
 
@@ -131,6 +131,18 @@ impl Rig {
 
     /// Installs source → operators in a row → sink.
     pub fn install(&mut self, tenant: &Arc<Tenant>, dataflow: &str, links: &[Link<'_>]) -> Running {
+        let plan = self.plan(tenant, dataflow, links, SinkQueue::new(1 << 20));
+        self.start(plan)
+    }
+
+    /// What [`Self::install`] would start, with a sink of the caller's.
+    pub fn plan(
+        &self,
+        tenant: &Arc<Tenant>,
+        dataflow: &str,
+        links: &[Link<'_>],
+        sink: Arc<SinkQueue>,
+    ) -> Arc<Plan> {
         let last = links.len();
         let next = |index: usize| if index == last { Target::Destination(0) } else { Target::Step(index) };
         let steps = links.iter().enumerate().map(|(index, link)| Step {
@@ -138,8 +150,7 @@ impl Rig {
             targets: vec![next(index + 1)],
             targets_true: vec![next(index + 1)],
         });
-        let sink = SinkQueue::new(1 << 20);
-        let plan = Arc::new(Plan {
+        Arc::new(Plan {
             tenant: tenant.clone(),
             dataflow: dataflow.into(),
             sources: vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }],
@@ -148,15 +159,21 @@ impl Rig {
                 destination: Arc::new(Destination {
                     name: format!("{}/{dataflow}/out", tenant.name),
                     topic: TopicTemplate::parse("out").expect("a topic"),
-                    write_grants: Vec::new(),
+                    write_grants: vec![TopicFilter::parse("out").expect("a filter")],
                 }),
-                sink: sink.clone(),
+                sink,
             }],
             stats: Arc::new(DataflowStats::default()),
             health: Mutex::new(Health::Running),
-        });
+        })
+    }
+
+    /// Installs a plan, not for the first time perhaps.
+    pub fn start(&mut self, plan: Arc<Plan>) -> Running {
+        let sink = plan.destinations[0].sink.clone();
+        plan.set_health(Health::Running);
         let (id, queue) = self.shard.install(plan.clone());
-        let source = SourceDoor::new(0, queue, tenant.ledger.clone());
+        let source = SourceDoor::new(0, queue, plan.tenant.ledger.clone());
         Running { id, plan, source, sink }
     }
 

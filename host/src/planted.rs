@@ -17,11 +17,23 @@ pub enum Bug {
     HalfBatch,
     /// The sink operator panics now and then.
     Panic,
+    /// An MQTT source acknowledges on one connection what came on another.
+    StalePuback,
+    /// An MQTT sink takes what it had sent before a loss as answered.
+    LostPublish,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 6] =
-        [Bug::EarlyAck, Bug::LostWake, Bug::DoubleSettle, Bug::CreditLeak, Bug::HalfBatch, Bug::Panic];
+    pub const ALL: [Bug; 8] = [
+        Bug::EarlyAck,
+        Bug::LostWake,
+        Bug::DoubleSettle,
+        Bug::CreditLeak,
+        Bug::HalfBatch,
+        Bug::Panic,
+        Bug::StalePuback,
+        Bug::LostPublish,
+    ];
 
     /// The name in the variable `TIDEGATE_PLANT`.
     pub fn name(self) -> &'static str {
@@ -32,6 +44,8 @@ impl Bug {
             Bug::CreditLeak => "credit-leak",
             Bug::HalfBatch => "half-batch",
             Bug::Panic => "panic",
+            Bug::StalePuback => "stale-puback",
+            Bug::LostPublish => "lost-publish",
         }
     }
 }

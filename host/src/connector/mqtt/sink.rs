@@ -30,6 +30,7 @@ use crate::{
     batch::{Batch, Entry, Kind, Properties},
     clock::Instant,
     connector::{status::Status, stop::Farewell},
+    planted::{self, Bug},
     write::{Rejected, SinkQueue, Write},
 };
 
@@ -308,6 +309,11 @@ impl Session for SinkSession {
             }
         }
         self.deframer.clear();
+        if planted::is(Bug::LostPublish) {
+            while let Some(slot) = self.window.answer_first_sent() {
+                self.answer(slot, None);
+            }
+        }
         self.window.begin_generation();
         self.link.disconnected(now, error);
     }
