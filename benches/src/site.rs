@@ -27,6 +27,8 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result
     Ok(())
 }
 
+const TENANTS_PER_FILE: usize = 1_000;
+
 /// A site folder in the making. Every tenant has the policy `standard`.
 pub struct SiteFolder {
     dir: PathBuf,
@@ -48,7 +50,7 @@ impl SiteFolder {
         );
         let site = SiteFolder { dir: dir.to_owned() };
         site.write("platform/host.yaml", &platform)?;
-        site.write("platform/tenants.yaml", "")?;
+        site.tenants([])?;
         Ok(site)
     }
 
@@ -64,13 +66,22 @@ impl SiteFolder {
 
     /// Names the tenants that there are, of those that were added.
     pub fn tenants<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
-        let mut documents = String::new();
-        for name in names {
-            documents += &format!(
-                "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: standard }}\n---\n"
-            );
+        let names: Vec<&str> = names.into_iter().collect();
+        // At least one file, so that the one of an earlier call does not stay; and none
+        // of more values than the host reads in one.
+        let files = names.len().div_ceil(TENANTS_PER_FILE).max(1);
+        for file in 0..files {
+            let named = names.iter().skip(file * TENANTS_PER_FILE).take(TENANTS_PER_FILE);
+            let documents: String = named
+                .map(|name| {
+                    format!(
+                        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: standard }}\n---\n"
+                    )
+                })
+                .collect();
+            self.write(&format!("platform/tenants-{file}.yaml"), &documents)?;
         }
-        self.write("platform/tenants.yaml", &documents)
+        Ok(())
     }
 
     /// The folder of a tenant with one dataflow `flow`, from `TENANT/in` through the
