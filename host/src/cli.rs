@@ -209,6 +209,9 @@ fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCo
             }
         }
         println!("unchanged {}", applied["unchanged"]);
+        if let Some(missing @ 1..) = answer["missingConnections"].as_u64() {
+            eprintln!("note: {}", up::missing_connections(missing));
+        }
     }
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -83,6 +83,9 @@ pub enum HostError {
     Thread(#[source] io::Error),
 }
 
+/// How long whoever starts dataflows waits for their connections.
+const TRIED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The data folder's version; a newer one is refused.
 const DATA_VERSION: u32 = 1;
 
@@ -737,6 +740,27 @@ impl Host {
 
     pub fn has_tenant(&self, name: &str) -> bool {
         self.tenants.contains_key(name)
+    }
+
+    /// Until every connection has connected or failed once, five seconds at most;
+    /// gives how many are not there. What is published at a broker before a source
+    /// has subscribed there for the first time, the source never sees.
+    pub fn tried(&self) -> impl Future<Output = u64> + Send + 'static {
+        let ends = self.tenants.values().flat_map(|tenant| {
+            let sources = tenant.dataflows.values().flat_map(|dataflow| &dataflow.sources);
+            sources.map(|it| &it.status).chain(tenant.sinks.values().map(|it| &it.status))
+        });
+        let ends: Vec<_> = ends.flatten().cloned().collect();
+        async move {
+            let all = async {
+                for end in &ends {
+                    end.tried().await;
+                }
+            };
+            // Those that take longer are tried on, and counted.
+            let _ = tokio::time::timeout(TRIED_WITHIN, all).await;
+            ends.iter().filter(|end| end.is_missing()).count() as u64
+        }
     }
 
     /// Live state, for `status`; of one tenant or of all.

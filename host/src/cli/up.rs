@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
     net::UnixListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
@@ -107,6 +107,7 @@ fn init_tracing() {
 async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
     // From here on a signal is kept until there is something to end in order.
     let mut stop = std::pin::pin!(stop_signal()?);
+    let reload = signal(SignalKind::hangup())?;
     let before = applied_before(data)?;
     let mut host = Host::start(&site.host, data, std::env::current_exe()?)?;
     println!("host: {}", host.name());
@@ -121,7 +122,14 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
             if let Some(before) = before {
                 host.leave_behind(&before, &site);
             }
-            println!("ready: {} dataflows of {} tenants", applied.added.len(), site.tenants.len());
+            let ready = format!("ready: {} dataflows of {} tenants", applied.added.len(), site.tenants.len());
+            let tried = host.tried();
+            tokio::spawn(async move {
+                match tried.await {
+                    0 => println!("{ready}"),
+                    missing => println!("{ready}; {}", missing_connections(missing)),
+                }
+            });
         }
         Err(diagnostics) => {
             report(&diagnostics, false);
@@ -129,7 +137,7 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
             return Ok(ExitCode::FAILURE);
         }
     }
-    supervise(&args, &site.home, &mut host, &mut questions, stop.as_mut()).await?;
+    supervise(&args, &site.home, &mut host, &mut questions, reload, stop.as_mut()).await;
     control.abort();
     println!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -162,9 +170,9 @@ async fn supervise(
     home: &Path,
     host: &mut Host,
     questions: &mut mpsc::Receiver<Question>,
+    mut reload: Signal,
     mut stop: Pin<&mut impl Future<Output = ()>>,
-) -> anyhow::Result<()> {
-    let mut reload = signal(SignalKind::hangup())?;
+) {
     // What SIGHUP reads again: the folder that was applied last.
     let mut home = home.to_owned();
     let end = args.r#for.map_or(Duration::MAX, Into::into);
@@ -174,8 +182,8 @@ async fn supervise(
     lines.tick().await;
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
-            () = &mut end => return Ok(()),
+            () = &mut stop => return,
+            () = &mut end => return,
             _ = lines.tick() => {
                 let status = host.status(None).await;
                 status_lines(&status).iter().for_each(|line| println!("{line}"));
@@ -191,11 +199,18 @@ async fn supervise(
             Some((ask, reply)) = questions.recv() => {
                 let answer = match ask {
                     Ask::Apply { dir } => {
-                        let answer = apply(host, &dir).await;
-                        if answer.0.is_success() {
+                        let (code, mut answer) = apply(host, &dir).await;
+                        if code.is_success() {
                             home = dir;
+                            let tried = host.tried();
+                            // Others need not wait for these connections.
+                            tokio::spawn(async move {
+                                answer["missingConnections"] = tried.await.into();
+                                let _ = reply.send((code, answer));
+                            });
+                            continue;
                         }
-                        answer
+                        (code, answer)
                     }
                     Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
                         let error = format!("there is no tenant `{tenant}` on this host");
@@ -208,6 +223,11 @@ async fn supervise(
             }
         }
     }
+}
+
+/// Says that connections are not there yet.
+pub(super) fn missing_connections(count: u64) -> String {
+    format!("{count} connections are not there yet, see `tidegate status`")
 }
 
 async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {

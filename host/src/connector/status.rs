@@ -6,6 +6,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use tokio::sync::Notify;
+
 use crate::clock::Instant;
 
 /// How a connection stands.
@@ -41,6 +43,8 @@ impl std::fmt::Display for ConnectionState {
 #[derive(Debug)]
 pub struct Status {
     state: Mutex<ConnectionState>,
+    /// Whoever waits for the end of the first attempt.
+    tried: Notify,
     pub messages_in: Counter,
     pub messages_out: Counter,
     pub bytes_in: Counter,
@@ -63,6 +67,7 @@ impl Status {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Status {
             state: Mutex::new(ConnectionState::Connecting),
+            tried: Notify::new(),
             messages_in: Counter::default(),
             messages_out: Counter::default(),
             bytes_in: Counter::default(),
@@ -81,6 +86,7 @@ impl Status {
         // Naming every field makes a forgotten one a build error.
         let Status {
             state: _,
+            tried: _,
             messages_in,
             messages_out,
             bytes_in,
@@ -112,23 +118,43 @@ impl Status {
         self.state.lock().expect("no panic under this lock").clone()
     }
 
+    /// Whether it is wanted and not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.state(), ConnectionState::Connecting | ConnectionState::Degraded { .. })
+    }
+
+    /// Until the first attempt has had its answer, whichever that was.
+    pub async fn tried(&self) {
+        let mut ended = std::pin::pin!(self.tried.notified());
+        // Before the look, or an attempt that ends after it would not be noticed.
+        ended.as_mut().enable();
+        if self.state() == ConnectionState::Connecting {
+            ended.await;
+        }
+    }
+
     pub(super) fn set_connected(&self) {
-        *self.state.lock().expect("no panic under this lock") = ConnectionState::Connected;
+        self.set(|_| ConnectionState::Connected);
     }
 
     pub(super) fn set_closed(&self) {
-        *self.state.lock().expect("no panic under this lock") = ConnectionState::Closed;
+        self.set(|_| ConnectionState::Closed);
     }
 
     /// Keeps the instant from which it has been degraded.
     pub(super) fn set_degraded(&self, now: Instant, error: String) {
         self.failures.add(1);
+        self.set(|state| match *state {
+            ConnectionState::Degraded { since, .. } => ConnectionState::Degraded { since, error },
+            _ => ConnectionState::Degraded { since: now, error },
+        });
+    }
+
+    fn set(&self, next: impl FnOnce(&ConnectionState) -> ConnectionState) {
         let mut state = self.state.lock().expect("no panic under this lock");
-        let since = match *state {
-            ConnectionState::Degraded { since, .. } => since,
-            _ => now,
-        };
-        *state = ConnectionState::Degraded { since, error };
+        *state = next(&state);
+        drop(state);
+        self.tried.notify_waiters();
     }
 }
 

@@ -69,9 +69,7 @@ fn mqtt_changes_of_a_running_site_lose_nothing_and_a_refused_one_changes_nothing
     assert_eq!(changed, ["removed new/first", "replaced t06/flow"]);
 
     publisher.join().expect("publishing does not fail");
-    let expected = (0..COUNT).filter(|number| !crowd::is_given_up(*number)).count();
-    eventually("the rest arrives", || subscriber.len() >= expected);
-    eventually("all is answered", || crowd::answered(&subscriber, &host).len() as u64 == COUNT);
+    crowd::wait_until_answered(&subscriber, &host, COUNT);
     crowd::check_delivered(&subscriber, COUNT);
     let mut happened = Happened::default();
     happened.add(&host.status());

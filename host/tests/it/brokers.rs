@@ -23,7 +23,7 @@ fn mqtt_lost_connections_of_fifty_tenants_cost_duplicates_and_nothing_else() {
     let site = crowd::site(&network.address());
     let subscriber = Subscriber::new(broker.port, "+/out/#");
     let host = Host::up(site.path());
-    host.wait_for("all are connected", is_connected);
+    assert!(is_connected(&host.status()), "it was ready before its sources had subscribed");
     let mut count = 0;
     for round in 0..4 {
         let (port, numbers) = (broker.port, count..count + PART);
@@ -45,7 +45,7 @@ fn mqtt_lost_connections_of_fifty_tenants_cost_duplicates_and_nothing_else() {
         crowd::change_component(&site, 5 * round, 1);
         assert_eq!(host.apply_well(site.path()), [format!("replaced {}/flow", crowd::name(5 * round))]);
     }
-    eventually("all is answered", || crowd::answered(&subscriber, &host).len() as u64 == count);
+    crowd::wait_until_answered(&subscriber, &host, count);
     let status = host.wait_for("all are connected", is_connected);
     let mut happened = Happened::default();
     happened.add(&status);

@@ -5,7 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, thread,
+    time::{Duration, Instant},
 };
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
@@ -13,6 +14,7 @@ use tidegate_benches::rig::guest_path;
 
 use crate::{
     folder::{Link, SiteFolder},
+    mosquitto::WITHIN,
     outside::Subscriber,
     process::{Host, Status},
 };
@@ -96,8 +98,38 @@ pub fn change_component(site: &SiteFolder, tenant: u64, revision: u8) {
     site.component(&name(tenant), guest, &bytes);
 }
 
-/// Which numbers were delivered or given up, as an outside client and the dead letters
-/// say; each given up only if it must be.
+/// Until each of `0..count` has come out or is among the dead letters, as an outside
+/// client and the host's command say. What is missing after the deadline is named,
+/// with the state of those tenants.
+pub fn wait_until_answered(subscriber: &Subscriber, host: &Host, count: u64) {
+    let expected = (0..count).filter(|number| !is_given_up(*number)).count();
+    let until = Instant::now() + WITHIN;
+    let in_time = || Instant::now() < until;
+    let delivered = || subscriber.numbers().into_iter().collect::<BTreeSet<_>>().len();
+    // Asking the host takes it time that messages need.
+    while delivered() < expected && in_time() {
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    loop {
+        let answered = answered(subscriber, host);
+        let missing: Vec<_> = (0..count).filter(|number| !answered.contains(number)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        if !in_time() {
+            let status = host.status();
+            let tenants: BTreeSet<_> = missing.iter().map(|number| name(tenant_of(*number))).collect();
+            for tenant in status.0["tenants"].as_array().expect("tenants") {
+                if tenants.iter().any(|name| tenant["name"] == *name) {
+                    eprintln!("{tenant}");
+                }
+            }
+            panic!("not answered within {WITHIN:?}, of {} tenants: {missing:?}", tenants.len());
+        }
+    }
+}
+
+/// Which numbers were delivered or given up, each given up only if it must be.
 pub fn answered(subscriber: &Subscriber, host: &Host) -> BTreeSet<u64> {
     let mut answered: BTreeSet<u64> = subscriber.numbers().into_iter().collect();
     assert!(!answered.iter().any(|number| is_given_up(*number)), "a guilty message came out");

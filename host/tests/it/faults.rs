@@ -51,9 +51,7 @@ fn mqtt_attackers_among_fifty_tenants_lose_their_guilty_messages_and_nobody_else
     crowd::change_component(&site, 0, 1);
     assert_eq!(host.apply_well(site.path()), ["replaced t00/flow"]);
     publisher.join().expect("publishing does not fail");
-    let expected = (0..COUNT).filter(|number| !crowd::is_given_up(*number)).count();
-    eventually("the rest arrives", || subscriber.len() >= expected);
-    eventually("all is answered", || crowd::answered(&subscriber, &host).len() as u64 == COUNT);
+    crowd::wait_until_answered(&subscriber, &host, COUNT);
     crowd::check_delivered(&subscriber, COUNT);
 
     let status = host.status();

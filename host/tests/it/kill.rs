@@ -41,11 +41,8 @@ fn run(count: u64, kills: usize, plant: &str, seed: u64) -> Option<Outcome> {
         host = Host::up_with(site.path(), plant);
     }
     publisher.join().expect("publishing does not fail");
-    let delivered = || subscriber.numbers().into_iter().collect::<BTreeSet<_>>();
     if plant.is_empty() {
-        let expected = (0..count).filter(|number| !crowd::is_given_up(*number)).count();
-        eventually("every id comes out", || delivered().len() >= expected);
-        eventually("every id is answered", || crowd::answered(&subscriber, &host).len() as u64 == count);
+        crowd::wait_until_answered(&subscriber, &host, count);
     } else {
         // What is lost never comes: wait until nothing has come for a while.
         let mut last = (0, std::time::Instant::now());
