@@ -188,20 +188,19 @@ impl Shared {
             None => Database::open(&self.dir)?,
         };
         let value = run(&open)?;
+        if self.state().failure.is_some() {
+            // It works again only with all that waited for it.
+            self.write_positions(&open)?;
+            self.state().failure = None;
+            tracing::info!("the store works again");
+        }
         *database = Some(open);
-        self.recovered();
         Ok(value)
     }
 
     fn failed(&self, error: &sled::Error) {
         self.state().failure = Some(error.to_string());
         self.changed.notify_all();
-    }
-
-    fn recovered(&self) {
-        if self.state().failure.take().is_some() {
-            tracing::info!("the store works again");
-        }
     }
 
     /// The thread: writes positions as they come, and opens the database again after
