@@ -36,7 +36,7 @@ macro_rules! bare_call {
         impl $name {
             /// Instantiates the component and runs `init`.
             pub fn new(engine: &Engine, bytes: &[u8], properties: &[(&str, &str)], batch: &Batch) -> anyhow::Result<Self> {
-                use $module::tidegate::operator::types::{Configuration, Kind, Span};
+                use $module::tidegate::operator::types::{Configuration, Kind};
                 let component = Component::new(engine, bytes)?;
                 let mut linker = Linker::new(engine);
                 wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -51,7 +51,7 @@ macro_rules! bare_call {
                 let configuration = Configuration { properties, schemas: Vec::new() };
                 let exports = bindings.$exports();
                 finish(exports.call_init(&mut store, &configuration))?.map_err(anyhow::Error::msg)?;
-                let span = |span: tidegate::batch::Span| Span { offset: span.offset, len: span.len };
+                let span = |span: tidegate::batch::Span| u64::from(span.len) << 32 | u64::from(span.offset);
                 let entries = batch.entries.iter().map(|entry| $module::tidegate::operator::types::Entry {
                     origin: entry.origin,
                     kind: Kind::Message,

@@ -13,12 +13,8 @@ use crate::{
     guest::{InvokeError, OperatorError, OperatorKind, Output, Verdict},
 };
 
-#[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
-#[component(record)]
-struct WireSpan {
-    offset: u32,
-    len: u32,
-}
+/// Offset in the low half, length in the high half.
+type WireSpan = u64;
 
 #[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
 #[component(enum)]
@@ -88,16 +84,12 @@ struct WireConfiguration<'a> {
     schemas: &'a [(String, String, String)],
 }
 
-impl From<Span> for WireSpan {
-    fn from(Span { offset, len }: Span) -> Self {
-        WireSpan { offset, len }
-    }
+fn wire_span(Span { offset, len }: Span) -> WireSpan {
+    u64::from(len) << 32 | u64::from(offset)
 }
 
-impl From<WireSpan> for Span {
-    fn from(WireSpan { offset, len }: WireSpan) -> Self {
-        Span { offset, len }
-    }
+fn span(wire: WireSpan) -> Span {
+    Span { offset: wire as u32, len: (wire >> 32) as u32 }
 }
 
 /// The most a call may give back.
@@ -278,7 +270,7 @@ impl Scratch {
                 seconds: time.seconds,
                 nanos: time.nanos,
                 counter: time.counter,
-                node: node.into(),
+                node: wire_span(node),
             });
         }
     }
@@ -306,12 +298,12 @@ fn wire_entry(origin: u32, entry: &Entry) -> WireEntry {
         seconds: entry.seconds,
         nanos: entry.nanos,
         counter: entry.counter,
-        node: entry.node.into(),
-        topic: entry.topic.into(),
-        content_type: entry.content_type.into(),
-        payload: entry.payload.into(),
-        properties: entry.properties.into(),
-        schema: entry.schema.into(),
+        node: wire_span(entry.node),
+        topic: wire_span(entry.topic),
+        content_type: wire_span(entry.content_type),
+        payload: wire_span(entry.payload),
+        properties: wire_span(entry.properties),
+        schema: wire_span(entry.schema),
     }
 }
 
@@ -382,7 +374,7 @@ fn check_faults(faults: &[WireFault], arena: &[u8], taken: usize) -> Result<Vec<
     }
     let mut errors: Vec<OperatorError> = Vec::with_capacity(faults.len());
     for fault in faults {
-        let (origin, span) = (fault.origin, Span::from(fault.text));
+        let (origin, span) = (fault.origin, span(fault.text));
         if origin as usize >= taken || errors.last().is_some_and(|last| last.index >= origin) {
             return Err(format!("fault for message {origin} of {taken} out of order"));
         }
@@ -425,12 +417,12 @@ impl<'a> TextCheck<'a> {
             seconds: wire.seconds,
             nanos: wire.nanos,
             counter: wire.counter,
-            node: wire.node.into(),
-            topic: wire.topic.into(),
-            content_type: wire.content_type.into(),
-            payload: wire.payload.into(),
-            properties: wire.properties.into(),
-            schema: wire.schema.into(),
+            node: span(wire.node),
+            topic: span(wire.topic),
+            content_type: span(wire.content_type),
+            payload: span(wire.payload),
+            properties: span(wire.properties),
+            schema: span(wire.schema),
         };
         // All spans at once, since nearly all are sound: one branch a message.
         let arena_bytes = self.arena.len();
@@ -509,9 +501,9 @@ pub fn read_any(data: &[u8]) -> Option<Batch> {
     for _ in 0..entries_len {
         let (origin, kind) = (number()?, number()?);
         let (seconds, nanos, counter) = (number()?.into(), number()?, number()?.into());
-        let mut span = || Some(WireSpan { offset: number()?, len: number()? });
-        let (node, topic, content_type) = (span()?, span()?, span()?);
-        let (payload, properties, schema) = (span()?, span()?, span()?);
+        let mut any_span = || Some(wire_span(Span { offset: number()?, len: number()? }));
+        let (node, topic, content_type) = (any_span()?, any_span()?, any_span()?);
+        let (payload, properties, schema) = (any_span()?, any_span()?, any_span()?);
         let kind = [WireKind::Message, WireKind::Bytes, WireKind::Snapshot][kind as usize % 3];
         entries.push(WireEntry {
             origin,
@@ -529,7 +521,8 @@ pub fn read_any(data: &[u8]) -> Option<Batch> {
     }
     let mut faults = Vec::new();
     for _ in 0..faults_len {
-        faults.push(WireFault { origin: number()?, text: WireSpan { offset: number()?, len: number()? } });
+        let (origin, text) = (number()?, Span { offset: number()?, len: number()? });
+        faults.push(WireFault { origin, text: wire_span(text) });
     }
     let arena = rest.to_vec();
     let verdicts = arena.iter().take(TAKEN).copied().collect();

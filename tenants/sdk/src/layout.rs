@@ -4,9 +4,10 @@
 
 use std::ptr;
 
-/// Bytes `offset .. offset + len` of a call's arena, or absent.
+/// Bytes `offset .. offset + len` of a call's arena, or absent; one little-endian
+/// number to the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Span {
     pub offset: u32,
     pub len: u32,
@@ -111,8 +112,8 @@ pub mod verdict {
 
 // The records of the contract, as the canonical ABI sizes them.
 const _: () = {
-    assert!(size_of::<Span>() == 8 && align_of::<Span>() == 4);
+    assert!(size_of::<Span>() == 8 && align_of::<Span>() == 8);
     assert!(size_of::<Entry>() == 80 && align_of::<Entry>() == 8);
     assert!(size_of::<LogicalTime>() == 32 && align_of::<LogicalTime>() == 8);
-    assert!(size_of::<Fault>() == 12 && align_of::<Fault>() == 4);
+    assert!(size_of::<Fault>() == 16 && align_of::<Fault>() == 8);
 };

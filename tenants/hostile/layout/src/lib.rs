@@ -24,7 +24,7 @@ wit_bindgen::generate!({
 });
 
 use exports::tidegate::operator::{branch, filter, map};
-use tidegate::operator::types::{Configuration, Entry, Fault, Judged, Kind, LogicalTime, Mapped, Span};
+use tidegate::operator::types::{Configuration, Entry, Fault, Judged, Kind, LogicalTime, Mapped};
 
 /// How the layout is broken. `span` below is the one that the key `span` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -147,9 +147,13 @@ impl branch::Guest for Layout {
 
 export!(Layout);
 
+fn span(offset: u32, len: u32) -> u64 {
+    u64::from(len) << 32 | u64::from(offset)
+}
+
 fn guilty(entries: &[Entry], arena: &[u8]) -> Option<usize> {
     entries.iter().position(|entry| {
-        let payload = &arena[entry.payload.offset as usize..][..entry.payload.len as usize];
+        let payload = &arena[entry.payload as u32 as usize..][..(entry.payload >> 32) as usize];
         payload.windows(6).any(|window| window == b"attack")
     })
 }
@@ -166,10 +170,10 @@ fn breach_map(
     let mut store = |bytes: &[u8]| {
         let offset = arena.len() as u32;
         arena.extend_from_slice(bytes);
-        Span { offset, len: bytes.len() as u32 }
+        span(offset, bytes.len() as u32)
     };
     let mut fault = |origin, text| faults.push(Fault { origin, text });
-    let span = match config.span {
+    let named = match config.span {
         SpanName::Node => &mut entry.node,
         SpanName::Topic => &mut entry.topic,
         SpanName::ContentType => &mut entry.content_type,
@@ -178,11 +182,11 @@ fn breach_map(
         SpanName::Schema => &mut entry.schema,
     };
     match config.breach {
-        Breach::OffsetBeyond => *span = Span { offset: end + 1, len: 8 },
-        Breach::LengthBeyond => *span = Span { offset: 0, len: end + 1 },
-        Breach::Wrap => *span = Span { offset: u32::MAX - 15, len: 32 },
-        Breach::AbsentLength => *span = Span { offset: u32::MAX, len: 8 },
-        Breach::NotUtf8 => *span = store(b"\xff\xfe"),
+        Breach::OffsetBeyond => *named = span(end + 1, 8),
+        Breach::LengthBeyond => *named = span(0, end + 1),
+        Breach::Wrap => *named = span(u32::MAX - 15, 32),
+        Breach::AbsentLength => *named = span(u32::MAX, 8),
+        Breach::NotUtf8 => *named = store(b"\xff\xfe"),
         Breach::OriginBeyond => entry.origin = count,
         Breach::OriginDecreasing => {
             entry.origin = count - 1;
@@ -200,7 +204,7 @@ fn breach_map(
             entry.properties = store(b"\x01\0\0");
         }
         Breach::FaultOriginBeyond => fault(count, store(b"a fault")),
-        Breach::FaultTextBeyond => fault(guilty as u32, Span { offset: end, len: 8 }),
+        Breach::FaultTextBeyond => fault(guilty as u32, span(end, 8)),
         Breach::FaultNotUtf8 => fault(guilty as u32, store(b"\xff\xfe")),
         Breach::FaultBesides => fault(guilty as u32, store(b"a fault")),
         Breach::VerdictSeven | Breach::VerdictsFew | Breach::VerdictsMany | Breach::ErrorAlone => {}
@@ -212,7 +216,7 @@ fn judge(entries: &[Entry], arena: &[u8]) -> Judged {
     let Some(guilty) = guilty(entries, arena) else {
         return judged;
     };
-    let fault = |origin: usize, offset, len| Fault { origin: origin as u32, text: Span { offset, len } };
+    let fault = |origin: usize, offset, len| Fault { origin: origin as u32, text: span(offset, len) };
     match config().breach {
         Breach::VerdictSeven => judged.verdicts[guilty] = 7,
         Breach::VerdictsFew => _ = judged.verdicts.pop(),
