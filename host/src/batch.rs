@@ -32,7 +32,8 @@ impl Span {
 
     /// Whether the span is absent or lies within an arena of `arena_bytes`.
     pub fn fits(self, arena_bytes: usize) -> bool {
-        self.is_absent() || u64::from(self.offset) + u64::from(self.len) <= arena_bytes as u64
+        // Without a branch: six spans of every message are checked in a row.
+        self.is_absent() | (u64::from(self.offset) + u64::from(self.len) <= arena_bytes as u64)
     }
 }
 

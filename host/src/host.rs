@@ -110,6 +110,8 @@ pub struct Host {
 
 struct RunningShard {
     door: ShardDoor,
+    /// Where its tenants' connections run.
+    runtime: tokio::runtime::Handle,
     thread: JoinHandle<()>,
     /// Tenants that live on it.
     tenants: usize,
@@ -161,16 +163,10 @@ pub struct Applied {
     pub unchanged: usize,
 }
 
-/// The runtime that connectors run on. One thread for each four cores: a second one on
-/// a small machine is woken whenever the first has two things to do, and costs more
-/// than it gives.
+/// The runtime of what is not a tenant's: commands, the control socket, the end of
+/// sessions. Connections run with the shard of their tenant.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / 4).max(1))
-        .thread_name("connectors")
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()
 }
 
 impl Host {
@@ -229,21 +225,25 @@ impl Host {
         let (slots_max, components_max) =
             (config.slots as usize / shards, config.components as usize / shards);
         let (tx, rx) = std::sync::mpsc::channel();
+        let runtime = Shard::runtime().map_err(HostError::Thread)?;
+        let handle = runtime.handle().clone();
         let run = move || {
             let setup =
                 ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed };
             let (shard, door) = Shard::new(setup);
             // The starter waits for it, unless it is gone itself.
             if tx.send(door).is_ok() {
-                shard.run();
+                shard.run(&runtime);
             }
+            // A file that is read may not end.
+            runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))
             .spawn(run)
             .map_err(HostError::Thread)?;
         let door = rx.recv().map_err(|_| HostError::Thread(io::Error::other("the shard ended at once")))?;
-        self.shards.push(RunningShard { door, thread, tenants: 0 });
+        self.shards.push(RunningShard { door, runtime: handle, thread, tenants: 0 });
         Ok(())
     }
 
@@ -566,7 +566,7 @@ impl Host {
                 }
             };
             let clock = self.clock.clone();
-            let task = spawn_end(name, sink.run(clock));
+            let task = spawn_end(&self.shards[running.shard].runtime, name, sink.run(clock));
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
     }
@@ -619,7 +619,7 @@ impl Host {
                 }
             };
             let clock = self.clock.clone();
-            let task = spawn_end(full, source.run(clock));
+            let task = spawn_end(&self.shards[running.shard].runtime, full, source.run(clock));
             let endpoint = site.endpoints[&endpoint.text].clone();
             sources.push(RunningSource { name: name.clone(), endpoint, stop, status, task });
         }
@@ -810,10 +810,11 @@ fn farewell_of(site: &Site, tenant: &str, flow: &str, source: &RunningSource) ->
 /// Runs one end of a connector; what it cannot do is logged, since its other end
 /// waits and `status` shows it.
 fn spawn_end(
+    runtime: &tokio::runtime::Handle,
     name: String,
     end: impl Future<Output = Result<(), FileError>> + Send + 'static,
 ) -> task::JoinHandle<()> {
-    task::spawn(async move {
+    runtime.spawn(async move {
         if let Err(error) = end.await {
             tracing::error!(connection = %name, error = %chain(&error), "a connection ended");
         }

@@ -3,47 +3,78 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    thread::Thread,
+    task::Waker,
 };
 
 use crate::planted::{self, Bug};
 
-/// Keys that want a shard's attention, and the thread to unpark for them.
+/// Keys that want a shard's attention, and how to tell it so while it sleeps. A shard
+/// that is stepped by hand never sleeps.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    woken: Mutex<Vec<Arc<Wake>>>,
-    /// Empty in simulation, where the shard is stepped by hand.
-    thread: OnceLock<Thread>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    woken: Vec<Arc<Wake>>,
+    /// Woken without a key since the shard last looked.
+    nudged: bool,
+    /// The shard sleeps until this is woken.
+    sleeper: Option<Waker>,
 }
 
 impl Mailbox {
-    /// Names the thread that [`Wake`]s of this mailbox unpark. Once.
-    pub fn attend(&self, thread: Thread) {
-        self.thread.set(thread).expect("a shard has one thread");
-    }
-
-    /// Unparks the shard without a key.
+    /// Wakes the shard without a key.
     pub fn nudge(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+        let mut state = self.state();
+        state.nudged = true;
+        Self::rouse(state);
     }
 
     /// Moves what was woken since the last call into `keys`; each may be woken again
     /// from here on, so look at what it stands for only after this.
     pub fn take(&self, keys: &mut Vec<WakeKey>) {
-        let mut woken = self.woken.lock().expect("no panic under this lock");
-        for wake in woken.drain(..) {
+        let mut state = self.state();
+        for wake in state.woken.drain(..) {
             wake.scheduled.store(false, Ordering::SeqCst);
             keys.push(wake.key);
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.woken.lock().expect("no panic under this lock").is_empty()
+        self.state().woken.is_empty()
+    }
+
+    /// The shard found nothing to do. True if it may sleep until `waker` is woken;
+    /// false if something came meanwhile.
+    pub fn sleep(&self, waker: &Waker) -> bool {
+        let mut state = self.state();
+        let may_sleep = !std::mem::take(&mut state.nudged) && state.woken.is_empty();
+        state.sleeper = may_sleep.then(|| waker.clone());
+        may_sleep
+    }
+
+    fn push(&self, wake: &Arc<Wake>) {
+        let mut state = self.state();
+        state.woken.push(wake.clone());
+        Self::rouse(state);
+    }
+
+    /// A shard that is awake looks by itself before it sleeps.
+    fn rouse(mut state: MutexGuard<'_, State>) {
+        let sleeper = state.sleeper.take();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
     }
 }
 
@@ -83,7 +114,6 @@ impl std::task::Wake for Wake {
         if planted::is_now_and_then(Bug::LostWake, 40) {
             return;
         }
-        self.mailbox.woken.lock().expect("no panic under this lock").push(self.clone());
-        self.mailbox.nudge();
+        self.mailbox.push(self);
     }
 }

@@ -146,6 +146,7 @@ fn cache_dir() -> PathBuf {
 fn start_shard(components: Components, dead_letters: DeadLetters) -> anyhow::Result<ShardDoor> {
     let (tx, rx) = std::sync::mpsc::channel();
     let linkers = Arc::new(Linkers::new(components.engine()));
+    let runtime = Shard::runtime()?;
     std::thread::Builder::new().name("shard-0".into()).spawn(move || {
         let setup = ShardSetup {
             clock: Clock::System,
@@ -158,7 +159,7 @@ fn start_shard(components: Components, dead_letters: DeadLetters) -> anyhow::Res
         };
         let (shard, door) = Shard::new(setup);
         if tx.send(door).is_ok() {
-            shard.run();
+            shard.run(&runtime);
         }
     })?;
     Ok(rx.recv()?)

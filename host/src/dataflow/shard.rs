@@ -1,20 +1,24 @@
 //! `Shard`: one Timely worker with the dataflows that live on it, stepped by a loop
 //! of ours: commands, wake-ups, one slice for the run queue's pick, cheap work until
-//! idle. On a thread of its own in production, by hand on a virtual clock in
-//! simulation. Knows connectors only as doors.
+//! idle. In production on a thread of its own, whose other half are its tenants'
+//! connections; by hand on a virtual clock in simulation. Knows connectors only as
+//! doors.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::poll_fn,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, mpsc},
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use timely::{WorkerConfig, communication::Allocator, worker::Worker};
-use tokio::sync::oneshot;
+use tokio::{runtime::Runtime, sync::oneshot, time::Sleep};
 
 use crate::{
     clock::{Clock, Instant},
@@ -43,6 +47,12 @@ pub type DataflowId = u32;
 const STEPS_MAX: usize = 8;
 /// Dataflows installed in one turn: each costs some 30 µs, and its first step as much.
 const INSTALLS_MAX: usize = 20;
+
+/// After so long the connections on the shard's thread get their turn.
+const TURNS_WITHIN: Duration = Duration::from_micros(100);
+/// After as many polls of connections the shard gets its turn, and sockets are asked
+/// for news.
+const POLLS_MAX: u32 = 8;
 
 /// What a shard is told to do.
 pub enum Command {
@@ -192,15 +202,46 @@ impl Shard {
         (shard, door)
     }
 
-    /// Runs on the calling thread until stopped.
-    pub fn run(mut self) {
-        self.mailbox.attend(std::thread::current());
+    /// A runtime for one shard and the connections of its tenants. A message then
+    /// passes from socket to guests to socket without a change of threads, which on
+    /// a busy machine costs more than the guests' work.
+    pub fn runtime() -> io::Result<Runtime> {
+        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_MAX).build()
+    }
+
+    /// Runs on the calling thread until stopped, taking turns with what else was
+    /// spawned on `runtime`: the connections of its tenants, to which it is then
+    /// only a function call away.
+    pub fn run(mut self, runtime: &Runtime) {
+        runtime.block_on(async move {
+            let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+            poll_fn(|ctx| self.poll_turns(sleep.as_mut(), ctx)).await;
+        });
+    }
+
+    /// Turns until there is nothing to do, or until others should have a look.
+    fn poll_turns(&mut self, mut sleep: Pin<&mut Sleep>, ctx: &mut Context<'_>) -> Poll<()> {
+        let began = self.clock.now();
         loop {
             match self.turn() {
-                Turn::Busy => {}
-                Turn::Stopped => return,
-                Turn::Idle { until: None } => std::thread::park(),
-                Turn::Idle { until: Some(until) } => std::thread::park_timeout(until.since(self.clock.now())),
+                Turn::Stopped => return Poll::Ready(()),
+                Turn::Busy if self.clock.now().since(began) < TURNS_WITHIN => {}
+                Turn::Busy => {
+                    ctx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Idle { until } => {
+                    if let Some(until) = until {
+                        let wait = until.since(self.clock.now());
+                        sleep.as_mut().reset(tokio::time::Instant::now() + wait);
+                        if sleep.as_mut().poll(ctx).is_ready() {
+                            continue;
+                        }
+                    }
+                    if self.mailbox.sleep(ctx.waker()) {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }

@@ -193,7 +193,7 @@ fn every_minor_of_wasi_fits_and_what_is_not_wasi_as_we_know_it_does_not() {
 #[test]
 fn operators_with_other_types_are_refused_with_the_difference() {
     const INIT: &str = "init: func(configuration: configuration) -> result<_, string>;";
-    let types = "record span { offset: u32, len: u32 }
+    let types = "type span = u64;
         enum kind { message, bytes, snapshot }
         record entry { origin: u32, kind: kind, seconds: u64, nanos: u32, counter: u64, node: span, topic: span,
             content-type: span, payload: span, properties: span, schema: span }
