@@ -137,7 +137,10 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
             return Ok(ExitCode::FAILURE);
         }
     }
-    supervise(&args, &site.home, &mut host, &mut questions, reload, stop.as_mut()).await;
+    let home = site.home.clone();
+    // Half of what an idle tenant takes would be the text of its resources.
+    drop(site);
+    supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut()).await;
     control.abort();
     println!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -167,14 +170,13 @@ fn applied_before(data: &Path) -> anyhow::Result<Option<Site>> {
 /// Until a signal or the end of `--for`: answers questions and prints lines.
 async fn supervise(
     args: &UpArgs,
-    home: &Path,
+    // What SIGHUP reads again: the folder that was applied last.
+    mut home: PathBuf,
     host: &mut Host,
     questions: &mut mpsc::Receiver<Question>,
     mut reload: Signal,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
-    // What SIGHUP reads again: the folder that was applied last.
-    let mut home = home.to_owned();
     let end = args.r#for.map_or(Duration::MAX, Into::into);
     let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));
     let every: Duration = args.every.into();

@@ -2,6 +2,8 @@
 //! between it and the session, and opens it again when it is lost. One read and one
 //! write a turn, however many packets they hold; knows nothing of packets.
 
+mod socket;
+
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
@@ -13,11 +15,12 @@ use std::{
 
 use bytes::Buf;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Sleep, timeout},
 };
 
+use self::socket::Socket;
 use super::{Session, SessionError};
 use crate::clock::{Clock, Instant};
 
@@ -94,34 +97,37 @@ impl<S: Session> Connection<S> {
     }
 
     /// Moves bytes until the session has finished, or the socket is lost.
-    async fn drive(&mut self, mut stream: TcpStream) -> Result<(), SessionError> {
+    async fn drive(&mut self, stream: TcpStream) -> Result<(), SessionError> {
         stream.set_nodelay(true).map_err(SessionError::Io)?;
+        let mut socket = Socket::new(stream);
         self.session.connected(self.clock.now())?;
-        poll_fn(|ctx| self.poll_turns(&mut stream, ctx)).await?;
+        poll_fn(|ctx| self.poll_turns(&mut socket, ctx)).await?;
+        let stream = socket.into_stream().map_err(SessionError::Io)?;
         // What is lost now, the last PUBACKs and our DISCONNECT, costs duplicates.
         let _ = timeout(FAREWELL_WITHIN, leave(stream, self.session.outgoing())).await;
         Ok(())
     }
 
-    fn poll_turns(
-        &mut self,
-        stream: &mut TcpStream,
-        ctx: &mut Context<'_>,
-    ) -> Poll<Result<(), SessionError>> {
+    fn poll_turns(&mut self, socket: &mut Socket, ctx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
         for _ in 0..TURNS_MAX {
             let now = self.clock.now();
             let wanted_read = self.session.wants_read();
-            let has_read = wanted_read && self.read(stream, now, ctx)?;
+            let has_read = wanted_read && self.read(socket, now, ctx)?;
             self.session.poll(ctx, now)?;
             if self.session.is_finished() {
                 return Poll::Ready(Ok(()));
             }
-            let has_written = self.write(stream, ctx)?;
-            // A read that is wanted only now has not been asked for yet.
-            let is_idle = !has_read && !has_written && wanted_read >= self.session.wants_read();
-            if is_idle {
-                ready!(self.timer.poll_until(self.session.deadline(), now, ctx));
+            let has_written = self.write(socket, ctx)?;
+            if has_read || has_written {
+                continue;
             }
+            let wants_read = self.session.wants_read();
+            let listens_again = socket.listen(wants_read).map_err(SessionError::Io)?;
+            if listens_again || (wants_read && !wanted_read) {
+                // It has not been asked for yet.
+                continue;
+            }
+            ready!(self.timer.poll_until(self.session.deadline(), now, ctx));
         }
         ctx.waker().wake_by_ref();
         Poll::Pending
@@ -130,28 +136,25 @@ impl<S: Session> Connection<S> {
     /// One read, if there is something.
     fn read(
         &mut self,
-        stream: &mut TcpStream,
+        socket: &mut Socket,
         now: Instant,
         ctx: &mut Context<'_>,
     ) -> Result<bool, SessionError> {
-        READ_BUFFER.with_borrow_mut(|bytes| {
-            let mut buffer = ReadBuf::new(bytes);
-            match Pin::new(stream).poll_read(ctx, &mut buffer) {
-                Poll::Pending => Ok(false),
-                Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(SessionError::Closed),
-                Poll::Ready(Ok(())) => self.session.received(buffer.filled(), now).map(|()| true),
-            }
+        READ_BUFFER.with_borrow_mut(|bytes| match socket.poll_read(ctx, bytes) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
+            Poll::Ready(Ok(0)) => Err(SessionError::Closed),
+            Poll::Ready(Ok(read)) => self.session.received(&bytes[..read], now).map(|()| true),
         })
     }
 
     /// One write, if there is something.
-    fn write(&mut self, stream: &mut TcpStream, ctx: &mut Context<'_>) -> Result<bool, SessionError> {
+    fn write(&mut self, socket: &mut Socket, ctx: &mut Context<'_>) -> Result<bool, SessionError> {
         let outgoing = self.session.outgoing();
         if outgoing.is_empty() {
             return Ok(false);
         }
-        match Pin::new(stream).poll_write(ctx, outgoing) {
+        match socket.poll_write(ctx, outgoing) {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
             // Clearing keeps the buffer where it is.

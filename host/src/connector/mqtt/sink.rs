@@ -39,8 +39,11 @@ const INCOMING_BYTES_MAX: usize = 128 << 10;
 /// With as much unwritten, nothing is added: the socket does not keep up.
 const OUTGOING_BYTES_MAX: usize = 256 << 10;
 
-/// How long PUBACKs may lie unread: many cost one wake-up of session and shard.
+/// How long PUBACKs may lie unread while messages follow each other that closely:
+/// many cost one wake-up of session and shard.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(2);
+/// So long after the last message they no longer follow each other.
+const STREAM_ENDS_AFTER: Duration = Duration::from_millis(20);
 /// With as many messages unanswered, or half a window of them, PUBACKs are read as
 /// they come.
 const EAGER_FROM: usize = 32;
@@ -60,6 +63,10 @@ pub struct SinkSession {
     /// Whether PUBACKs are read as they come, or may lie unread for a while.
     reads: bool,
     patience: Patience,
+    /// When a message was published last.
+    published_at: Instant,
+    /// Until when messages are taken to follow each other closely.
+    streams_until: Instant,
     /// The broker ended a connection over one of our packets: publish one at a time
     /// until it is found.
     suspects: bool,
@@ -89,6 +96,8 @@ impl SinkSession {
             greeting: Greeting { receive_max: 1, packet_bytes_max: 0 },
             reads: true,
             patience: Patience::new(ANSWERS_WITHIN, EAGER_FROM),
+            published_at: Instant(0),
+            streams_until: Instant(0),
             suspects: false,
             closing: false,
         }
@@ -141,6 +150,23 @@ impl SinkSession {
             self.first_write += 1;
             write.confirm(rejected);
         }
+    }
+
+    /// Whether to read PUBACKs now. In a stream of messages they are left to gather,
+    /// and nothing that comes wakes anybody.
+    fn is_time_to_read(&mut self, now: Instant) -> bool {
+        let waiting = self.window.unanswered_sent();
+        let half = (self.window_max() / 2).max(1);
+        let is_over = self.patience.is_over(waiting, half, now);
+        self.streams_until <= now || (is_over && waiting > 0)
+    }
+
+    /// A message was published.
+    fn note_published(&mut self, now: Instant) {
+        if now.since(self.published_at) < ANSWERS_WITHIN {
+            self.streams_until = now.plus(STREAM_ENDS_AFTER);
+        }
+        self.published_at = now;
     }
 
     fn window_max(&self) -> usize {
@@ -337,9 +363,12 @@ impl Session for SinkSession {
         }
         if self.link.is_online() {
             self.answer_written();
+            let before = self.link.outgoing.len();
             self.publish(ctx);
-            let half = (self.window_max() / 2).max(1);
-            self.reads = self.patience.is_over(self.window.unanswered_sent(), half, now);
+            if self.link.outgoing.len() > before {
+                self.note_published(now);
+            }
+            self.reads = self.is_time_to_read(now);
         } else {
             self.closing = self.queue.poll_closed(ctx).is_ready();
         }
@@ -355,7 +384,13 @@ impl Session for SinkSession {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let answers_by = if self.wants_read() { None } else { self.patience.deadline() };
+        let answers_by = if self.wants_read() {
+            None
+        } else if self.window.unanswered_sent() == 0 {
+            Some(self.streams_until)
+        } else {
+            self.patience.deadline()
+        };
         [self.link.deadline(), answers_by].into_iter().flatten().min()
     }
 
