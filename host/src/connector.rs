@@ -36,7 +36,8 @@ impl Source {
     /// Delivers until it is stopped and all is settled, or its dataflow is gone.
     pub async fn run(self, clock: Clock) -> Result<(), FileError> {
         match self {
-            Source::Mqtt(address, session) => mqtt::run(address, session, clock).await,
+            // Apart, or the others would take as much memory.
+            Source::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
             Source::Memory(source) => source.run().await,
             Source::File(source) => return on_a_thread(move || source.run()).await,
         }
@@ -48,7 +49,8 @@ impl Sink {
     /// Writes until its queue is closed and empty.
     pub async fn run(self, clock: Clock) -> Result<(), FileError> {
         match self {
-            Sink::Mqtt(address, session) => mqtt::run(address, session, clock).await,
+            // As above.
+            Sink::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
             Sink::Memory(sink) => sink.run().await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,
         }

@@ -296,8 +296,8 @@ impl Flattening<'_> {
     }
 }
 
-/// What a dataflow is made of, as text: if it is the same, the running one stays.
-pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> String {
+/// Digest of what a dataflow is made of: if it is the same, the running one stays.
+pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
     use std::fmt::Write as _;
     let mut text = format!("pinned {}\n", dataflow.dataflow.pinned);
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string takes all");
@@ -327,5 +327,5 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> String {
         }
         line(format_args!("{:?}", graph.connections));
     }
-    text
+    Digest::of(text.as_bytes())
 }

@@ -38,7 +38,7 @@ use crate::{
     guest::{
         Operator,
         compile::{Cache, Compiler},
-        component::Components,
+        component::{Components, Digest},
         engine::{self, EngineError, PoolSize},
         linker::Linkers,
         metrics::{Reading, Series},
@@ -121,7 +121,7 @@ struct RunningTenant {
     tenant: Arc<Tenant>,
     shard: usize,
     /// What its limits, grants and endpoints were.
-    fingerprint: String,
+    fingerprint: Digest,
     dataflows: BTreeMap<String, RunningDataflow>,
     sinks: BTreeMap<String, RunningSink>,
 }
@@ -129,7 +129,7 @@ struct RunningTenant {
 struct RunningDataflow {
     id: DataflowId,
     plan: Arc<Plan>,
-    fingerprint: String,
+    fingerprint: Digest,
     sources: Vec<RunningSource>,
 }
 
@@ -151,7 +151,7 @@ struct RunningSink {
 struct Prepared<'a> {
     site: &'a DataflowSite,
     components: deploy::Components,
-    fingerprint: String,
+    fingerprint: Digest,
 }
 
 /// What an apply changed, as names `tenant/dataflow`.
@@ -478,10 +478,10 @@ impl Host {
     }
 
     /// All that a tenant's dataflows share and that no running one can change.
-    fn tenant_fingerprint(&self, site: &Site, tenant: &TenantSite) -> String {
+    fn tenant_fingerprint(&self, site: &Site, tenant: &TenantSite) -> Digest {
         let grants: Vec<_> =
             tenant.grants.iter().map(|it| (&it.endpoint, site.endpoints.get(&it.endpoint), it)).collect();
-        format!("{:?} {} {grants:?}", tenant.limits, tenant.world.text)
+        Digest::of(format!("{:?} {} {grants:?}", tenant.limits, tenant.world.text).as_bytes())
     }
 
     async fn run_tenant(
@@ -814,6 +814,8 @@ fn spawn_end(
     name: String,
     end: impl Future<Output = Result<(), FileError>> + Send + 'static,
 ) -> task::JoinHandle<()> {
+    // Apart, or the task would have room for it twice.
+    let end = Box::pin(end);
     runtime.spawn(async move {
         if let Err(error) = end.await {
             tracing::error!(connection = %name, error = %chain(&error), "a connection ended");

@@ -21,7 +21,7 @@ use crate::guest::{
     state::GuestState,
 };
 
-/// SHA-256 of a component's bytes.
+/// SHA-256 of a component's bytes, or of a description.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
