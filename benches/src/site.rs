@@ -1,6 +1,8 @@
 //! A site folder written by a bench or a test, and hosts on it: the release binary as
 //! a process of its own, or the library's host in this one.
 
+pub mod chain;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
@@ -12,6 +14,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
+pub use self::chain::Link;
 use crate::rig::guest_path;
 
 /// How long anything on this machine may take before a bench gives up.
@@ -32,14 +35,6 @@ const TENANTS_PER_FILE: usize = 1_000;
 /// A site folder in the making. Every tenant has the policy `standard`.
 pub struct SiteFolder {
     dir: PathBuf,
-}
-
-/// An operator of a chain: kind, module and configuration.
-#[derive(Clone, Copy)]
-pub struct Link<'a> {
-    pub kind: &'a str,
-    pub module: &'a str,
-    pub configuration: &'a [(&'a str, &'a str)],
 }
 
 impl SiteFolder {
@@ -87,58 +82,10 @@ impl SiteFolder {
     /// The folder of a tenant with one dataflow `flow`, from `TENANT/in` through the
     /// links in a row to `TENANT/out/t`.
     pub fn tenant(&self, name: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
-        let mut operations = String::new();
-        let mut configurations = String::new();
-        let mut connections = String::new();
-        let mut from = "in".to_owned();
-        for (index, Link { kind, module, configuration }) in links.iter().enumerate() {
-            let step = format!("step{index}");
-            operations += &format!("  - {{ operationType: {kind}, name: {step}, module: \"{module}:1\" }}\n");
-            connections += &format!("  - {{ from: {{ name: {from} }}, to: {{ name: {step} }} }}\n");
-            let parameters: Vec<String> = configuration
-                .iter()
-                .map(|(key, value)| format!("s{index}_{key}: {{ name: {key}, default: \"{value}\" }}"))
-                .collect();
-            if !parameters.is_empty() {
-                configurations +=
-                    &format!("  - {{ name: {step}, parameters: {{ {} }} }}\n", parameters.join(", "));
-            }
-            from = step;
-        }
-        connections += &format!("  - {{ from: {{ name: {from} }}, to: {{ name: out }} }}\n");
-        let configurations = match configurations.as_str() {
-            "" => String::new(),
-            some => format!("moduleConfigurations:\n{some}"),
-        };
-        self.write(
-            &format!("tenants/{name}/artifacts/graph/1.yaml"),
-            &format!(
-                r#"metadata: {{ $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json", name: graph, version: "1" }}
-moduleRequirements: {{ apiVersion: "1.1.0", runtimeVersion: "1.1.0" }}
-{configurations}operations:
-  - {{ operationType: source, name: in }}
-{operations}  - {{ operationType: sink, name: out }}
-connections:
-{connections}"#
-            ),
-        )?;
-        self.write(
-            &format!("tenants/{name}/dataflows/flow.yaml"),
-            &format!(
-                r#"apiVersion: connectivity.iotoperations.azure.com/v1
-kind: DataflowGraph
-metadata: {{ name: flow }}
-spec:
-  nodes:
-    - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: local, dataSources: [ "{name}/in" ] }} }}
-    - {{ nodeType: Graph, name: graph, graphSettings: {{ registryEndpointRef: r, artifact: "graph:1" }} }}
-    - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: local, dataDestination: "{name}/out/t" }} }}
-  nodeConnections:
-    - {{ from: {{ name: in }}, to: {{ name: graph }} }}
-    - {{ from: {{ name: graph }}, to: {{ name: out }} }}
-"#
-            ),
-        )
+        self.write(&format!("tenants/{name}/artifacts/graph/1.yaml"), &chain::graph("graph", links))?;
+        let (from, to) = (format!("{name}/in"), format!("{name}/out/t"));
+        let dataflow = chain::dataflow("flow", "graph", ("local", &from), ("local", &to));
+        self.write(&format!("tenants/{name}/dataflows/flow.yaml"), &dataflow)
     }
 
     /// Gives a tenant the component of `guest` as `module:1`. With a `variant`, one

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidegate_benches::rig::guest_path;
+use tidegate_benches::{rig::guest_path, site::chain};
 
 /// An operator: operation type, guest, configuration.
 pub type Link<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
@@ -86,34 +86,22 @@ impl SiteFolder {
     }
 
     /// The same from and to any endpoint and topic.
-    pub fn dataflow_between(
+    pub fn dataflow_between<'a>(
         &self,
         tenant: &str,
         dataflow: &str,
         from: (&str, &str),
-        links: &[Link<'_>],
+        links: &[Link<'a>],
         to: (&str, &str),
     ) {
         for (_, guest, _) in links {
             let bytes = fs::read(guest_path(guest)).expect("the guests are built");
             self.component(tenant, guest, &bytes);
         }
-        self.write(&format!("tenants/{tenant}/artifacts/{dataflow}/1.yaml"), &graph(dataflow, links));
-        let ((source, topic), (sink, destination)) = (from, to);
-        let text = format!(
-            r#"apiVersion: connectivity.iotoperations.azure.com/v1
-kind: DataflowGraph
-metadata: {{ name: {dataflow} }}
-spec:
-  nodes:
-    - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: {source}, dataSources: [ "{topic}" ] }} }}
-    - {{ nodeType: Graph, name: g, graphSettings: {{ registryEndpointRef: r, artifact: "{dataflow}:1" }} }}
-    - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: {sink}, dataDestination: "{destination}" }} }}
-  nodeConnections:
-    - {{ from: {{ name: in }}, to: {{ name: g }} }}
-    - {{ from: {{ name: g }}, to: {{ name: out }} }}
-"#
-        );
+        let link = |&(kind, module, configuration): &Link<'a>| chain::Link { kind, module, configuration };
+        let graph = chain::graph(dataflow, &links.iter().map(link).collect::<Vec<_>>());
+        self.write(&format!("tenants/{tenant}/artifacts/{dataflow}/1.yaml"), &graph);
+        let text = chain::dataflow(dataflow, dataflow, from, to);
         self.write(&format!("tenants/{tenant}/dataflows/{dataflow}.yaml"), &text);
     }
 
@@ -121,36 +109,4 @@ spec:
     pub fn component(&self, tenant: &str, name: &str, bytes: &[u8]) {
         fs::write(self.place(&format!("tenants/{tenant}/artifacts/{name}/1.wasm")), bytes).expect("a file");
     }
-}
-
-fn graph(name: &str, links: &[Link<'_>]) -> String {
-    let mut text = format!(
-        r#"metadata: {{ $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json", name: {name}, version: "1" }}
-moduleRequirements: {{ apiVersion: "1.1.0", runtimeVersion: "1.1.0" }}
-"#
-    );
-    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes all");
-    let set: Vec<_> = links.iter().enumerate().filter(|(_, (.., keys))| !keys.is_empty()).collect();
-    if !set.is_empty() {
-        line("moduleConfigurations:".into());
-    }
-    for (index, (_, _, keys)) in set {
-        let parameter = |(key, value): &(&str, &str)| {
-            let value = serde_json::Value::from(*value);
-            format!("{key}-{index}: {{ name: {key}, default: {value} }}")
-        };
-        let parameters: Vec<_> = keys.iter().map(parameter).collect();
-        line(format!("  - {{ name: step-{index}, parameters: {{ {} }} }}", parameters.join(", ")));
-    }
-    line("operations:\n  - { operationType: source, name: in }".into());
-    for (index, (kind, guest, _)) in links.iter().enumerate() {
-        line(format!("  - {{ operationType: {kind}, name: step-{index}, module: \"{guest}:1\" }}"));
-    }
-    line("  - { operationType: sink, name: out }\nconnections:".into());
-    let steps = (0..links.len()).map(|index| format!("step-{index}"));
-    let names: Vec<_> = ["in".to_owned()].into_iter().chain(steps).chain(["out".to_owned()]).collect();
-    for (from, to) in names.iter().zip(&names[1..]) {
-        line(format!("  - {{ from: {{ name: {from} }}, to: {{ name: {to} }} }}"));
-    }
-    text
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tidegate_benches::rig::guest_path;
+use tidegate_benches::{rig::guest_path, site::chain};
 
 use crate::mosquitto::{WITHIN, eventually};
 
@@ -75,7 +75,7 @@ impl Site {
     }
 
     /// Adds a tenant with one dataflow, or puts another in its place.
-    pub fn flow(&self, flow: &Flow<'_>) {
+    pub fn flow<'a>(&self, flow: &Flow<'a>) {
         let Flow { tenant, name, from, to, operators } = flow;
         self.write(
             &format!("platform/{tenant}.yaml"),
@@ -83,43 +83,15 @@ impl Site {
                 "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {tenant} }}\nspec: {{ policy: team }}\n"
             ),
         );
-        let mut graph = format!(
-            "metadata: {{ $schema: \"https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json\", \
-             name: {name}, version: \"1\" }}\n\
-             moduleRequirements: {{ apiVersion: \"1.1.0\", runtimeVersion: \"1.1.0\" }}\n\
-             operations:\n  - {{ operationType: source, name: in }}\n"
-        );
-        let mut connections = String::new();
-        let mut before = "in".to_owned();
-        for (index, (kind, component)) in operators.iter().enumerate() {
-            graph +=
-                &format!("  - {{ operationType: {kind}, name: op{index}, module: \"{component}:1\" }}\n");
-            connections += &format!("  - {{ from: {{ name: {before} }}, to: {{ name: op{index} }} }}\n");
-            before = format!("op{index}");
+        for (_, component) in *operators {
             let place = self.dir().join(format!("tenants/{tenant}/artifacts/{component}/1.wasm"));
             fs::create_dir_all(place.parent().expect("below the site")).expect("a folder");
             fs::copy(guest_path(component), place).expect("the component is built");
         }
-        graph += &format!(
-            "  - {{ operationType: sink, name: out }}\nconnections:\n{connections}  \
-             - {{ from: {{ name: {before} }}, to: {{ name: out }} }}\n"
-        );
+        let link = |&(kind, module): &(&'a str, &'a str)| chain::Link { kind, module, configuration: &[] };
+        let graph = chain::graph(name, &operators.iter().map(link).collect::<Vec<_>>());
         self.write(&format!("tenants/{tenant}/artifacts/{name}/1.yaml"), &graph);
-        let dataflow = format!(
-            r#"apiVersion: connectivity.iotoperations.azure.com/v1
-kind: DataflowGraph
-metadata: {{ name: {name} }}
-spec:
-  nodes:
-    - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: {}, dataSources: [ "{}" ] }} }}
-    - {{ nodeType: Graph, name: g, graphSettings: {{ registryEndpointRef: r, artifact: "{name}:1" }} }}
-    - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: {}, dataDestination: "{}" }} }}
-  nodeConnections:
-    - {{ from: {{ name: in }}, to: {{ name: g }} }}
-    - {{ from: {{ name: g }}, to: {{ name: out }} }}
-"#,
-            from.0, from.1, to.0, to.1
-        );
+        let dataflow = chain::dataflow(name, name, *from, *to);
         self.write(&format!("tenants/{tenant}/dataflows/{name}.yaml"), &dataflow);
     }
 

@@ -26,7 +26,7 @@ const ENDPOINTS: [(&str, &str); 2] = [
 
 const CONFIGURED: &str = "artifact: \"flow:1\", configuration: [ { key: attack, value: trap } ]";
 const PARAMETERS: &str = "moduleConfigurations:
-  - name: op0
+  - name: step-0
     parameters: { attack: { name: attack, description: which } }
 ";
 
@@ -73,7 +73,7 @@ fn status_and_dead_letters_say_what_happened() {
     let letters = site.run(&["dead-letters", "list"]);
     assert_eq!(letters.code, 0, "{}", letters.stderr);
     assert_eq!(letters.stdout.lines().count(), 1, "{}", letters.stdout);
-    assert!(letters.stdout.contains("careless/flow/op0  Trap"), "{}", letters.stdout);
+    assert!(letters.stdout.contains("careless/flow/step-0  Trap"), "{}", letters.stdout);
     assert_eq!(site.run(&["dead-letters", "list", "a"]).stdout, "");
     let shown = site.run(&["dead-letters", "show", "1", "--tenant", "careless", "--json"]);
     let record: Value = serde_json::from_str(&shown.stdout).expect("a JSON document");
