@@ -206,7 +206,7 @@ impl Running {
         self.source.deliver(credit, batch)
     }
 
-    /// Sends `batch` so many times, [`IN_FLIGHT`] at once, and confirms what comes out
+    /// Sends `batch` so many times, `IN_FLIGHT` at once, and confirms what comes out
     /// until all is settled.
     pub fn pump(&mut self, rig: &mut Rig, batch: &Batch, batches: usize) {
         let goal = self.source.settled_upto() + batches as u64;
