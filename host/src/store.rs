@@ -1,28 +1,40 @@
 //! `Store`: what a host keeps across restarts, in sled: its name, the resources that
-//! were applied last, how far file sources were settled. Positions are written behind
-//! by a thread of the store's own; what is applied is on disk when it returns. An I/O
-//! error closes the database, which is opened again until that succeeds.
+//! were applied last, how far file sources were settled, tenants' state. Positions and
+//! state are written behind by a thread of the store's own; what is applied is on disk
+//! when it returns. An I/O error closes the database, which is opened again until that
+//! succeeds.
 
 mod applied;
+mod kept_state;
+mod key_space;
 mod position;
+mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 pub use self::{
     applied::{AppliedError, Snapshot},
+    key_space::{Answer, KeySpace, Set, StateLimits, Usage},
     position::{Head, Position},
+    record::{Condition, Record, StateError, Version},
+};
+use self::{
+    kept_state::read_all,
+    key_space::{Read, Space},
 };
 
 /// Most memory for sled's cache.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How long positions gather before they are written and flushed together.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
+/// How long changes gather once somebody waits for them to be on disk.
+const GATHER: Duration = Duration::from_millis(2);
 /// Between attempts to open the database again.
 const REOPEN_AFTER: Duration = Duration::from_millis(100);
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +52,9 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
+    /// Tenants' state that somebody has a hand on.
+    spaces: Arc<Mutex<BTreeMap<String, Weak<Space>>>>,
+    reads: mpsc::Sender<Read>,
     _closer: Arc<Closer>,
 }
 
@@ -48,6 +63,9 @@ struct Shared {
     dir: PathBuf,
     /// `None` between an error and the next successful attempt.
     database: Mutex<Option<Database>>,
+    /// The tree of tenants' state while the database is open: reading does not wait
+    /// for a flush.
+    state_tree: Mutex<Option<sled::Tree>>,
     /// Never held while the database is used, so that no source waits for the disk.
     state: Mutex<State>,
     changed: Condvar,
@@ -59,6 +77,7 @@ struct Database {
     positions: sled::Tree,
     files: sled::Tree,
     meta: sled::Tree,
+    state: sled::Tree,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +86,10 @@ struct State {
     positions: BTreeMap<String, Position>,
     /// Sources whose position is to be written, or removed.
     unwritten: BTreeSet<String>,
+    /// Tenants' state that has changes to be written.
+    changed: BTreeMap<String, Arc<Space>>,
+    /// Somebody waits for these changes.
+    urgent: bool,
     /// Why the database is closed.
     failure: Option<String>,
     closing: bool,
@@ -97,6 +120,7 @@ impl Store {
         let positions = database.read_positions().map_err(error)?;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
+            state_tree: Mutex::new(Some(database.state.clone())),
             database: Mutex::new(Some(database)),
             state: Mutex::new(State { positions, ..State::default() }),
             changed: Condvar::new(),
@@ -107,7 +131,13 @@ impl Store {
             .spawn(move || writing.run())
             .map_err(StoreError::Thread)?;
         let closer = Closer { shared: shared.clone(), thread: Mutex::new(Some(thread)) };
-        Ok(Store { shared, _closer: Arc::new(closer) })
+        let (reads, asked) = mpsc::channel();
+        let reading = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("store-read".into())
+            .spawn(move || read_all(&reading, &asked))
+            .map_err(StoreError::Thread)?;
+        Ok(Store { shared, spaces: Arc::default(), reads, _closer: Arc::new(closer) })
     }
 
     /// How far the file of a source (`tenant/dataflow/node`) was settled.
@@ -152,9 +182,9 @@ impl Store {
         })
     }
 
-    /// Every position is on disk when this returns.
+    /// Every position and all state are on disk when this returns.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.with(|database| self.shared.write_positions(database))
+        self.with(|database| self.shared.write_behind(database))
     }
 
     /// Uses the database, which is opened once more if it fails.
@@ -185,17 +215,48 @@ impl Shared {
     ) -> sled::Result<T> {
         let open = match database.take() {
             Some(open) => open,
-            None => Database::open(&self.dir)?,
+            None => {
+                // It would hold the database's lock.
+                *self.tree() = None;
+                let open = Database::open(&self.dir)?;
+                *self.tree() = Some(open.state.clone());
+                open
+            }
         };
         let value = run(&open)?;
         if self.state().failure.is_some() {
             // It works again only with all that waited for it.
-            self.write_positions(&open)?;
+            self.write_behind(&open)?;
             self.state().failure = None;
             tracing::info!("the store works again");
         }
         *database = Some(open);
         Ok(value)
+    }
+
+    fn tree(&self) -> MutexGuard<'_, Option<sled::Tree>> {
+        self.state_tree.lock().expect("no panic under this lock")
+    }
+
+    /// The tree of tenants' state, unless the database is closed. Not to be kept.
+    fn state_tree(&self) -> Option<sled::Tree> {
+        self.tree().clone()
+    }
+
+    /// A tenant's state has changes; `urgent` if somebody waits for them.
+    /// False if the last write may have been.
+    fn changed_state(&self, space: &Arc<Space>, urgent: bool) -> bool {
+        let mut state = self.state();
+        if state.closing {
+            return false;
+        }
+        if !state.changed.contains_key(&space.tenant) {
+            state.changed.insert(space.tenant.clone(), space.clone());
+        }
+        state.urgent |= urgent;
+        drop(state);
+        self.changed.notify_all();
+        true
     }
 
     fn failed(&self, error: &sled::Error) {
@@ -210,12 +271,12 @@ impl Shared {
         while self.wait_for_work() {
             let result = {
                 let mut database = self.database.lock().expect("no panic under this lock");
-                self.try_once(&mut database, |database| self.write_positions(database))
+                self.try_once(&mut database, |database| self.write_behind(database))
             };
             match result {
                 Ok(()) => {
                     wait = REOPEN_AFTER;
-                    self.pause(WRITE_EVERY);
+                    self.gather();
                 }
                 Err(error) => {
                     let since = self.failure_begins(&error);
@@ -242,10 +303,27 @@ impl Shared {
     /// False once the store is closing.
     fn wait_for_work(&self) -> bool {
         let mut state = self.state();
-        while !state.closing && state.unwritten.is_empty() && state.failure.is_none() {
+        while !state.closing
+            && state.unwritten.is_empty()
+            && state.changed.is_empty()
+            && state.failure.is_none()
+        {
             state = self.changed.wait(state).expect("no panic under this lock");
         }
         !state.closing
+    }
+
+    /// Lets changes gather, for less long once somebody waits for them.
+    fn gather(&self) {
+        let calm = |state: &mut State| !state.closing && !state.urgent;
+        let state = self.state();
+        let waited = self.changed.wait_timeout_while(state, WRITE_EVERY, calm);
+        let (state, timeout) = waited.expect("no panic under this lock");
+        let urgent = state.urgent;
+        drop(state);
+        if urgent && !timeout.timed_out() {
+            self.pause(GATHER);
+        }
     }
 
     fn pause(&self, time: Duration) {
@@ -257,11 +335,41 @@ impl Shared {
     /// The last attempt, then nothing holds the database's lock any more.
     fn close(&self) {
         let mut database = self.database.lock().expect("no panic under this lock");
-        if let Err(error) = self.try_once(&mut database, |database| self.write_positions(database)) {
+        if let Err(error) = self.try_once(&mut database, |database| self.write_behind(database)) {
             tracing::error!(%error, dir = %self.dir.display(),
                 "positions of files are lost: their last lines are delivered again");
         }
+        *self.tree() = None;
         *database = None;
+        let changed = std::mem::take(&mut self.state().changed);
+        for (tenant, space) in changed {
+            tracing::error!(tenant, "the last changes of its state are lost");
+            space.close();
+        }
+    }
+
+    /// Writes tenants' state, then positions, which may depend on it. On disk when
+    /// this returns; after an error it is still to be written.
+    fn write_behind(&self, database: &Database) -> sled::Result<()> {
+        let changed: Vec<_> = {
+            let mut state = self.state();
+            state.urgent = false;
+            state.changed.values().cloned().collect()
+        };
+        let mut written = Vec::with_capacity(changed.len());
+        for space in changed {
+            let unwritten = space.unwritten();
+            unwritten.write(&database.state, &space.tenant)?;
+            written.push((space, unwritten));
+        }
+        self.write_positions(database)?;
+        for (space, unwritten) in written {
+            let mut state = self.state();
+            if !space.written(unwritten) {
+                state.changed.remove(&space.tenant);
+            }
+        }
+        Ok(())
     }
 
     /// Writes what is not written yet; on disk when this returns. After an error it
@@ -299,6 +407,7 @@ impl Database {
             positions: db.open_tree("positions")?,
             files: db.open_tree("files")?,
             meta: db.open_tree("meta")?,
+            state: db.open_tree("state")?,
             db,
         })
     }

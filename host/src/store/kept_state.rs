@@ -1,0 +1,126 @@
+//! Tenants' state on disk: one tree, each key below its tenant's name, with how much
+//! a tenant keeps beside it. Reads on a thread of their own, writes with everything
+//! else that the store flushes. Serves `KeySpace`; decides nothing.
+
+use std::{
+    sync::{Arc, Weak, mpsc},
+    time::Duration,
+};
+
+use super::{
+    Shared, Store,
+    key_space::{KeySpace, Read, Space, StateLimits, Unwritten, Usage},
+    record::{Record, StateError},
+};
+
+// No tenant's name holds a zero byte, so that no tenant's keys can be another's.
+const KEY: u8 = b'k';
+const USAGE: u8 = b'u';
+
+fn name_of(tenant: &str, kind: u8, key: &[u8]) -> Vec<u8> {
+    [tenant.as_bytes(), &[0, kind], key].concat()
+}
+
+impl Store {
+    /// The state of a tenant within `limits`. `node` names the host in versions.
+    pub fn key_space(&self, tenant: &str, node: &str, limits: StateLimits) -> KeySpace {
+        let mut spaces = self.spaces.lock().expect("no panic under this lock");
+        // A tenant that was replaced leaves what it wrote to whoever follows.
+        if let Some(space) = spaces.get(tenant).and_then(Weak::upgrade) {
+            return KeySpace::on(space, limits);
+        }
+        let store = Arc::downgrade(&self.shared);
+        let space = Arc::new(Space::on_disk(tenant, node, store, self.reads.clone()));
+        spaces.retain(|_, space| space.strong_count() > 0);
+        spaces.insert(tenant.to_owned(), Arc::downgrade(&space));
+        KeySpace::on(space, limits)
+    }
+}
+
+/// The reading thread: ends with the last tenant that could ask.
+pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
+    for read in reads {
+        let tree = shared.upgrade().and_then(|shared| shared.state_tree());
+        let (reply, result) = match read {
+            Read::Key { space, key, reply } => (reply, tree.map(|tree| read_key(&tree, &space, key))),
+            Read::Sweep { space, wall, reply } => (reply, tree.map(|tree| sweep(&tree, &space, wall))),
+        };
+        let result = match result {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a tenant's state cannot be read");
+                Err(StateError::Unreadable)
+            }
+            None => Err(StateError::Unreadable),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(result);
+    }
+}
+
+fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> {
+    let mark = space.mark();
+    let usage = match tree.get(name_of(&space.tenant, USAGE, &[]))? {
+        Some(bytes) => Usage::from_bytes(&bytes),
+        None => Usage::default(),
+    };
+    let record = tree.get(name_of(&space.tenant, KEY, &key))?;
+    let record = record.map(|bytes| parse(&bytes)).transpose()?;
+    space.loaded(mark, key, record, usage);
+    Ok(())
+}
+
+fn parse(bytes: &[u8]) -> sled::Result<Record> {
+    Record::from_bytes(bytes).ok_or_else(|| sled::Error::Unsupported("a record is damaged".into()))
+}
+
+fn sweep(tree: &sled::Tree, space: &Space, wall: Duration) -> sled::Result<()> {
+    let prefix = name_of(&space.tenant, KEY, &[]);
+    for entry in tree.scan_prefix(&prefix) {
+        let (name, bytes) = entry?;
+        if parse(&bytes)?.is_live(wall) {
+            continue;
+        }
+        // It may have been written anew since the scan began.
+        let mark = space.mark();
+        let Some(bytes) = tree.get(&name)? else { continue };
+        let record = parse(&bytes)?;
+        if !record.is_live(wall) {
+            space.expired(mark, &name[prefix.len()..], &record);
+        }
+    }
+    Ok(())
+}
+
+impl Unwritten {
+    /// Writes one tenant's changes, all or none.
+    pub(super) fn write(&self, tree: &sled::Tree, tenant: &str) -> sled::Result<()> {
+        let mut batch = sled::Batch::default();
+        for (key, _, record) in &self.changes {
+            let name = name_of(tenant, KEY, key);
+            match record {
+                Some(record) => batch.insert(name, record.to_bytes()),
+                None => batch.remove(name),
+            }
+        }
+        batch.insert(name_of(tenant, USAGE, &[]), &self.usage.to_bytes());
+        tree.apply_batch(batch)
+    }
+}
+
+impl Usage {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.keys.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let number = |at: usize| {
+            let bytes = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        Usage { keys: number(0), bytes: number(8) }
+    }
+}
