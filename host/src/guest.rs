@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod packed;
 pub mod signature;
 pub mod state;
+mod state_store;
 pub mod world;
 
 use std::{fmt, sync::Arc};

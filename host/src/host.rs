@@ -495,7 +495,10 @@ impl Host {
         let mut running = match self.tenants.remove(&tenant.name) {
             Some(running) => running,
             None => RunningTenant {
-                tenant: Tenant::new(&tenant.name, tenant.limits.clone()),
+                tenant: {
+                    let keys = self.store.key_space(&tenant.name, &self.name, tenant.limits.state);
+                    Tenant::keeping(&tenant.name, tenant.limits.clone(), keys)
+                },
                 shard: self.place(),
                 fingerprint,
                 dataflows: BTreeMap::new(),
@@ -850,7 +853,10 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         let (writes, bytes) = sink.queue.depth();
         json!({ "endpoint": endpoint, "connection": state(&sink.status), "counters": traffic(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
     });
+    let keys = &running.tenant.keys;
+    let usage = keys.usage().map(|usage| json!({ "keys": usage.keys, "bytes": usage.bytes }));
     json!({
+        "state": usage, "stateRefused": keys.refused(),
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
         "dataflows": dataflows.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::AtomicU32};
 
-use crate::{ledger::Ledger, resource::Limits};
+use crate::{ledger::Ledger, resource::Limits, store::KeySpace};
 
 /// A tenant as the path sees it; one per tenant, shared by all its dataflows.
 #[derive(Debug)]
@@ -15,11 +15,20 @@ pub struct Tenant {
     pub ledger: Arc<Ledger>,
     /// Instances live now, over all operators.
     pub instances: AtomicU32,
+    /// What its operators keep.
+    pub keys: KeySpace,
 }
 
 impl Tenant {
+    /// Its operators' state is in memory and ends with it.
     pub fn new(name: impl Into<String>, limits: Limits) -> Arc<Self> {
+        let keys = KeySpace::memory(limits.state);
+        Self::keeping(name, limits, keys)
+    }
+
+    /// Its operators' state is in `keys`.
+    pub fn keeping(name: impl Into<String>, limits: Limits, keys: KeySpace) -> Arc<Self> {
         let ledger = Ledger::new(limits.inflight_bytes_max as usize);
-        Arc::new(Tenant { name: name.into(), limits, ledger, instances: AtomicU32::new(0) })
+        Arc::new(Tenant { name: name.into(), limits, ledger, instances: AtomicU32::new(0), keys })
     }
 }

@@ -250,8 +250,9 @@ impl Guests {
             memory_bytes_max: limits.memory_instance_bytes_max,
             hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
         };
-        let mut state =
-            GuestState::new(&operator.name, bounds, inner.clock.clone(), inner.timers.clone(), seed);
+        let (clock, timers) = (inner.clock.clone(), inner.timers.clone());
+        let keys = operator.tenant.keys.clone();
+        let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, keys);
         state.share_metrics(operator.metrics.clone());
         let mut store = Store::new(inner.components.engine(), state);
         GuestState::configure(&mut store);
@@ -470,6 +471,13 @@ impl Guest {
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         operator.stats.fuel.add(fuel);
         guests.spend(fuel).await;
+        // What follows from the call is answered for later than this.
+        if let Some(change) = store.data_mut().take_unflushed()
+            && !operator.tenant.keys.flushed(change).await
+        {
+            // The host ends: it will be delivered again.
+            std::future::pending::<()>().await;
+        }
         let error = match result {
             Some(Ok(output)) => return Ok(output),
             None => budget.out_of_time(),

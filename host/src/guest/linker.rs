@@ -21,6 +21,7 @@ use crate::guest::{
     log::Severity,
     metrics::{self, Labels, Sample},
     state::GuestState,
+    state_store,
     world::{Grant, PolicyWorld},
 };
 
@@ -75,6 +76,7 @@ fn add_real(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()>
         "wasm-graph:processor/types" => add_types(linker),
         "wasm-graph:processor/logger" => add_logger(linker),
         "wasm-graph:processor/metrics" => add_metrics(linker),
+        "wasm-graph:processor/state-store" => state_store::add_to_linker(linker),
         other => Err(wasmtime::Error::msg(format!("`{other}` has no real implementation"))),
     }
 }

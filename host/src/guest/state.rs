@@ -1,6 +1,7 @@
 //! `GuestState`: what a store holds beside its instance. All that differs between
 //! tenants under one policy world is here: limits, clock, timers, random numbers,
-//! log and metrics. It knows no interface; those are in `inert` and `linker`.
+//! log, metrics and
+//! state. It knows no interface; those are in `inert` and `linker`.
 
 use std::{
     future::poll_fn,
@@ -24,6 +25,7 @@ use crate::{
         log::{GuestLog, LineStream, Severity},
         metrics::GuestMetrics,
     },
+    store::KeySpace,
 };
 
 /// Handles that one instance may hold, on the guest's side and on the host's.
@@ -65,6 +67,10 @@ pub struct GuestState {
     pub(super) stdout: LineStream,
     pub(super) stderr: LineStream,
     pub(super) metrics: Arc<GuestMetrics>,
+    /// The tenant's.
+    pub(super) keys: KeySpace,
+    /// The last change of this instance that may not be on disk yet.
+    unflushed: Option<u64>,
     pub(super) clock: Clock,
     timers: Timers,
     /// The earliest deadline that a pending poll asked for, as ns.
@@ -80,7 +86,7 @@ pub struct GuestState {
 impl GuestState {
     /// `name` is the operator's, `tenant/dataflow/operation`; the guest's random
     /// numbers follow from `seed` alone.
-    pub fn new(name: &str, bounds: Bounds, clock: Clock, timers: Timers, seed: u64) -> Self {
+    pub fn new(name: &str, bounds: Bounds, clock: Clock, timers: Timers, seed: u64, keys: KeySpace) -> Self {
         let log = GuestLog::new(name);
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -94,6 +100,8 @@ impl GuestState {
             stderr: LineStream::new(log.clone(), Severity::Warn, "stderr"),
             log,
             metrics: Arc::default(),
+            keys,
+            unflushed: None,
             clock,
             timers,
             deadline_ns: Arc::new(AtomicU64::new(u64::MAX)),
@@ -149,6 +157,38 @@ impl GuestState {
             )));
         }
         Ok(())
+    }
+
+    /// Counts bytes that the last host call carries back.
+    pub(super) fn charge_more(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        self.host_calls -= 1;
+        self.charge(bytes)
+    }
+
+    /// Counts one host call that may wait and carries `bytes`.
+    pub(super) async fn charge_bytes_and_yield(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        self.charge_and_yield().await?;
+        self.charge_more(bytes)
+    }
+
+    /// How long a request of this call may wait for: as long as the guest says, and
+    /// no longer than all waiting in one call.
+    pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Patience {
+        let now = self.clock.now();
+        let end = *self.wait_end.get_or_insert(now.plus(WAIT_MAX));
+        let end = timeout.map_or(end, |timeout| end.min(now.plus(timeout.min(WAIT_MAX))));
+        Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
+    }
+
+    /// The guest changed its tenant's state.
+    pub(super) fn changed_keys(&mut self) {
+        self.unflushed = Some(self.keys.last_change());
+    }
+
+    /// The change that must be on disk before anything that this instance gave
+    /// counts as done.
+    pub fn take_unflushed(&mut self) -> Option<u64> {
+        self.unflushed.take()
     }
 
     /// Counts one host call that may wait, and yields now and then: a guest in a
@@ -253,6 +293,24 @@ impl Waiting {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// When a request is given up.
+pub(super) struct Patience {
+    clock: Clock,
+    timers: Timers,
+    end: Instant,
+}
+
+impl Patience {
+    pub fn is_over(&self) -> bool {
+        self.clock.now() >= self.end
+    }
+
+    /// Wakes `waker` when it is over.
+    pub fn arm(&self, waker: &Waker) {
+        self.timers.arm(self.end, waker.clone());
     }
 }
 

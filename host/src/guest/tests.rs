@@ -114,8 +114,14 @@ impl Rig {
         let component = Component::new(&ENGINE, bytes).unwrap();
         let pre = Linkers::new(&ENGINE).link(&world.into(), &component).map_err(|error| error.to_string())?;
         let (clock, timers) = (Arc::new(VirtualClock::default()), Timers::default());
-        let state =
-            GuestState::new("acme/flow/op", bounds, Clock::Virtual(clock.clone()), timers.clone(), seed);
+        let state = GuestState::new(
+            "acme/flow/op",
+            bounds,
+            Clock::Virtual(clock.clone()),
+            timers.clone(),
+            seed,
+            crate::store::KeySpace::memory(Default::default()),
+        );
         let mut store = Store::new(&ENGINE, state);
         GuestState::configure(&mut store);
         store.set_fuel(1_000_000_000).unwrap();

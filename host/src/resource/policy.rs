@@ -8,6 +8,7 @@ use crate::{
         quantity::{self, QuantityError},
         yaml::{Object, Text},
     },
+    store::StateLimits,
     topic::TopicFilter,
 };
 
@@ -90,6 +91,8 @@ pub struct Limits {
     pub idle_max: Duration,
     pub tick: Duration,
     pub connections_max: u32,
+    /// What its operators may keep.
+    pub state: StateLimits,
 }
 
 impl Default for Limits {
@@ -122,6 +125,7 @@ impl Default for Limits {
             idle_max: Duration::from_secs(60),
             tick: Duration::from_millis(100),
             connections_max: 4,
+            state: StateLimits::default(),
         }
     }
 }
@@ -313,6 +317,12 @@ impl Limits {
             reader.read(&mut group, "coolDown", quantity::time, &mut self.fault_cool_down);
             reader.read(&mut group, "quarantineAfter", at_least_one, &mut self.quarantine_after);
             reader.read(&mut group, "within", some_time, &mut self.quarantine_within);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "state") {
+            reader.read(&mut group, "keys", quantity::count, &mut self.state.keys_max);
+            reader.read(&mut group, "bytes", quantity::bytes, &mut self.state.bytes_max);
+            reader.read(&mut group, "value", quantity::bytes, &mut self.state.value_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {

@@ -133,7 +133,16 @@ const BITES: &[Bite] = &[
 ];
 
 /// Tested below, where `tidegate run` has no part in it.
-const ELSEWHERE: [&str; 5] = ["connections", "endpoints", "inflight", "instances", "weight"];
+const ELSEWHERE: [&str; 8] = [
+    "connections",
+    "endpoints",
+    "inflight",
+    "instances",
+    "state.bytes",
+    "state.keys",
+    "state.value",
+    "weight",
+];
 
 #[test]
 fn a_limit_bites_and_raised_it_lets_the_same_work_pass() {

@@ -21,6 +21,7 @@ mod refusals;
 mod resources;
 mod run;
 mod site;
+mod state;
 mod status;
 mod store;
 mod tidy;

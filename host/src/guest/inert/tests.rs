@@ -33,7 +33,14 @@ use crate::{
 
 fn state(seed: u64) -> GuestState {
     let clock = Clock::Virtual(Arc::new(VirtualClock::default()));
-    GuestState::new("acme/flow/op", BOUNDS, clock, Timers::default(), seed)
+    GuestState::new(
+        "acme/flow/op",
+        BOUNDS,
+        clock,
+        Timers::default(),
+        seed,
+        crate::store::KeySpace::memory(Default::default()),
+    )
 }
 
 /// A filter whose `process` runs `body` and then passes the message on.
@@ -291,7 +298,14 @@ fn random_numbers_follow_from_the_seed() {
 fn clocks_are_the_shards_in_steps_of_a_microsecond() {
     let clock = Arc::new(VirtualClock::default());
     let timers = Timers::default();
-    let mut state = GuestState::new("a/b/c", BOUNDS, Clock::Virtual(clock.clone()), timers, 1);
+    let mut state = GuestState::new(
+        "a/b/c",
+        BOUNDS,
+        Clock::Virtual(clock.clone()),
+        timers,
+        1,
+        crate::store::KeySpace::memory(Default::default()),
+    );
     clock.advance(Duration::from_nanos(1_234_567));
     assert_eq!(monotonic_clock::Host::now(&mut state).unwrap(), 1_234_000);
     let wall = wall_clock::Host::now(&mut state).unwrap();

@@ -2,7 +2,14 @@ use super::*;
 
 fn state() -> GuestState {
     let bounds = Bounds { memory_bytes_max: 1 << 20, hostcall_bytes_max: 1 << 20 };
-    GuestState::new("a/b/c", bounds, Clock::Virtual(Arc::default()), Timers::default(), 1)
+    GuestState::new(
+        "a/b/c",
+        bounds,
+        Clock::Virtual(Arc::default()),
+        Timers::default(),
+        1,
+        crate::store::KeySpace::memory(Default::default()),
+    )
 }
 
 #[test]

@@ -33,6 +33,7 @@ output: { messages: 32, bytes: 256Ki }
 payload: 128Ki
 inflight: 512Ki
 component: { size: 4Mi, compileTime: 10s }
+state: { keys: 100, bytes: 1Mi, value: 64Ki }
 faults: { retries: 1, coolDown: 5s, quarantineAfter: 10, within: 30s }
 onError: deadLetter
 late: nextWindow
@@ -70,6 +71,7 @@ fn lower() -> Limits {
         idle_max: Duration::from_secs(30),
         tick: Duration::from_millis(50),
         connections_max: 2,
+        state: StateLimits { keys_max: 100, bytes_max: 1 << 20, value_bytes_max: 64 << 10 },
     }
 }
 
@@ -117,6 +119,10 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("payload: 129Ki", true),
         ("payload: 1B", false),
         ("inflight: 513Ki", true),
+        ("state: { keys: 101 }", true),
+        ("state: { bytes: 2Mi }", true),
+        ("state: { value: 65Ki }", true),
+        ("state: { keys: 99, bytes: 1Mi, value: 1Ki }", false),
         ("component: { size: 5Mi }", true),
         ("component: { compileTime: 11s }", true),
         ("faults: { retries: 2 }", true),
