@@ -31,7 +31,10 @@ impl Store {
         }
         let store = Arc::downgrade(&self.shared);
         let space = Arc::new(Space::on_disk(tenant, node, store, self.reads.clone()));
-        spaces.retain(|_, space| space.strong_count() > 0);
+        // Seldom enough that ten thousand tenants do not look at each other each time.
+        if spaces.len().is_power_of_two() {
+            spaces.retain(|_, space| space.strong_count() > 0);
+        }
         spaces.insert(tenant.to_owned(), Arc::downgrade(&space));
         KeySpace::on(space, limits)
     }
