@@ -210,8 +210,21 @@ pub fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// `VmRSS` and `VmPTE` of a process, by its `status`, in KiB.
+/// `VmRSS` and `VmPTE` of a process, by its `status`, in KiB, once the allocator has
+/// given back what it does not use: when it has not shrunk for a while.
 pub fn resident_kib(status: &str) -> anyhow::Result<f64> {
+    let mut least = f64::INFINITY;
+    loop {
+        let kib = resident_kib_now(status)?;
+        if kib > least * 0.998 {
+            return Ok(kib.min(least));
+        }
+        least = kib;
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+}
+
+fn resident_kib_now(status: &str) -> anyhow::Result<f64> {
     let text = fs::read_to_string(status)?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

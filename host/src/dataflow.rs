@@ -2,6 +2,7 @@
 //! middle of the path, from the queue to the sinks' doors; the only module that
 //! names timely. It does no I/O and never blocks.
 
+mod lull;
 pub mod operators;
 pub mod plan;
 pub mod region;

@@ -28,6 +28,7 @@ use timely::{
 use crate::{
     clock::Clock,
     dataflow::{
+        lull,
         plan::{Health, Plan},
         region::{Flow, Outcome, Region},
         run_queue::TaskId,
@@ -229,6 +230,7 @@ impl Parts {
         let Delivery { source, mut batch, settle, credit } = self.queue.pop()?;
         self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
+        lull::count(batch.len());
         stats.deliveries.add(1);
         stats.received.add(batch.len() as u64);
         stats.received_bytes.add(batch.arena.len() as u64);

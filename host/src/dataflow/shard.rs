@@ -23,6 +23,7 @@ use tokio::{runtime::Runtime, sync::oneshot, time::Sleep};
 use crate::{
     clock::{Clock, Instant},
     dataflow::{
+        lull,
         operators::{Parts, Setup},
         plan::{Health, Plan},
         region::Region,
@@ -206,7 +207,11 @@ impl Shard {
     /// passes from socket to guests to socket without a change of threads, which on
     /// a busy machine costs more than the guests' work.
     pub fn runtime() -> io::Result<Runtime> {
-        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_MAX).build()
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(POLLS_MAX)
+            .on_thread_park(lull::park)
+            .build()
     }
 
     /// Runs on the calling thread until stopped, taking turns with what else was

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fs::{self, File},
     io::{self, Write as _},
     path::{Component, Path, PathBuf},
@@ -11,6 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use sled::{
+    Transactional as _,
+    transaction::{ConflictableTransactionError, TransactionError},
+};
 
 use super::{Store, StoreError};
 
@@ -83,8 +88,8 @@ impl Store {
         let blobs = blobs_of(data);
         let mut manifest =
             Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
-        for (path, (place, digest)) in &snapshot.components {
-            keep_blob(&blobs, place, digest)?;
+        keep_blobs(&blobs, snapshot.components.values())?;
+        for (path, (_, digest)) in &snapshot.components {
             manifest.components.insert(path.clone(), digest.clone());
         }
         for (path, text) in &snapshot.texts {
@@ -92,15 +97,26 @@ impl Store {
         }
         let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
         self.with(|database| {
+            let mut missing = Vec::new();
             for (path, text) in &snapshot.texts {
                 let digest = &manifest.texts[path];
                 if !database.files.contains_key(digest)? {
-                    database.files.insert(digest, text.as_bytes())?;
+                    missing.push((digest, text));
                 }
             }
-            // First all that it names, then the one key that is in force.
-            database.db.flush()?;
-            database.meta.insert(MANIFEST, bytes.as_slice())?;
+            // All that it names and the one key that is in force at once.
+            let kept = (&database.files, &database.meta).transaction(|(files, meta)| {
+                for (digest, text) in &missing {
+                    files.insert(digest.as_bytes(), text.as_bytes())?;
+                }
+                meta.insert(MANIFEST, bytes.as_slice())?;
+                Ok::<(), ConflictableTransactionError<Infallible>>(())
+            });
+            match kept {
+                Ok(()) => {}
+                Err(TransactionError::Abort(never)) => match never {},
+                Err(TransactionError::Storage(error)) => return Err(error),
+            }
             database.db.flush()?;
             Ok(())
         })?;
@@ -184,27 +200,39 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn keep_blob(blobs: &Path, from: &Path, digest: &str) -> Result<(), AppliedError> {
-    let place = blobs.join(digest);
-    if place.exists() {
-        return Ok(());
+/// Keeps a copy of each component under its digest; on disk when this returns.
+fn keep_blobs<'a>(
+    blobs: &Path,
+    components: impl Iterator<Item = &'a (PathBuf, String)>,
+) -> Result<(), AppliedError> {
+    let mut any = false;
+    for (from, digest) in components {
+        let place = blobs.join(digest);
+        if place.exists() {
+            continue;
+        }
+        let error = |source| AppliedError::Blob { path: from.clone(), source };
+        let bytes = fs::read(from).map_err(error)?;
+        if hex(&bytes) != *digest {
+            return Err(AppliedError::Changed { path: from.clone() });
+        }
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(blobs)?;
+            let beside = blobs.join(format!("{digest}.new"));
+            let mut file = File::create(&beside)?;
+            file.write_all(&bytes)?;
+            // Whole on disk before it has its name, so that what has a name is whole.
+            file.sync_all()?;
+            fs::rename(&beside, &place)
+        };
+        write().map_err(error)?;
+        any = true;
     }
-    let error = |source| AppliedError::Blob { path: from.to_owned(), source };
-    let bytes = fs::read(from).map_err(error)?;
-    if hex(&bytes) != digest {
-        return Err(AppliedError::Changed { path: from.to_owned() });
+    if any {
+        let error = |source| AppliedError::Blob { path: blobs.to_owned(), source };
+        File::open(blobs).and_then(|blobs| blobs.sync_all()).map_err(error)?;
     }
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(blobs)?;
-        let beside = blobs.join(format!("{digest}.new"));
-        let mut file = File::create(&beside)?;
-        file.write_all(&bytes)?;
-        // Whole on disk before it has its name, so that what has a name is whole.
-        file.sync_all()?;
-        fs::rename(&beside, &place)?;
-        File::open(blobs)?.sync_all()
-    };
-    write().map_err(error)
+    Ok(())
 }
 
 /// A path of the manifest below `dir` and nowhere else, with its folder made.
