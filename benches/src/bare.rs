@@ -29,14 +29,14 @@ macro_rules! bare_call {
             store: Store<State>,
             bindings: $module::$type,
             metered: bool,
-            entries: Vec<$module::tidegate::operator::types::Entry>,
+            entries: Vec<u64>,
             arena: Vec<u8>,
         }
 
         impl $name {
             /// Instantiates the component and runs `init`.
             pub fn new(engine: &Engine, bytes: &[u8], properties: &[(&str, &str)], batch: &Batch) -> anyhow::Result<Self> {
-                use $module::tidegate::operator::types::{Configuration, Kind};
+                use $module::tidegate::operator::types::Configuration;
                 let component = Component::new(engine, bytes)?;
                 let mut linker = Linker::new(engine);
                 wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -51,21 +51,7 @@ macro_rules! bare_call {
                 let configuration = Configuration { properties, schemas: Vec::new() };
                 let exports = bindings.$exports();
                 finish(exports.call_init(&mut store, &configuration))?.map_err(anyhow::Error::msg)?;
-                let span = |span: tidegate::batch::Span| u64::from(span.len) << 32 | u64::from(span.offset);
-                let entries = batch.entries.iter().map(|entry| $module::tidegate::operator::types::Entry {
-                    origin: entry.origin,
-                    kind: Kind::Message,
-                    seconds: entry.seconds,
-                    nanos: entry.nanos,
-                    counter: entry.counter,
-                    node: span(entry.node),
-                    topic: span(entry.topic),
-                    content_type: span(entry.content_type),
-                    payload: span(entry.payload),
-                    properties: span(entry.properties),
-                    schema: span(entry.schema),
-                });
-                let entries = entries.collect();
+                let entries = bytemuck::cast_slice(&batch.entries).to_vec();
                 Ok($name { store, bindings, metered, entries, arena: batch.arena.to_vec() })
             }
 

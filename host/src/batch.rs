@@ -2,10 +2,15 @@
 //! they cross queue, operators and sinks. Every step of the path carries it; it
 //! knows nothing of transports, guests or scheduling.
 
+use bytemuck::{Pod, Zeroable};
 use bytes::{Bytes, BytesMut};
 
+#[cfg(target_endian = "big")]
+compile_error!("records lie in memory as guests have them, whose numbers are little-endian");
+
 /// Bytes `offset .. offset + len` of a batch's arena, or absent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Span {
     pub offset: u32,
     pub len: u32,
@@ -38,20 +43,29 @@ impl Span {
 }
 
 /// What an entry is, after AIO's `data-model`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    Message,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Kind(u32);
+
+impl Kind {
+    pub const MESSAGE: Kind = Kind(0);
     /// Bytes alone: only `payload` is meant.
-    Bytes,
+    pub const BYTES: Kind = Kind(1);
     /// An image: frame in `payload`, format in `content_type`, width and height
     /// as two little-endian `u32` in `properties`.
-    Snapshot,
+    pub const SNAPSHOT: Kind = Kind(2);
+
+    /// Whether it is one of these: what a guest gave may not be.
+    pub fn is_known(self) -> bool {
+        self.0 <= Kind::SNAPSHOT.0
+    }
 }
 
-/// One message. Spans point into the arena of its batch; layout and encodings
-/// are those of `tidegate:operator/types` in `wit/`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One message. Spans point into the arena of its batch; layout and encodings are
+/// those of `tidegate:operator/types` in `wit/`, so that a guest is given a batch's
+/// entries, and gives its own, as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Entry {
     /// Which message of the delivery this one came from. Never decreases in a batch.
     pub origin: u32,
@@ -59,6 +73,8 @@ pub struct Entry {
     /// The message's timestamp, which operators may rewrite.
     pub seconds: u64,
     pub nanos: u32,
+    /// Nothing yet.
+    pub zero: u32,
     pub counter: u64,
     pub node: Span,
     pub topic: Span,
@@ -290,9 +306,10 @@ impl BatchBuilder {
         };
         self.entries.push(Entry {
             origin: self.entries.len() as u32,
-            kind: Kind::Message,
+            kind: Kind::MESSAGE,
             seconds: 0,
             nanos: 0,
+            zero: 0,
             counter: 0,
             node: self.node,
             topic,

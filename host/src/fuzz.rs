@@ -163,7 +163,7 @@ fn check_batch(batch: &Batch) {
             assert!(span.fits(arena.len()), "{span:?} of an arena of {} bytes", arena.len());
             span.get(arena);
         }
-        if entry.kind != crate::batch::Kind::Snapshot {
+        if entry.kind != crate::batch::Kind::SNAPSHOT {
             assert!(batch.properties(index).all(|(key, value)| {
                 std::str::from_utf8(key).is_ok() && std::str::from_utf8(value).is_ok()
             }));

@@ -69,9 +69,8 @@ impl Lull {
 
     fn measured(&mut self, elapsed: Duration, messages: u64) {
         let rate = messages as f64 / elapsed.as_secs_f64().max(1e-9);
-        let pays = |before: f64| {
-            messages as f64 >= MESSAGES_MIN * f64::from(PARKS) && rate >= RATE_MIN * before
-        };
+        let pays =
+            |before: f64| messages as f64 >= MESSAGES_MIN * f64::from(PARKS) && rate >= RATE_MIN * before;
         self.phase = match self.phase {
             Phase::Watch if elapsed < CYCLE_MAX * PARKS => Phase::Try { rate },
             Phase::Watch => Phase::Watch,

@@ -312,8 +312,18 @@ fn operator_error(index: usize, error: Error) -> OperatorError {
 fn model_of<'a>(entry: &Entry, arena: &'a [u8]) -> ModelIn<'a> {
     let payload = BufferOrBytes::Bytes(entry.payload.bytes(arena));
     match entry.kind {
-        Kind::Bytes => DataModel::BufferOrBytes(payload),
-        Kind::Message => DataModel::Message(Message {
+        Kind::BYTES => DataModel::BufferOrBytes(payload),
+        Kind::SNAPSHOT => {
+            let (width, height) = size_of_image(entry.properties.bytes(arena));
+            DataModel::Snapshot(Snapshot {
+                timestamp: timestamp_of(entry, arena),
+                format: string_of(entry.content_type.bytes(arena)),
+                width,
+                height,
+                frame: payload,
+            })
+        }
+        _ => DataModel::Message(Message {
             timestamp: timestamp_of(entry, arena),
             topic: BufferOrBytes::Bytes(entry.topic.bytes(arena)),
             content_type: entry.content_type.get(arena).map(string_of),
@@ -325,16 +335,6 @@ fn model_of<'a>(entry: &Entry, arena: &'a [u8]) -> ModelIn<'a> {
             },
             schema: entry.schema.get(arena).and_then(schema_of),
         }),
-        Kind::Snapshot => {
-            let (width, height) = size_of_image(entry.properties.bytes(arena));
-            DataModel::Snapshot(Snapshot {
-                timestamp: timestamp_of(entry, arena),
-                format: string_of(entry.content_type.bytes(arena)),
-                width,
-                height,
-                frame: payload,
-            })
-        }
     }
 }
 
@@ -444,7 +444,7 @@ impl Writer {
         let Message { timestamp, topic, content_type, payload, properties, schema } = message;
         let timed = self.timestamp(timestamp, table)?;
         Ok(Entry {
-            kind: Kind::Message,
+            kind: Kind::MESSAGE,
             topic: self.binary(topic, table)?,
             content_type: match content_type {
                 Some(text) => self.string(text, table)?,
@@ -470,7 +470,7 @@ impl Writer {
         let [a, b, c, d] = width.to_le_bytes();
         let [e, f, g, h] = height.to_le_bytes();
         Ok(Entry {
-            kind: Kind::Snapshot,
+            kind: Kind::SNAPSHOT,
             content_type: self.string(format, table)?,
             properties: self.append(&[a, b, c, d, e, f, g, h]),
             payload: self.binary(frame, table)?,
@@ -565,9 +565,10 @@ impl Writer {
 
 const EMPTY_ENTRY: Entry = Entry {
     origin: 0,
-    kind: Kind::Bytes,
+    kind: Kind::BYTES,
     seconds: 0,
     nanos: 0,
+    zero: 0,
     counter: 0,
     node: Span::EMPTY,
     topic: Span::ABSENT,

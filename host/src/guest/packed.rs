@@ -2,6 +2,10 @@
 //! one arena and comes back the same way, two guest allocations a call. Knows
 //! wasmtime's typed functions and nothing of instances or scheduling.
 
+use bytemuck::{
+    Pod, Zeroable,
+    allocation::{pod_collect_to_vec, try_cast_vec},
+};
 use bytes::{Bytes, BytesMut};
 use wasmtime::{
     Store,
@@ -13,59 +17,31 @@ use crate::{
     guest::{InvokeError, OperatorError, OperatorKind, Output, Verdict},
 };
 
-/// Offset in the low half, length in the high half.
-type WireSpan = u64;
-
-#[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
-#[component(enum)]
-#[repr(u8)]
-enum WireKind {
-    #[component(name = "message")]
-    Message,
-    #[component(name = "bytes")]
-    Bytes,
-    #[component(name = "snapshot")]
-    Snapshot,
-}
-
-#[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
-#[component(record)]
-struct WireEntry {
-    origin: u32,
-    kind: WireKind,
-    seconds: u64,
-    nanos: u32,
-    counter: u64,
-    node: WireSpan,
-    topic: WireSpan,
-    #[component(name = "content-type")]
-    content_type: WireSpan,
-    payload: WireSpan,
-    properties: WireSpan,
-    schema: WireSpan,
-}
-
-#[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
-#[component(record)]
+/// A logical time as it lies in a list of numbers.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 struct WireTime {
     seconds: u64,
     nanos: u32,
+    zero: u32,
     counter: u64,
-    node: WireSpan,
+    node: Span,
 }
 
-#[derive(Clone, Copy, Debug, ComponentType, Lift)]
-#[component(record)]
+/// A fault as it lies in a list of numbers.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 struct WireFault {
     origin: u32,
-    text: WireSpan,
+    zero: u32,
+    text: Span,
 }
 
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
 struct WireMapped {
-    entries: Vec<WireEntry>,
-    faults: Vec<WireFault>,
+    entries: Vec<u64>,
+    faults: Vec<u64>,
     arena: Vec<u8>,
 }
 
@@ -73,7 +49,7 @@ struct WireMapped {
 #[component(record)]
 struct WireJudged {
     verdicts: Vec<u8>,
-    faults: Vec<WireFault>,
+    faults: Vec<u64>,
     arena: Vec<u8>,
 }
 
@@ -84,14 +60,6 @@ struct WireConfiguration<'a> {
     schemas: &'a [(String, String, String)],
 }
 
-fn wire_span(Span { offset, len }: Span) -> WireSpan {
-    u64::from(len) << 32 | u64::from(offset)
-}
-
-fn span(wire: WireSpan) -> Span {
-    Span { offset: wire as u32, len: (wire >> 32) as u32 }
-}
-
 /// The most a call may give back.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputMax {
@@ -99,8 +67,8 @@ pub struct OutputMax {
     pub bytes: u64,
 }
 
-type Process<'a, R> = TypedFunc<(&'a [WireEntry], &'a [u8]), (R,)>;
-type ProcessTimed<'a, R> = TypedFunc<(&'a [WireEntry], &'a [WireTime], &'a [u8]), (R,)>;
+type Process<'a, R> = TypedFunc<(&'a [u64], &'a [u8]), (R,)>;
+type ProcessTimed<'a, R> = TypedFunc<(&'a [u64], &'a [u64], &'a [u8]), (R,)>;
 type Init<'a> = TypedFunc<(WireConfiguration<'a>,), (Result<(), String>,)>;
 
 /// The exports of one instance under the packed contract.
@@ -119,9 +87,16 @@ enum ProcessExport {
 
 #[derive(Default)]
 struct Scratch {
-    entries: Vec<WireEntry>,
+    entries: Vec<Entry>,
     times: Vec<WireTime>,
     arena: BytesMut,
+}
+
+/// What a guest is called with.
+struct Arguments<'a> {
+    entries: &'a [u64],
+    times: &'a [u64],
+    arena: &'a [u8],
 }
 
 impl Packed {
@@ -173,22 +148,21 @@ impl Packed {
     ) -> Result<Output, CallError> {
         let Packed { process, scratch, .. } = self;
         let timed = matches!(process, ProcessExport::Branch(_));
-        let whole = scratch.load(input, timed.then_some(delivery));
-        let arena: &[u8] = if whole { &input.arena } else { &scratch.arena };
+        let Arguments { entries, times, arena } = scratch.load(input, timed.then_some(delivery));
         match process {
             ProcessExport::Map(process) => {
                 let process: Process<'_, _> = *process;
-                let (mapped,) = process.call_async(store, (&scratch.entries, arena)).await?;
+                let (mapped,) = process.call_async(store, (entries, arena)).await?;
                 Ok(check_mapped(mapped, input.len(), output_max)?)
             }
             ProcessExport::Filter(process) => {
                 let process: Process<'_, _> = *process;
-                let (judged,) = process.call_async(store, (&scratch.entries, arena)).await?;
+                let (judged,) = process.call_async(store, (entries, arena)).await?;
                 Ok(check_judged(judged, input.len())?)
             }
             ProcessExport::Branch(process) => {
                 let process: ProcessTimed<'_, _> = *process;
-                let (judged,) = process.call_async(store, (&scratch.entries, &scratch.times, arena)).await?;
+                let (judged,) = process.call_async(store, (entries, times, arena)).await?;
                 Ok(check_judged(judged, input.len())?)
             }
         }
@@ -225,32 +199,34 @@ impl CallError {
 }
 
 impl Scratch {
-    /// Writes the records of `input`, and logical times if there is a delivery to
-    /// take them from. False if the arena was copied into the scratch, because most
-    /// of it belongs to messages that are no longer there or because the logical
-    /// times' nodes lie in another one.
-    fn load(&mut self, input: &Batch, delivery: Option<&Batch>) -> bool {
+    /// What to call a guest with for `input`, with logical times if there is a
+    /// delivery to take them from. Nothing is copied where the entries stand at their
+    /// places; the arena is if most of it belongs to messages that are no longer
+    /// there, or because the logical times' nodes lie in another one.
+    fn load<'a>(&'a mut self, input: &'a Batch, delivery: Option<&Batch>) -> Arguments<'a> {
         self.entries.clear();
         self.times.clear();
         self.arena.clear();
         let whole = !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.shares_arena(input));
-        let entries = input.entries.iter().enumerate();
-        if whole {
-            self.entries.extend(entries.map(|(place, entry)| wire_entry(place as u32, entry)));
-        } else {
-            for (place, entry) in entries {
-                let mut entry = *entry;
-                entry
-                    .spans_mut()
-                    .into_iter()
-                    .for_each(|span| *span = append(&mut self.arena, &input.arena, *span));
-                self.entries.push(wire_entry(place as u32, &entry));
+        let in_place =
+            whole && input.entries.iter().enumerate().all(|(place, entry)| entry.origin == place as u32);
+        if !in_place {
+            let entries = input.entries.iter().enumerate();
+            self.entries.extend(entries.map(|(place, entry)| Entry { origin: place as u32, ..*entry }));
+        }
+        if !whole {
+            for span in self.entries.iter_mut().flat_map(Entry::spans_mut) {
+                *span = append(&mut self.arena, &input.arena, *span);
             }
         }
         if let Some(delivery) = delivery {
             self.load_times(input, delivery, whole);
         }
-        whole
+        Arguments {
+            entries: bytemuck::cast_slice(if in_place { &input.entries } else { &self.entries }),
+            times: bytemuck::cast_slice(&self.times),
+            arena: if whole { &input.arena } else { &self.arena },
+        }
     }
 
     /// Whether most of the arena belongs to messages that are no longer there.
@@ -269,8 +245,9 @@ impl Scratch {
             self.times.push(WireTime {
                 seconds: time.seconds,
                 nanos: time.nanos,
+                zero: 0,
                 counter: time.counter,
-                node: wire_span(node),
+                node,
             });
         }
     }
@@ -287,39 +264,27 @@ fn append(arena: &mut BytesMut, from: &[u8], span: Span) -> Span {
     }
 }
 
-fn wire_entry(origin: u32, entry: &Entry) -> WireEntry {
-    WireEntry {
-        origin,
-        kind: match entry.kind {
-            Kind::Message => WireKind::Message,
-            Kind::Bytes => WireKind::Bytes,
-            Kind::Snapshot => WireKind::Snapshot,
-        },
-        seconds: entry.seconds,
-        nanos: entry.nanos,
-        counter: entry.counter,
-        node: wire_span(entry.node),
-        topic: wire_span(entry.topic),
-        content_type: wire_span(entry.content_type),
-        payload: wire_span(entry.payload),
-        properties: wire_span(entry.properties),
-        schema: wire_span(entry.schema),
+/// The records in a list of numbers that a guest gave.
+fn records<T: Pod>(numbers: Vec<u64>, of: &str) -> Result<Vec<T>, String> {
+    if !numbers.len().is_multiple_of(size_of::<T>() / size_of::<u64>()) {
+        return Err(format!("{} numbers are no whole {of}", numbers.len()));
     }
+    Ok(try_cast_vec(numbers).unwrap_or_else(|(_, numbers)| pod_collect_to_vec(&numbers)))
 }
 
 /// Checks all that a map gave: nothing in it is trusted.
 fn check_mapped(mapped: WireMapped, taken: usize, max: OutputMax) -> Result<Output, String> {
     let WireMapped { entries, faults, arena } = mapped;
+    let entries: Vec<Entry> = records(entries, "entries")?;
     if entries.len() as u64 > max.messages {
         return Err(format!("{} messages for {taken}, {} are allowed", entries.len(), max.messages));
     }
     if arena.len() as u64 > max.bytes {
         return Err(format!("{} bytes for {taken} messages, {} are allowed", arena.len(), max.bytes));
     }
-    let errors = check_faults(&faults, &arena, taken)?;
+    let errors = check_faults(faults, &arena, taken)?;
     let mut failed = vec![false; if errors.is_empty() { 0 } else { taken }];
     errors.iter().for_each(|error| failed[error.index as usize] = true);
-    let mut checked = Vec::with_capacity(entries.len());
     let mut last = 0;
     let mut text = TextCheck::new(&arena);
     let mut bytes = 0_u64;
@@ -332,15 +297,14 @@ fn check_mapped(mapped: WireMapped, taken: usize, max: OutputMax) -> Result<Outp
             return Err(format!("message {origin} has both a fault and a result"));
         }
         last = origin;
-        let entry = text.check(entry)?;
+        text.check(entry)?;
         bytes += entry.bytes_len() as u64;
-        checked.push(entry);
     }
     // Entries may share spans, so the arena alone does not bound what sinks write.
     if bytes > max.bytes.saturating_mul(2) {
         return Err(format!("messages of {bytes} bytes in all, {} are allowed", max.bytes.saturating_mul(2)));
     }
-    Ok(Output::Mapped { batch: Batch { entries: checked, arena: Bytes::from(arena) }, errors })
+    Ok(Output::Mapped { batch: Batch { entries, arena: Bytes::from(arena) }, errors })
 }
 
 fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
@@ -355,7 +319,7 @@ fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
         other => Err(format!("verdict {other}")),
     };
     let verdicts = verdicts.into_iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
-    let mut errors = check_faults(&faults, &arena, taken)?;
+    let mut errors = check_faults(faults, &arena, taken)?;
     errors.retain(|error| verdicts[error.index as usize] == Verdict::Error);
     for (index, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Error) {
         if !errors.iter().any(|error| error.index == index as u32) {
@@ -368,13 +332,16 @@ fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
 /// Longest text of an operator's error that is kept, in bytes.
 const ERROR_TEXT_BYTES_MAX: usize = 4096;
 
-fn check_faults(faults: &[WireFault], arena: &[u8], taken: usize) -> Result<Vec<OperatorError>, String> {
+fn check_faults(faults: Vec<u64>, arena: &[u8], taken: usize) -> Result<Vec<OperatorError>, String> {
+    let faults: Vec<WireFault> = records(faults, "faults")?;
     if faults.len() > taken {
         return Err(format!("{} faults for {taken} messages", faults.len()));
     }
     let mut errors: Vec<OperatorError> = Vec::with_capacity(faults.len());
-    for fault in faults {
-        let (origin, span) = (fault.origin, span(fault.text));
+    for WireFault { origin, zero, text: span } in faults {
+        if zero != 0 {
+            return Err(format!("fault for message {origin} with {zero} where 0 belongs"));
+        }
         if origin as usize >= taken || errors.last().is_some_and(|last| last.index >= origin) {
             return Err(format!("fault for message {origin} of {taken} out of order"));
         }
@@ -406,31 +373,13 @@ impl<'a> TextCheck<'a> {
         TextCheck { arena, node: Span::ABSENT, content_type: Span::ABSENT }
     }
 
-    fn check(&mut self, wire: &WireEntry) -> Result<Entry, String> {
-        let entry = Entry {
-            origin: wire.origin,
-            kind: match wire.kind {
-                WireKind::Message => Kind::Message,
-                WireKind::Bytes => Kind::Bytes,
-                WireKind::Snapshot => Kind::Snapshot,
-            },
-            seconds: wire.seconds,
-            nanos: wire.nanos,
-            counter: wire.counter,
-            node: span(wire.node),
-            topic: span(wire.topic),
-            content_type: span(wire.content_type),
-            payload: span(wire.payload),
-            properties: span(wire.properties),
-            schema: span(wire.schema),
-        };
-        // All spans at once, since nearly all are sound: one branch a message.
+    fn check(&mut self, entry: &Entry) -> Result<(), String> {
+        // All at once, since nearly all are sound: one branch a message.
         let arena_bytes = self.arena.len();
-        if !entry.spans().into_iter().fold(true, |fit, span| fit & span.fits(arena_bytes)) {
-            return Err(misfit(&entry, arena_bytes));
-        }
-        if wire.nanos >= 1_000_000_000 {
-            return Err(format!("{} nanoseconds in a timestamp", wire.nanos));
+        let spans = entry.spans();
+        let fit = spans.into_iter().fold(true, |fit, span| fit & span.fits(arena_bytes));
+        if !(fit & entry.kind.is_known() & (entry.nanos < NANOS) & (entry.zero == 0)) {
+            return Err(misfit(entry, arena_bytes));
         }
         for (name, span, last) in [
             ("node", entry.node, &mut self.node),
@@ -443,17 +392,14 @@ impl<'a> TextCheck<'a> {
                 *last = span;
             }
         }
-        self.check_encoded(&entry)?;
-        Ok(entry)
+        self.check_encoded(entry)
     }
 
     fn check_encoded(&self, entry: &Entry) -> Result<(), String> {
         let properties = entry.properties;
         let sound = match entry.kind {
-            Kind::Snapshot => properties.len == 8,
-            Kind::Message | Kind::Bytes => {
-                properties.len == 0 || Properties::is_valid(properties.bytes(self.arena))
-            }
+            Kind::SNAPSHOT => properties.len == 8,
+            _ => properties.len == 0 || Properties::is_valid(properties.bytes(self.arena)),
         };
         if !sound {
             return Err("properties are not whole pairs of UTF-8 text".into());
@@ -465,12 +411,20 @@ impl<'a> TextCheck<'a> {
     }
 }
 
-/// Says which span does not fit.
+const NANOS: u32 = 1_000_000_000;
+
+/// Says what is wrong with an entry that cannot be one.
 fn misfit(entry: &Entry, arena_bytes: usize) -> String {
     let names = ["node", "topic", "content type", "payload", "properties", "schema"];
     let misfit = entry.spans().into_iter().zip(names).find(|(span, _)| !span.fits(arena_bytes));
-    let (Span { offset, len }, name) = misfit.expect("one does not fit");
-    format!("{name} at {offset} + {len} in an arena of {arena_bytes} bytes")
+    match misfit {
+        Some((Span { offset, len }, name)) => {
+            format!("{name} at {offset} + {len} in an arena of {arena_bytes} bytes")
+        }
+        None if !entry.kind.is_known() => format!("an entry of {:?}", entry.kind),
+        None if entry.nanos >= NANOS => format!("{} nanoseconds in a timestamp", entry.nanos),
+        None => format!("an entry with {} where 0 belongs", entry.zero),
+    }
 }
 
 /// Whether bytes are a schema in the encoding of `tidegate:operator/types`.
@@ -487,43 +441,19 @@ fn is_schema(bytes: &[u8]) -> bool {
 }
 
 /// Takes bytes for what a guest gave in a call of eight messages, and gives the batch
-/// if it is sound. The first bytes say how many entries and faults follow.
+/// if it is sound. The first two say how many numbers of entries and of faults follow;
+/// numbers have four bytes, so that offsets are small,
+/// or absent, now and then.
 pub fn read_any(data: &[u8]) -> Option<Batch> {
     const TAKEN: usize = 8;
-    let mut rest = data;
-    let mut number = || {
-        let (bytes, others) = rest.split_first_chunk::<4>()?;
+    let ([entries, faults], mut rest) = data.split_first_chunk()?;
+    let mut numbers = |count: usize| -> Option<Vec<u64>> {
+        let half = |bytes: &[u8]| u64::from(i32::from(i16::from_le_bytes([bytes[0], bytes[1]])) as u32);
+        let (bytes, others) = rest.split_at_checked(count * 4)?;
         rest = others;
-        Some(u32::from_le_bytes(*bytes))
+        Some(bytes.chunks_exact(4).map(|bytes| half(&bytes[..2]) | half(&bytes[2..]) << 32).collect())
     };
-    let (entries_len, faults_len) = (number()? % 64, number()? % 16);
-    let mut entries = Vec::new();
-    for _ in 0..entries_len {
-        let (origin, kind) = (number()?, number()?);
-        let (seconds, nanos, counter) = (number()?.into(), number()?, number()?.into());
-        let mut any_span = || Some(wire_span(Span { offset: number()?, len: number()? }));
-        let (node, topic, content_type) = (any_span()?, any_span()?, any_span()?);
-        let (payload, properties, schema) = (any_span()?, any_span()?, any_span()?);
-        let kind = [WireKind::Message, WireKind::Bytes, WireKind::Snapshot][kind as usize % 3];
-        entries.push(WireEntry {
-            origin,
-            kind,
-            seconds,
-            nanos,
-            counter,
-            node,
-            topic,
-            content_type,
-            payload,
-            properties,
-            schema,
-        });
-    }
-    let mut faults = Vec::new();
-    for _ in 0..faults_len {
-        let (origin, text) = (number()?, Span { offset: number()?, len: number()? });
-        faults.push(WireFault { origin, text: wire_span(text) });
-    }
+    let (entries, faults) = (numbers((*entries).into())?, numbers((*faults % 32).into())?);
     let arena = rest.to_vec();
     let verdicts = arena.iter().take(TAKEN).copied().collect();
     let _ = check_judged(WireJudged { verdicts, faults: faults.clone(), arena: arena.clone() }, TAKEN);

@@ -39,7 +39,7 @@ impl Mapped {
                 output.entries.truncate(kept.0);
                 output.written.truncate(kept.1);
                 let text = write_fault(&mut output.written, arena.len(), &error);
-                output.faults.push(Fault { origin: origin as u32, text });
+                output.faults.push(Fault { origin: origin as u32, zero: 0, text });
             }
             for emitted in &mut output.entries[kept.0..] {
                 emitted.origin = origin as u32;
@@ -157,7 +157,7 @@ impl Judged {
             Err(error) => {
                 let origin = self.verdicts.len() as u32;
                 let text = write_fault(&mut self.arena, 0, &error);
-                self.faults.push(Fault { origin, text });
+                self.faults.push(Fault { origin, zero: 0, text });
                 self.verdicts.push(verdict::ERROR);
             }
         }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::{Judged, Mapped};
 use crate::configuration;
-use crate::layout::{Entry, Fault, LogicalTime};
+use crate::layout::{Entry, Fault, LogicalTime, words};
 use crate::message::{Message, Time};
 use crate::output::Output;
 
@@ -48,9 +48,9 @@ impl<C> State<C> {
             refusal: String::new(),
             init: InitReturn { is_err: 0, text: List::EMPTY },
             mapped: Mapped::new(),
-            mapped_return: MappedReturn { entries: List::EMPTY, faults: List::EMPTY, arena: List::EMPTY },
+            mapped_return: MappedReturn { entries: Words::EMPTY, faults: Words::EMPTY, arena: List::EMPTY },
             judged: Judged::new(),
-            judged_return: JudgedReturn { verdicts: List::EMPTY, faults: List::EMPTY, arena: List::EMPTY },
+            judged_return: JudgedReturn { verdicts: List::EMPTY, faults: Words::EMPTY, arena: List::EMPTY },
         }
     }
 }
@@ -87,8 +87,8 @@ impl<C: DeserializeOwned> State<C> {
         let config = self.config.as_ref().expect(NOT_INITIALISED);
         self.mapped.run(entries, arena, |message, output| process(config, message, output));
         self.mapped_return = MappedReturn {
-            entries: List::of(&self.mapped.output.entries),
-            faults: List::of(&self.mapped.output.faults),
+            entries: Words::of(&self.mapped.output.entries),
+            faults: Words::of(&self.mapped.output.faults),
             arena: List::of(&self.mapped.arena),
         };
         &self.mapped_return
@@ -120,7 +120,7 @@ impl<C: DeserializeOwned> State<C> {
     fn judged_return(&mut self) -> *const JudgedReturn {
         self.judged_return = JudgedReturn {
             verdicts: List::of(&self.judged.verdicts),
-            faults: List::of(&self.judged.faults),
+            faults: Words::of(&self.judged.faults),
             arena: List::of(&self.judged.arena),
         };
         &self.judged_return
@@ -163,6 +163,22 @@ impl<T> List<T> {
     }
 }
 
+/// Records as the list of numbers that they are to the contract.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Words<T> {
+    start: *const T,
+    words: usize,
+}
+
+impl<T> Words<T> {
+    const EMPTY: Self = Words { start: ptr::dangling(), words: 0 };
+
+    fn of(records: &[T]) -> Self {
+        Words { start: records.as_ptr(), words: records.len() * words::<T>() }
+    }
+}
+
 /// `result<_, string>`.
 #[derive(Debug)]
 #[repr(C)]
@@ -175,8 +191,8 @@ pub struct InitReturn {
 #[derive(Debug)]
 #[repr(C)]
 pub struct MappedReturn {
-    entries: List<Entry>,
-    faults: List<Fault>,
+    entries: Words<Entry>,
+    faults: Words<Fault>,
     arena: List<u8>,
 }
 
@@ -185,7 +201,7 @@ pub struct MappedReturn {
 #[repr(C)]
 pub struct JudgedReturn {
     verdicts: List<u8>,
-    faults: List<Fault>,
+    faults: Words<Fault>,
     arena: List<u8>,
 }
 
@@ -217,6 +233,17 @@ pub unsafe fn owned_list<T>(start: *mut T, len: usize) -> Vec<T> {
     }
     // Safe by the contract above: `cabi_realloc` allocated exactly `len` items.
     unsafe { Vec::from_raw_parts(start, len, len) }
+}
+
+/// Takes over a list of numbers that the host wrote, as the records that it holds.
+///
+/// # Safety
+/// `start` and `len` are a list argument of an export, taken over once.
+pub unsafe fn owned_records<T>(start: *mut T, len: usize) -> Vec<T> {
+    assert!(len.is_multiple_of(words::<T>()), "whole records");
+    // Safe by the contract above: `cabi_realloc` allocated exactly as many numbers,
+    // which are aligned as the records are.
+    unsafe { owned_list(start, len / words::<T>()) }
 }
 
 /// Takes over a configuration that the host wrote; its schemas are not used.

@@ -1,11 +1,11 @@
-//! The packed layout of `tidegate:operator/types`, byte for byte as the canonical ABI
-//! lays its records out, so that a list of entries is read and returned in place.
-//! Serves the guest side of a call; knows nothing of messages.
+//! The packed layout of `tidegate:operator/types`: records as they lie in a list of
+//! numbers, so that a list of entries is read and returned in place. Serves the guest
+//! side of a call; knows nothing of messages.
 
 use std::ptr;
 
-/// Bytes `offset .. offset + len` of a call's arena, or absent; one little-endian
-/// number to the contract.
+/// Bytes `offset .. offset + len` of a call's arena, or absent; one number to the
+/// contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Span {
@@ -37,9 +37,10 @@ impl Span {
 #[repr(C)]
 pub struct Entry {
     pub origin: u32,
-    pub kind: u8,
+    pub kind: u32,
     pub seconds: u64,
     pub nanos: u32,
+    pub zero: u32,
     pub counter: u64,
     pub node: Span,
     pub topic: Span,
@@ -87,6 +88,7 @@ impl Entry {
 pub struct LogicalTime {
     pub seconds: u64,
     pub nanos: u32,
+    pub zero: u32,
     pub counter: u64,
     pub node: Span,
 }
@@ -96,13 +98,14 @@ pub struct LogicalTime {
 #[repr(C)]
 pub struct Fault {
     pub origin: u32,
+    pub zero: u32,
     pub text: Span,
 }
 
 /// Values of `kind` on the wire.
 pub mod kind {
-    pub const MESSAGE: u8 = 0;
-    pub const BYTES: u8 = 1;
+    pub const MESSAGE: u32 = 0;
+    pub const BYTES: u32 = 1;
 }
 
 /// Values of a verdict on the wire.
@@ -110,10 +113,15 @@ pub mod verdict {
     pub const ERROR: u8 = 2;
 }
 
-// The records of the contract, as the canonical ABI sizes them.
+/// Numbers in one record.
+pub const fn words<T>() -> usize {
+    size_of::<T>() / size_of::<u64>()
+}
+
+// The records of the contract, in its numbers.
 const _: () = {
     assert!(size_of::<Span>() == 8 && align_of::<Span>() == 8);
-    assert!(size_of::<Entry>() == 80 && align_of::<Entry>() == 8);
-    assert!(size_of::<LogicalTime>() == 32 && align_of::<LogicalTime>() == 8);
-    assert!(size_of::<Fault>() == 16 && align_of::<Fault>() == 8);
+    assert!(words::<Entry>() == 10 && align_of::<Entry>() == 8);
+    assert!(words::<LogicalTime>() == 4 && align_of::<LogicalTime>() == 8);
+    assert!(words::<Fault>() == 2 && align_of::<Fault>() == 8);
 };

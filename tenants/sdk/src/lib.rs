@@ -79,7 +79,7 @@ macro_rules! map {
                 // Safe by the canonical ABI: both lists were allocated by this guest's
                 // `cabi_realloc` for this call, which owns them.
                 let (entries, arena) = unsafe {
-                    (sdk::owned_list(entries, entries_len), sdk::owned_list(arena, arena_len))
+                    (sdk::owned_records(entries, entries_len), sdk::owned_list(arena, arena_len))
                 };
                 STATE.with_borrow_mut(|state| state.map(entries, arena, $process))
             }
@@ -115,7 +115,7 @@ macro_rules! filter {
                 // Safe by the canonical ABI: both lists were allocated by this guest's
                 // `cabi_realloc` for this call, which owns them.
                 let (entries, arena) = unsafe {
-                    (sdk::owned_list(entries, entries_len), sdk::owned_list(arena, arena_len))
+                    (sdk::owned_records(entries, entries_len), sdk::owned_list(arena, arena_len))
                 };
                 STATE.with_borrow_mut(|state| state.filter(&entries, &arena, $process))
             }
@@ -166,8 +166,8 @@ macro_rules! branch {
                 // `cabi_realloc` for this call, which owns them.
                 let (entries, times, arena) = unsafe {
                     (
-                        sdk::owned_list(entries, entries_len),
-                        sdk::owned_list(times, times_len),
+                        sdk::owned_records(entries, entries_len),
+                        sdk::owned_records(times, times_len),
                         sdk::owned_list(arena, arena_len),
                     )
                 };
@@ -217,7 +217,7 @@ macro_rules! __operator {
 pub mod __private {
     pub use crate::export::{
         InitReturn, JudgedReturn, MappedReturn, RawProperty, RawSchema, State, cabi_realloc,
-        owned_configuration, owned_list, world,
+        owned_configuration, owned_list, owned_records, world,
     };
     pub use crate::layout::{Entry, LogicalTime};
 }

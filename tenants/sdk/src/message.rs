@@ -115,7 +115,7 @@ pub struct Time<'a> {
 
 impl<'a> Time<'a> {
     pub(crate) fn logical(time: &LogicalTime, arena: &'a [u8]) -> Self {
-        let LogicalTime { seconds, nanos, counter, node } = *time;
+        let LogicalTime { seconds, nanos, counter, node, .. } = *time;
         Time { seconds, nanos, counter, node: utf8(node.bytes(arena)) }
     }
 }

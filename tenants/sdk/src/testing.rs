@@ -140,6 +140,7 @@ pub(crate) fn pack(samples: &[Sample]) -> (Vec<Entry>, Vec<LogicalTime>, Vec<u8>
                 kind: kind::MESSAGE,
                 seconds: sample.seconds,
                 nanos: 0,
+                zero: 0,
                 counter: 0,
                 node,
                 topic: store(&sample.topic),
@@ -155,7 +156,7 @@ pub(crate) fn pack(samples: &[Sample]) -> (Vec<Entry>, Vec<LogicalTime>, Vec<u8>
         .collect();
     let times = entries
         .iter()
-        .map(|entry| LogicalTime { seconds: entry.seconds, nanos: 0, counter: 0, node: entry.node })
+        .map(|entry| LogicalTime { seconds: entry.seconds, nanos: 0, zero: 0, counter: 0, node: entry.node })
         .collect();
     (entries, times, arena)
 }

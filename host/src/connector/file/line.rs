@@ -177,7 +177,7 @@ pub(super) fn write_line(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
     let bytes = entry.payload.bytes(arena);
     let payload = json_payload(bytes);
     // The properties of an image are its size, not text.
-    let properties = if entry.kind == Kind::Message { entry.properties.bytes(arena) } else { &[] };
+    let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] };
     let properties = Properties::of(properties).filter(|(key, _)| *key != hlc::PROPERTY.as_bytes());
     let topic = text(entry.topic.bytes(arena));
     let line = Line {

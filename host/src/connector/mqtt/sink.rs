@@ -274,7 +274,7 @@ fn outgoing<'b>(
 ) -> Outgoing<'b> {
     let arena = &batch.arena;
     // The properties of an image are its size, not text.
-    let properties = if entry.kind == Kind::Message { entry.properties.bytes(arena) } else { &[] };
+    let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] };
     let is_stamped = entry.seconds > 0 || entry.nanos > 0;
     let stamp = is_stamped.then_some(Stamp { entry, arena });
     Outgoing {

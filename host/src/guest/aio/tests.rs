@@ -68,8 +68,8 @@ fn said(batch: &Batch) -> Vec<Said> {
         let (topic, properties) = (of(entry.topic), of(entry.properties));
         let content_type = match entry.kind {
             // An image always has a format.
-            Kind::Snapshot => Some(of(entry.content_type)),
-            Kind::Message | Kind::Bytes => maybe(entry.content_type),
+            Kind::SNAPSHOT => Some(of(entry.content_type)),
+            _ => maybe(entry.content_type),
         };
         (
             entry.kind,
@@ -115,7 +115,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
             let entry = match kind {
                 0 => bytes,
                 1 => Entry {
-                    kind: Kind::Snapshot,
+                    kind: Kind::SNAPSHOT,
                     content_type: optional(content_type.as_deref().map(str::as_bytes)),
                     properties: put(&[width.to_le_bytes(), height.to_le_bytes()].concat()),
                     ..bytes
@@ -126,7 +126,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
                         push_property(&mut encoded, key.as_bytes(), value.as_bytes());
                     });
                     Entry {
-                        kind: Kind::Message,
+                        kind: Kind::MESSAGE,
                         content_type: optional(content_type.as_deref().map(str::as_bytes)),
                         properties: optional((!encoded.is_empty()).then_some(&encoded[..])),
                         schema: optional(schema.as_deref()),

@@ -24,7 +24,7 @@ wit_bindgen::generate!({
 });
 
 use exports::tidegate::operator::{branch, filter, map};
-use tidegate::operator::types::{Configuration, Entry, Fault, Judged, Kind, LogicalTime, Mapped};
+use tidegate::operator::types::{Configuration, Judged, Mapped};
 
 /// How the layout is broken. `span` below is the one that the key `span` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -54,6 +54,14 @@ enum Breach {
     SchemaCut,
     /// An image whose size is cut short.
     SnapshotCut,
+    /// A kind of message that does not exist.
+    KindSeven,
+    /// A number other than 0 where 0 belongs.
+    NotZero,
+    /// One number less than whole entries.
+    EntryCut,
+    /// One number more than whole faults.
+    FaultCut,
     /// A fault of an entry that was not taken in.
     FaultOriginBeyond,
     /// A fault whose text ends behind the arena.
@@ -112,14 +120,23 @@ impl map::Guest for Layout {
         init(&configuration)
     }
 
-    fn process(mut entries: Vec<Entry>, mut arena: Vec<u8>) -> Mapped {
+    fn process(entries: Vec<u64>, mut arena: Vec<u8>) -> Mapped {
         let config = config();
+        let mut entries = read(&entries);
         let mut faults = Vec::new();
         for (origin, entry) in entries.iter_mut().enumerate() {
-            entry.origin = origin as u32;
+            entry[Word::Origin as usize] &= !LOW;
+            entry[Word::Origin as usize] |= origin as u64;
         }
-        if let Some(guilty) = guilty(&entries, &arena) {
+        let guilty = guilty(&entries, &arena);
+        if let Some(guilty) = guilty {
             breach_map(config, guilty, &mut entries, &mut faults, &mut arena);
+        }
+        let mut entries: Vec<u64> = entries.into_iter().flatten().collect();
+        match config.breach {
+            Breach::EntryCut if guilty.is_some() => _ = entries.pop(),
+            Breach::FaultCut if guilty.is_some() => faults.push(0),
+            _ => {}
         }
         Mapped { entries, faults, arena }
     }
@@ -130,8 +147,8 @@ impl filter::Guest for Layout {
         init(&configuration)
     }
 
-    fn process(entries: Vec<Entry>, arena: Vec<u8>) -> Judged {
-        judge(&entries, &arena)
+    fn process(entries: Vec<u64>, arena: Vec<u8>) -> Judged {
+        judge(&read(&entries), &arena)
     }
 }
 
@@ -140,12 +157,34 @@ impl branch::Guest for Layout {
         init(&configuration)
     }
 
-    fn process(entries: Vec<Entry>, _times: Vec<LogicalTime>, arena: Vec<u8>) -> Judged {
-        judge(&entries, &arena)
+    fn process(entries: Vec<u64>, _times: Vec<u64>, arena: Vec<u8>) -> Judged {
+        judge(&read(&entries), &arena)
     }
 }
 
 export!(Layout);
+
+/// One message, as the contract's numbers.
+type Entry = [u64; 10];
+
+/// Where they are.
+#[derive(Clone, Copy)]
+enum Word {
+    Origin = 0,
+    Nanos = 2,
+    Node = 4,
+    Topic = 5,
+    ContentType = 6,
+    Payload = 7,
+    Properties = 8,
+    Schema = 9,
+}
+
+const LOW: u64 = 0xffff_ffff;
+
+fn read(entries: &[u64]) -> Vec<Entry> {
+    entries.chunks_exact(10).map(|entry| entry.try_into().expect("ten")).collect()
+}
 
 fn span(offset: u32, len: u32) -> u64 {
     u64::from(len) << 32 | u64::from(offset)
@@ -153,7 +192,8 @@ fn span(offset: u32, len: u32) -> u64 {
 
 fn guilty(entries: &[Entry], arena: &[u8]) -> Option<usize> {
     entries.iter().position(|entry| {
-        let payload = &arena[entry.payload as u32 as usize..][..(entry.payload >> 32) as usize];
+        let payload = entry[Word::Payload as usize];
+        let payload = &arena[(payload & LOW) as usize..][..(payload >> 32) as usize];
         payload.windows(6).any(|window| window == b"attack")
     })
 }
@@ -162,7 +202,7 @@ fn breach_map(
     config: Config,
     guilty: usize,
     entries: &mut [Entry],
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<u64>,
     arena: &mut Vec<u8>,
 ) {
     let (count, end) = (entries.len() as u32, arena.len() as u32);
@@ -172,37 +212,43 @@ fn breach_map(
         arena.extend_from_slice(bytes);
         span(offset, bytes.len() as u32)
     };
-    let mut fault = |origin, text| faults.push(Fault { origin, text });
+    let mut fault = |origin: u32, text| faults.extend([u64::from(origin), text]);
     let named = match config.span {
-        SpanName::Node => &mut entry.node,
-        SpanName::Topic => &mut entry.topic,
-        SpanName::ContentType => &mut entry.content_type,
-        SpanName::Payload => &mut entry.payload,
-        SpanName::Properties => &mut entry.properties,
-        SpanName::Schema => &mut entry.schema,
+        SpanName::Node => Word::Node,
+        SpanName::Topic => Word::Topic,
+        SpanName::ContentType => Word::ContentType,
+        SpanName::Payload => Word::Payload,
+        SpanName::Properties => Word::Properties,
+        SpanName::Schema => Word::Schema,
     };
+    let named = named as usize;
+    let properties = Word::Properties as usize;
+    let schema = Word::Schema as usize;
     match config.breach {
-        Breach::OffsetBeyond => *named = span(end + 1, 8),
-        Breach::LengthBeyond => *named = span(0, end + 1),
-        Breach::Wrap => *named = span(u32::MAX - 15, 32),
-        Breach::AbsentLength => *named = span(u32::MAX, 8),
-        Breach::NotUtf8 => *named = store(b"\xff\xfe"),
-        Breach::OriginBeyond => entry.origin = count,
+        Breach::OffsetBeyond => entry[named] = span(end + 1, 8),
+        Breach::LengthBeyond => entry[named] = span(0, end + 1),
+        Breach::Wrap => entry[named] = span(u32::MAX - 15, 32),
+        Breach::AbsentLength => entry[named] = span(u32::MAX, 8),
+        Breach::NotUtf8 => entry[named] = store(b"\xff\xfe"),
+        Breach::OriginBeyond => entry[0] = count.into(),
         Breach::OriginDecreasing => {
-            entry.origin = count - 1;
+            entry[0] = (count - 1).into();
             if guilty + 1 == entries.len() {
-                entries[0].origin = count - 1;
-                entries[guilty].origin = 0;
+                entries[0][0] = (count - 1).into();
+                entries[guilty][0] = 0;
             }
         }
-        Breach::PropertiesCut => entry.properties = store(b"\x01\0\0\0k\xff\0\0\0v"),
-        Breach::PropertiesNotUtf8 => entry.properties = store(b"\x01\0\0\0k\x01\0\0\0\xff"),
-        Breach::SchemaTag => entry.schema = store(b"\x07name"),
-        Breach::SchemaCut => entry.schema = store(b"\x01\xff\0\0\0name"),
+        Breach::PropertiesCut => entry[properties] = store(b"\x01\0\0\0k\xff\0\0\0v"),
+        Breach::PropertiesNotUtf8 => entry[properties] = store(b"\x01\0\0\0k\x01\0\0\0\xff"),
+        Breach::SchemaTag => entry[schema] = store(b"\x07name"),
+        Breach::SchemaCut => entry[schema] = store(b"\x01\xff\0\0\0name"),
         Breach::SnapshotCut => {
-            entry.kind = Kind::Snapshot;
-            entry.properties = store(b"\x01\0\0");
+            entry[Word::Origin as usize] |= 2 << 32;
+            entry[properties] = store(b"\x01\0\0");
         }
+        Breach::KindSeven => entry[Word::Origin as usize] |= 7 << 32,
+        Breach::NotZero => entry[Word::Nanos as usize] |= 1 << 32,
+        Breach::EntryCut | Breach::FaultCut => {}
         Breach::FaultOriginBeyond => fault(count, store(b"a fault")),
         Breach::FaultTextBeyond => fault(guilty as u32, span(end, 8)),
         Breach::FaultNotUtf8 => fault(guilty as u32, store(b"\xff\xfe")),
@@ -216,7 +262,7 @@ fn judge(entries: &[Entry], arena: &[u8]) -> Judged {
     let Some(guilty) = guilty(entries, arena) else {
         return judged;
     };
-    let fault = |origin: usize, offset, len| Fault { origin: origin as u32, text: span(offset, len) };
+    let fault = |origin: usize, offset, len| [origin as u64, span(offset, len)];
     match config().breach {
         Breach::VerdictSeven => judged.verdicts[guilty] = 7,
         Breach::VerdictsFew => _ = judged.verdicts.pop(),
@@ -224,18 +270,18 @@ fn judge(entries: &[Entry], arena: &[u8]) -> Judged {
         Breach::ErrorAlone => judged.verdicts[guilty] = 2,
         Breach::FaultOriginBeyond => {
             judged.verdicts[guilty] = 2;
-            judged.faults.push(fault(entries.len(), 0, 0));
+            judged.faults.extend(fault(entries.len(), 0, 0));
         }
         Breach::FaultTextBeyond => {
             judged.verdicts[guilty] = 2;
-            judged.faults.push(fault(guilty, 4, 8));
+            judged.faults.extend(fault(guilty, 4, 8));
         }
         Breach::FaultNotUtf8 => {
             judged.verdicts[guilty] = 2;
             judged.arena = b"\xff\xfe".to_vec();
-            judged.faults.push(fault(guilty, 0, 2));
+            judged.faults.extend(fault(guilty, 0, 2));
         }
-        Breach::FaultBesides => judged.faults.push(fault(guilty, 0, 0)),
+        Breach::FaultBesides => judged.faults.extend(fault(guilty, 0, 0)),
         _ => {}
     }
     judged

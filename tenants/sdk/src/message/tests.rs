@@ -3,7 +3,7 @@
 use super::*;
 
 /// A message over an arena that is filled by hand, as the contract describes it.
-fn entry(arena: &mut Vec<u8>, kind: u8, properties: &[u8], schema: Option<&[u8]>) -> Entry {
+fn entry(arena: &mut Vec<u8>, kind: u32, properties: &[u8], schema: Option<&[u8]>) -> Entry {
     let mut store = |bytes: &[u8]| {
         let offset = arena.len() as u32;
         arena.extend_from_slice(bytes);
@@ -14,6 +14,7 @@ fn entry(arena: &mut Vec<u8>, kind: u8, properties: &[u8], schema: Option<&[u8]>
         kind,
         seconds: 1_700_000_000,
         nanos: 5,
+        zero: 0,
         counter: 2,
         node: store(b"edge-1"),
         topic: store(b"a/\xff"),

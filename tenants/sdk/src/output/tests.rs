@@ -68,6 +68,7 @@ fn pieces_of_the_input_are_referred_to_and_not_copied() {
             kind: 0,
             seconds: 0,
             nanos: 0,
+            zero: 0,
             counter: 0,
             node: Span { offset: 0, len: 4 },
             topic: Span { offset: 4, len: 4 },
