@@ -21,6 +21,8 @@ pub mod world;
 
 use std::{fmt, sync::Arc};
 
+use bytemuck::{Pod, Zeroable};
+
 pub use instance::{AcquireError, Guest, Guests};
 
 use crate::{
@@ -101,12 +103,16 @@ pub enum Output {
     Judged { verdicts: Vec<Verdict>, errors: Vec<OperatorError> },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    False,
-    True,
+/// As it lies in a packed result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Verdict(u8);
+
+impl Verdict {
+    pub const FALSE: Verdict = Verdict(0);
+    pub const TRUE: Verdict = Verdict(1);
     /// The operator returned an error, which is among the errors.
-    Error,
+    pub const ERROR: Verdict = Verdict(2);
 }
 
 /// The operator's own `error` for one message.

@@ -228,12 +228,12 @@ impl Work<'_> {
             Output::Judged { verdicts, errors } => {
                 let pick = |wanted| Cow::Owned(input.select(|i, _| verdicts[i] == wanted));
                 if self.operator.is_branch() {
-                    self.arms.untrue.push(pick(Verdict::False));
-                    self.arms.r#true.push(pick(Verdict::True));
+                    self.arms.untrue.push(pick(Verdict::FALSE));
+                    self.arms.r#true.push(pick(Verdict::TRUE));
                 } else {
-                    let untrue = verdicts.iter().filter(|verdict| **verdict == Verdict::False);
-                    stats.filtered.add(untrue.count() as u64);
-                    self.arms.untrue.push(pick(Verdict::True));
+                    let passed = pick(Verdict::TRUE);
+                    stats.filtered.add((input.len() - passed.len() - errors.len()) as u64);
+                    self.arms.untrue.push(passed);
                 }
                 errors
             }

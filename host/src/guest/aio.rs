@@ -287,11 +287,11 @@ impl Judged {
 
     fn push(&mut self, result: Result<bool, Error>) {
         let verdict = match result {
-            Ok(false) => Verdict::False,
-            Ok(true) => Verdict::True,
+            Ok(false) => Verdict::FALSE,
+            Ok(true) => Verdict::TRUE,
             Err(error) => {
                 self.errors.push(operator_error(self.verdicts.len(), error));
-                Verdict::Error
+                Verdict::ERROR
             }
         };
         self.verdicts.push(verdict);

@@ -57,10 +57,11 @@ struct Inner {
 }
 
 struct Cells {
-    /// Instances that nobody uses now, by operator, least recently used first out.
-    idle: LruCache<usize, Guest>,
+    /// Instances by operator, least recently used first out; nothing where it is in
+    /// use, so that its place is not made anew for each call.
+    idle: LruCache<usize, Option<Box<Guest>>>,
     /// Idle instances of pinned operators.
-    pinned: HashMap<usize, Guest>,
+    pinned: HashMap<usize, Box<Guest>>,
     /// Idle and in use.
     live: usize,
     /// Components that this shard keeps in memory.
@@ -121,28 +122,30 @@ impl Guests {
 
     /// The operator's idle instance, or a new one that has been through `init`.
     /// Waits while all slots are in use.
-    pub async fn acquire(&self, operator: &Arc<Operator>) -> Result<Guest, AcquireError> {
+    pub async fn acquire(&self, operator: &Arc<Operator>) -> Result<Box<Guest>, AcquireError> {
         let key = key_of(operator);
         {
             let mut cells = self.inner.cells.borrow_mut();
-            if let Some(guest) = cells.idle.pop(&key).or_else(|| cells.pinned.remove(&key)) {
+            if let Some(guest) = cells.take_idle(key) {
                 return Ok(guest);
             }
         }
         let loaded = self.load(operator.digest).await?;
         let slot = poll_fn(|ctx| self.poll_slot(&operator.tenant, ctx)).await;
-        self.start(operator, loaded, slot).await
+        self.start(operator, loaded, slot).await.map(Box::new)
     }
 
     /// Gives an instance back after a call that did not fail.
-    pub fn release(&self, guest: Guest) {
+    pub fn release(&self, guest: Box<Guest>) {
         let waiting = {
             let mut cells = self.inner.cells.borrow_mut();
             let key = key_of(&guest.operator);
             if guest.operator.pinned {
                 cells.pinned.insert(key, guest);
+            } else if let Some(place) = cells.idle.peek_mut(&key) {
+                *place = Some(guest);
             } else {
-                cells.idle.put(key, guest);
+                cells.idle.put(key, Some(guest));
             }
             std::mem::take(&mut cells.waiting)
         };
@@ -154,7 +157,7 @@ impl Guests {
         let key = key_of(operator);
         let guest = {
             let mut cells = self.inner.cells.borrow_mut();
-            cells.idle.pop(&key).or_else(|| cells.pinned.remove(&key))
+            cells.idle.pop(&key).flatten().or_else(|| cells.pinned.remove(&key))
         };
         drop(guest);
     }
@@ -180,7 +183,8 @@ impl Guests {
     /// Instances live now, and of these idle.
     pub fn live_and_idle(&self) -> (usize, usize) {
         let cells = self.inner.cells.borrow();
-        (cells.live, cells.idle.len() + cells.pinned.len())
+        let idle = cells.idle.iter().filter(|(_, guest)| guest.is_some()).count();
+        (cells.live, idle + cells.pinned.len())
     }
 
     async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, AcquireError> {
@@ -197,7 +201,7 @@ impl Guests {
             // Its idle instances would keep the evicted component in memory.
             evicted.map(|(old, _)| cells.take_idle_of(old))
         };
-        retired.into_iter().flatten().for_each(Guest::retire);
+        retired.into_iter().flatten().for_each(|guest| guest.retire());
         Ok(loaded)
     }
 
@@ -208,9 +212,9 @@ impl Guests {
             let mut cells = self.inner.cells.borrow_mut();
             let own_max = tenant.limits.instances_max.max(1);
             let retired = if tenant.instances.load(Ordering::Relaxed) >= own_max {
-                cells.pop_idle_of_tenant(tenant)
+                cells.pop_idle(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant))
             } else if cells.live >= self.inner.slots_max {
-                cells.idle.pop_lru().map(|(_, guest)| guest)
+                cells.pop_idle(|_| true)
             } else {
                 None
             };
@@ -356,20 +360,28 @@ async fn yield_once() {
 }
 
 impl Cells {
-    fn take_idle_of(&mut self, digest: Digest) -> Vec<Guest> {
-        let keys: Vec<_> = self
-            .idle
-            .iter()
-            .filter(|(_, guest)| guest.operator.digest == digest)
-            .map(|(key, _)| *key)
-            .collect();
-        keys.into_iter().filter_map(|key| self.idle.pop(&key)).collect()
+    /// The operator's instance, to be used now.
+    fn take_idle(&mut self, key: usize) -> Option<Box<Guest>> {
+        match self.idle.get_mut(&key) {
+            Some(place) => place.take(),
+            None if self.pinned.is_empty() => None,
+            None => self.pinned.remove(&key),
+        }
     }
 
-    fn pop_idle_of_tenant(&mut self, tenant: &Arc<Tenant>) -> Option<Guest> {
-        let own = self.idle.iter().rev().find(|(_, guest)| Arc::ptr_eq(&guest.operator.tenant, tenant));
-        let key = own.map(|(key, _)| *key)?;
-        self.idle.pop(&key)
+    fn take_idle_of(&mut self, digest: Digest) -> Vec<Box<Guest>> {
+        let is_its =
+            |guest: &Option<Box<Guest>>| guest.as_ref().is_some_and(|guest| guest.operator.digest == digest);
+        let keys: Vec<_> = self.idle.iter().filter(|(_, guest)| is_its(guest)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.idle.pop(&key).flatten()).collect()
+    }
+
+    /// The idle instance that was used least recently of those that `may` be retired.
+    fn pop_idle(&mut self, may: impl Fn(&Guest) -> bool) -> Option<Box<Guest>> {
+        let mut oldest_first = self.idle.iter().rev();
+        let (key, _) = oldest_first.find(|(_, guest)| guest.as_ref().is_some_and(|guest| may(guest)))?;
+        let key = *key;
+        self.idle.pop(&key).flatten()
     }
 }
 
@@ -489,8 +501,8 @@ impl Guest {
         Err(Fault { error, fuel })
     }
 
-    /// Ends an idle instance to make room.
-    fn retire(self) {
+    /// Counts an idle instance that ends to make room.
+    fn retire(&self) {
         self.operator.stats.retired.add(1);
     }
 }

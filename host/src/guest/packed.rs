@@ -4,7 +4,7 @@
 
 use bytemuck::{
     Pod, Zeroable,
-    allocation::{pod_collect_to_vec, try_cast_vec},
+    allocation::{cast_vec, pod_collect_to_vec, try_cast_vec},
 };
 use bytes::{Bytes, BytesMut};
 use wasmtime::{
@@ -307,23 +307,27 @@ fn check_mapped(mapped: WireMapped, taken: usize, max: OutputMax) -> Result<Outp
     Ok(Output::Mapped { batch: Batch { entries, arena: Bytes::from(arena) }, errors })
 }
 
+/// Verdicts are numbers up to this one, which is [`Verdict::ERROR`].
+const VERDICT_MAX: u8 = 2;
+
 fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
     let WireJudged { verdicts, faults, arena } = judged;
     if verdicts.len() != taken {
         return Err(format!("{} verdicts for {taken} messages", verdicts.len()));
     }
-    let verdict = |byte: u8| match byte {
-        0 => Ok(Verdict::False),
-        1 => Ok(Verdict::True),
-        2 => Ok(Verdict::Error),
-        other => Err(format!("verdict {other}")),
-    };
-    let verdicts = verdicts.into_iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
+    // Over all of them at once, since nearly all are sound.
+    let largest = verdicts.iter().fold(0, |largest, verdict| largest.max(*verdict));
+    if largest > VERDICT_MAX {
+        return Err(format!("verdict {largest}"));
+    }
+    let verdicts: Vec<Verdict> = cast_vec(verdicts);
     let mut errors = check_faults(faults, &arena, taken)?;
-    errors.retain(|error| verdicts[error.index as usize] == Verdict::Error);
-    for (index, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Error) {
-        if !errors.iter().any(|error| error.index == index as u32) {
-            errors.push(OperatorError { index: index as u32, text: "no reason given".into() });
+    errors.retain(|error| verdicts[error.index as usize] == Verdict::ERROR);
+    if largest == VERDICT_MAX {
+        for (index, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::ERROR) {
+            if !errors.iter().any(|error| error.index == index as u32) {
+                errors.push(OperatorError { index: index as u32, text: "no reason given".into() });
+            }
         }
     }
     Ok(Output::Judged { verdicts, errors })

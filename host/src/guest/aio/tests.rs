@@ -207,7 +207,7 @@ fn filters_judge_each_message_and_explain_errors() {
     let output =
         starts_with_t(OperatorKind::Filter).process(&batch_of(&["true", "", "no", "t"]), AMPLE).unwrap();
     let Output::Judged { verdicts, errors } = output else { panic!("{output:?}") };
-    assert_eq!(verdicts, [Verdict::True, Verdict::Error, Verdict::False, Verdict::True]);
+    assert_eq!(verdicts, [Verdict::TRUE, Verdict::ERROR, Verdict::FALSE, Verdict::TRUE]);
     assert_eq!(errors, [OperatorError { index: 1, text: "empty".into() }]);
 }
 
@@ -229,7 +229,7 @@ fn branches_are_given_the_logical_time_of_the_delivery() {
     let Operator { rig, aio } = &mut operator;
     let output = ready(aio.process(&mut rig.store, &input, &delivery, AMPLE)).unwrap();
     let Output::Judged { verdicts, .. } = output else { panic!("{output:?}") };
-    assert_eq!(verdicts, [Verdict::True, Verdict::True]);
+    assert_eq!(verdicts, [Verdict::TRUE, Verdict::TRUE]);
 }
 
 #[test]

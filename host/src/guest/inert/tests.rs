@@ -103,7 +103,7 @@ fn position(imports: &[(&str, &str)], name: &str) -> usize {
 }
 
 fn passed(output: Output) -> bool {
-    matches!(output, Output::Judged { verdicts, .. } if verdicts == [Verdict::True])
+    matches!(output, Output::Judged { verdicts, .. } if verdicts == [Verdict::TRUE])
 }
 
 #[derive(Default)]
