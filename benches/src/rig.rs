@@ -14,6 +14,7 @@ use tidegate::{
     dataflow::{
         plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
         shard::{DataflowId, Shard, ShardDoor, ShardSetup, Turn, install_panic_hook},
+        watermark::Timing,
     },
     dead_letter::{DeadLetters, Record},
     guest::{
@@ -26,6 +27,7 @@ use tidegate::{
     queue::SourceDoor,
     resource::Limits,
     stats::{DataflowStats, OperatorStats},
+    store::WindowSpace,
     tenant::Tenant,
     topic::{TopicFilter, TopicTemplate},
     write::{Destination, SinkQueue, Write},
@@ -145,16 +147,28 @@ impl Rig {
     ) -> Arc<Plan> {
         let last = links.len();
         let next = |index: usize| if index == last { Target::Destination(0) } else { Target::Step(index) };
-        let steps = links.iter().enumerate().map(|(index, link)| Step {
-            operator: self.operator(tenant, dataflow, *link),
-            targets: vec![next(index + 1)],
-            targets_true: vec![next(index + 1)],
+        let mut windows = 0;
+        let steps = links.iter().enumerate().map(|(index, link)| {
+            let holds = matches!(link.1, OperatorKind::Accumulate | OperatorKind::Delay);
+            windows += usize::from(holds);
+            Step {
+                operator: self.operator(tenant, dataflow, *link),
+                window: holds.then(|| windows - 1),
+                targets: vec![next(index + 1)],
+                targets_true: vec![next(index + 1)],
+            }
         });
+        let steps: Vec<Step> = steps.collect();
+        let mut sources = vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }];
+        let windows = tidegate::deploy::window_plans(&mut sources, &steps);
         Arc::new(Plan {
             tenant: tenant.clone(),
             dataflow: dataflow.into(),
-            sources: vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }],
-            steps: steps.collect(),
+            sources,
+            steps,
+            windows,
+            timing: Timing::default(),
+            window_space: WindowSpace::memory(),
             destinations: vec![DestinationPlan {
                 destination: Arc::new(Destination {
                     name: format!("{}/{dataflow}/out", tenant.name),

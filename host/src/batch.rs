@@ -106,6 +106,40 @@ impl Entry {
     }
 }
 
+/// A point of a hybrid logical clock; `node` lies in some arena. Laid out as
+/// `tidegate:operator/types` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Time {
+    pub seconds: u64,
+    pub nanos: u32,
+    /// Nothing yet.
+    pub zero: u32,
+    pub counter: u64,
+    pub node: Span,
+}
+
+/// A batch on its way through a dataflow, with the logical time of each message: its
+/// timestamp as ingest stamped it, until a delay changes it.
+#[derive(Clone, Debug, Default)]
+pub struct Stamped {
+    pub batch: Batch,
+    /// Empty if each message's timestamp is its logical time. Nodes lie in the batch's
+    /// arena.
+    pub times: Vec<Time>,
+}
+
+impl Stamped {
+    /// The logical time of the message `origin`.
+    pub fn time(&self, origin: u32) -> Time {
+        if let Some(time) = self.times.get(origin as usize) {
+            return *time;
+        }
+        let Entry { seconds, nanos, counter, node, .. } = self.batch.entries[origin as usize];
+        Time { seconds, nanos, zero: 0, counter, node }
+    }
+}
+
 /// At most [`Batch::MESSAGES_MAX`] messages that a source handed over at once, or
 /// what operators made of them.
 #[derive(Clone, Debug, Default)]
@@ -318,6 +352,20 @@ impl BatchBuilder {
             properties,
             schema: Span::ABSENT,
         });
+    }
+
+    /// Adds a copy of a message of another arena, and of nothing else that is there.
+    pub fn copy(&mut self, entry: &Entry, arena: &[u8]) {
+        let mut entry = Entry { origin: self.entries.len() as u32, ..*entry };
+        for span in entry.spans_mut() {
+            *span = self.copy_span(*span, arena);
+        }
+        self.entries.push(entry);
+    }
+
+    /// The span's bytes of another arena, in this one.
+    pub fn copy_span(&mut self, span: Span, arena: &[u8]) -> Span {
+        span.get(arena).map_or(Span::ABSENT, |bytes| self.append(bytes))
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {

@@ -10,3 +10,5 @@ pub mod run_queue;
 pub mod shard;
 pub mod tasks;
 pub mod timers;
+pub mod watermark;
+pub mod window;

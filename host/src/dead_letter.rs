@@ -36,6 +36,8 @@ pub enum Reason {
     BadOutput,
     /// The operator returned an error, and policy says to keep such messages.
     OperatorError,
+    /// It came after its time was complete, and policy says to keep such messages.
+    Late,
     /// The sink will never take it.
     Rejected,
     /// Larger than the tenant's payload limit.

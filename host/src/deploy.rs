@@ -11,12 +11,14 @@ use std::{
 use known::{FindError, Found, Known};
 
 use crate::{
-    dataflow::plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
+    dataflow::{
+        plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
+        window::WindowPlan,
+    },
     guest::{
         Contract, Operator, OperatorKind,
         compile::Cache,
         component::{Digest, read_bytes},
-        imports::Role,
         metrics::GuestMetrics,
         world::PolicyWorld,
     },
@@ -27,6 +29,7 @@ use crate::{
         site::{DataflowSite, GraphSite, ModuleSite, TenantSite},
     },
     stats::{DataflowStats, OperatorStats},
+    store::WindowSpace,
     tenant::Tenant,
     write::{Destination, SinkQueue},
 };
@@ -59,8 +62,8 @@ pub fn admit(
     };
     for (node, GraphSite { graph, modules }) in &dataflow.graphs {
         for (operation, module) in modules {
-            let Some(role) = role_of(graph.operations[*operation].kind) else { continue };
-            if let Some(component) = admit_one(tenant, module, role, world, cache, known, diagnostics) {
+            let Some(kind) = kind_of(graph.operations[*operation].kind) else { continue };
+            if let Some(component) = admit_one(tenant, module, kind, world, cache, known, diagnostics) {
                 admitted.insert((*node, *operation), component);
             }
         }
@@ -71,7 +74,7 @@ pub fn admit(
 fn admit_one(
     tenant: &TenantSite,
     module: &ModuleSite,
-    role: Role,
+    kind: OperatorKind,
     world: &PolicyWorld,
     cache: Option<&Cache>,
     known: &mut Known,
@@ -98,10 +101,10 @@ fn admit_one(
         }
         return None;
     }
-    let Some(contract) = shape.contract_for(role) else {
-        let has: Vec<_> = shape.operators.iter().map(|it| it.role.name()).collect();
+    let Some(contract) = shape.contract_for(kind) else {
+        let has: Vec<_> = shape.operators.iter().map(|it| it.kind.name()).collect();
         let label = format!("it has {}", has.join(", "));
-        diagnostics.error("component/role", place(), refused(format!("has no {}", role.name())), label);
+        diagnostics.error("component/role", place(), refused(format!("has no {}", kind.name())), label);
         return None;
     };
     if let Some(cache) = cache.filter(|cache| !cache.has(digest)) {
@@ -132,21 +135,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn role_of(kind: OperationKind) -> Option<Role> {
-    match kind {
-        OperationKind::Map => Some(Role::Map),
-        OperationKind::Filter => Some(Role::Filter),
-        OperationKind::Branch => Some(Role::Branch),
-        _ => None,
-    }
-}
-
 fn kind_of(kind: OperationKind) -> Option<OperatorKind> {
     match kind {
         OperationKind::Map => Some(OperatorKind::Map),
         OperationKind::Filter => Some(OperatorKind::Filter),
         OperationKind::Branch => Some(OperatorKind::Branch),
-        _ => None,
+        OperationKind::Accumulate => Some(OperatorKind::Accumulate),
+        OperationKind::Delay => Some(OperatorKind::Delay),
+        OperationKind::Source | OperationKind::Sink | OperationKind::Concatenate => None,
     }
 }
 
@@ -158,6 +154,7 @@ pub fn plan(
     dataflow: &DataflowSite,
     components: &Components,
     sinks: &BTreeMap<String, Arc<SinkQueue>>,
+    window_space: WindowSpace,
 ) -> Plan {
     let mut flattening =
         Flattening { dataflow, steps: HashMap::new(), destinations: HashMap::new(), sources: Vec::new() };
@@ -197,14 +194,22 @@ pub fn plan(
             FlowNodeKind::Graph { .. } => {}
         }
     }
-    let sources = flattening.sources.iter().map(|node| SourcePlan {
-        name: dataflow.dataflow.nodes[*node].name.text.clone(),
-        targets: flattening.after_node(*node, None),
-    });
+    let mut sources: Vec<SourcePlan> = flattening
+        .sources
+        .iter()
+        .map(|node| SourcePlan {
+            name: dataflow.dataflow.nodes[*node].name.text.clone(),
+            targets: flattening.after_node(*node, None),
+        })
+        .collect();
+    let mut windows = 0;
     let steps = operators.into_iter().map(|((node, operation), operator)| {
         let branch = operator.is_branch();
+        let holds = matches!(operator.kind, OperatorKind::Accumulate | OperatorKind::Delay);
+        windows += usize::from(holds);
         Step {
             operator,
+            window: holds.then(|| windows - 1),
             targets: flattening.after_operation(node, operation, branch.then_some(false)),
             targets_true: if branch {
                 flattening.after_operation(node, operation, Some(true))
@@ -213,15 +218,49 @@ pub fn plan(
             },
         }
     });
+    let steps: Vec<Step> = steps.collect();
+    let windows = window_plans(&mut sources, &steps);
     Plan {
         tenant: tenant.clone(),
         dataflow: dataflow.dataflow.name.text.clone(),
-        sources: sources.collect(),
-        steps: steps.collect(),
+        sources,
+        steps,
         destinations,
+        windows,
+        timing: dataflow.dataflow.timing,
+        window_space,
         stats: Arc::new(DataflowStats::default()),
         health: Mutex::new(Health::Running),
     }
+}
+
+/// The windows among `steps`, each with the sources whose messages reach it without
+/// passing another; adds them to the sources.
+pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step]) -> Vec<WindowPlan> {
+    let outside = sources.len();
+    let holding = || steps.iter().filter(|step| step.window.is_some());
+    sources.extend(holding().map(|step| SourcePlan {
+        name: step.operator.operation().to_owned(),
+        targets: step.targets.clone(),
+    }));
+    let mut plans: Vec<WindowPlan> =
+        holding().map(|step| WindowPlan { operator: step.operator.clone(), upstream: Vec::new() }).collect();
+    for (source, plan) in sources.iter().enumerate() {
+        let mut reached = vec![false; steps.len()];
+        let mut waiting = plan.targets.clone();
+        while let Some(target) = waiting.pop() {
+            let Target::Step(index) = target else { continue };
+            if std::mem::replace(&mut reached[index], true) {
+                continue;
+            }
+            match steps[index].window {
+                Some(window) => plans[window].upstream.push(source as u32),
+                None => waiting.extend(steps[index].targets.iter().chain(&steps[index].targets_true)),
+            }
+        }
+    }
+    debug_assert_eq!(sources.len(), outside + plans.len());
+    plans
 }
 
 #[allow(clippy::too_many_arguments, reason = "what an operator is made of, from one caller")]
@@ -299,7 +338,8 @@ impl Flattening<'_> {
 /// Digest of what a dataflow is made of: if it is the same, the running one stays.
 pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
     use std::fmt::Write as _;
-    let mut text = format!("pinned {}\n", dataflow.dataflow.pinned);
+    let Dataflow { pinned, timing, .. } = &dataflow.dataflow;
+    let mut text = format!("pinned {pinned} {timing:?}\n");
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string takes all");
     for node in &dataflow.dataflow.nodes {
         match &node.kind {

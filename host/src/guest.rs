@@ -22,11 +22,12 @@ pub mod world;
 use std::{fmt, sync::Arc};
 
 use bytemuck::{Pod, Zeroable};
+use bytes::Bytes;
 
 pub use instance::{AcquireError, Guest, Guests};
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Time},
     guest::{component::Digest, metrics::GuestMetrics},
     stats::OperatorStats,
     tenant::Tenant,
@@ -67,21 +68,39 @@ impl Operator {
     }
 }
 
-/// Kinds of operators that a guest can serve.
+/// What an operator does, after the name of its interface in both contracts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperatorKind {
     Map,
     Filter,
     Branch,
+    Accumulate,
+    Delay,
+}
+
+impl OperatorKind {
+    pub const ALL: [OperatorKind; 5] = [
+        OperatorKind::Map,
+        OperatorKind::Filter,
+        OperatorKind::Branch,
+        OperatorKind::Accumulate,
+        OperatorKind::Delay,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OperatorKind::Map => "map",
+            OperatorKind::Filter => "filter",
+            OperatorKind::Branch => "branch",
+            OperatorKind::Accumulate => "accumulate",
+            OperatorKind::Delay => "delay",
+        }
+    }
 }
 
 impl fmt::Display for OperatorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OperatorKind::Map => "map",
-            OperatorKind::Filter => "filter",
-            OperatorKind::Branch => "branch",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -101,6 +120,11 @@ pub enum Output {
     Mapped { batch: Batch, errors: Vec<OperatorError> },
     /// One verdict for each message.
     Judged { verdicts: Vec<Verdict>, errors: Vec<OperatorError> },
+    /// The new staged value of a window, or why there is none.
+    Staged(Result<Batch, OperatorError>),
+    /// A new logical time for each message, meaningless where there is an error; nodes
+    /// lie in `arena`.
+    Delayed { times: Vec<Time>, arena: Bytes, errors: Vec<OperatorError> },
 }
 
 /// As it lies in a packed result.

@@ -53,7 +53,7 @@ use crate::{
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
     },
-    store::{AppliedError, Snapshot, Store, StoreError},
+    store::{AppliedError, Snapshot, Store, StoreError, WindowSpace},
     tenant::Tenant,
     topic::TopicFilter,
     write::SinkQueue,
@@ -426,7 +426,8 @@ impl Host {
                     continue;
                 }
                 let sinks = dummy_sinks(it.site);
-                let plan = deploy::plan(&trial, tenant, it.site, &it.components, &sinks);
+                let plan =
+                    deploy::plan(&trial, tenant, it.site, &it.components, &sinks, WindowSpace::memory());
                 let operators = plan.operators().cloned().collect();
                 let (reply, result) = oneshot::channel();
                 self.shards[shard].door.send(Command::Try { operators, reply });
@@ -463,6 +464,11 @@ impl Host {
                         let full = format!("{name}/{flow}");
                         let farewells = |source: &RunningSource| farewell_of(site, &name, &flow, source);
                         self.end_dataflow(running.shard, dataflow, farewells).await;
+                        let is_there =
+                            |it: &TenantSite| it.dataflows.iter().any(|it| it.dataflow.name.text == flow);
+                        if !stays.is_some_and(is_there) {
+                            self.forget_windows(&full);
+                        }
                         if other.is_some() { &mut applied.replaced } else { &mut applied.removed }.push(full);
                     }
                 }
@@ -513,8 +519,15 @@ impl Host {
             }
             self.open_sinks(site, &mut running, prepared.site);
             let sinks = running.sinks.iter().map(|(name, sink)| (name.clone(), sink.queue.clone())).collect();
-            let plan =
-                Arc::new(deploy::plan(&running.tenant, tenant, prepared.site, &prepared.components, &sinks));
+            let space = match self.window_space(&running.tenant, prepared.site) {
+                Ok(space) => space,
+                Err(error) => {
+                    tracing::error!(dataflow = name, error = %chain(&error), "its open windows cannot be read: it does not run");
+                    continue;
+                }
+            };
+            let Prepared { site: flow, components, .. } = &prepared;
+            let plan = Arc::new(deploy::plan(&running.tenant, tenant, flow, components, &sinks, space));
             let (reply, installed) = oneshot::channel();
             self.shards[running.shard].door.send(Command::Install { plan: plan.clone(), reply });
             let Ok((id, queue)) = installed.await else {
@@ -532,6 +545,22 @@ impl Host {
                 .insert(name, RunningDataflow { id, plan, fingerprint: prepared.fingerprint, sources });
         }
         self.tenants.insert(tenant.name.clone(), running);
+    }
+
+    /// Where the open windows of a dataflow are kept, if it can have any.
+    fn window_space(&self, tenant: &Tenant, flow: &DataflowSite) -> Result<WindowSpace, StoreError> {
+        if !flow.has_windows() {
+            return Ok(WindowSpace::memory());
+        }
+        let name = format!("{}/{}", tenant.name, flow.dataflow.name.text);
+        task::block_in_place(|| self.store.window_space(&name))
+    }
+
+    /// What a dataflow that is gone still held goes with it.
+    fn forget_windows(&self, dataflow: &str) {
+        if let Err(error) = task::block_in_place(|| self.store.forget_windows(dataflow)) {
+            tracing::warn!(dataflow, error = %chain(&error), "its open windows stay on disk");
+        }
     }
 
     /// The less busy of two shards drawn at random, by tenants. A tenant lives on one

@@ -33,12 +33,15 @@ pub struct Queue {
     deliveries: Mutex<VecDeque<Delivery>>,
     ingest: Waker,
     closed: AtomicBool,
+    /// Sources that have given all they ever will.
+    ended: Mutex<Vec<u32>>,
 }
 
 impl Queue {
     /// `ingest` is woken when a delivery comes.
     pub fn new(ingest: Waker) -> Arc<Self> {
-        Arc::new(Queue { deliveries: Mutex::default(), ingest, closed: AtomicBool::new(false) })
+        let closed = AtomicBool::new(false);
+        Arc::new(Queue { deliveries: Mutex::default(), ingest, closed, ended: Mutex::default() })
     }
 
     /// Spends the delivery's credit on a place in the queue; a closed queue
@@ -65,6 +68,16 @@ impl Queue {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Sources that have ended since the last call, if nothing of theirs waits here.
+    pub fn take_ended(&self) -> Vec<u32> {
+        let deliveries = self.deliveries.lock().expect("no panic under this lock");
+        if deliveries.is_empty() {
+            std::mem::take(&mut self.ended.lock().expect("no panic under this lock"))
+        } else {
+            Vec::new()
+        }
     }
 
     /// Takes no more; what waits stays.
@@ -130,6 +143,12 @@ impl SourceDoor {
         let settle = Settle::new(self.settled.clone(), self.delivered);
         self.queue.push(Delivery { source: self.source, batch, settle, credit });
         self.delivered
+    }
+
+    /// Nothing more will be delivered: windows that wait for more need wait no longer.
+    pub fn end(&self) {
+        self.queue.ended.lock().expect("no panic under this lock").push(self.source);
+        self.queue.ingest.wake_by_ref();
     }
 
     /// Everything up to this number is settled.

@@ -19,5 +19,5 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use endpoint::{Endpoint, EndpointKind};
 pub use graph::{Graph, OperationKind};
 pub use host::HostConfig;
-pub use policy::{Grants, Limits, OnError, Policy};
+pub use policy::{Grants, Late, Limits, OnError, Policy};
 pub use site::Site;

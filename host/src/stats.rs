@@ -35,8 +35,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Messages of one dataflow. What came in is `filtered`, `errors` or `dead`, or
-    /// went on as at least one message of `written`.
+    /// Messages of one dataflow. What came in is `filtered`, `errors`, `late` or `dead`,
+    /// or went on as at least one message of `written` or `absorbed`.
     DataflowStats {
         /// Messages taken from sources.
         received,
@@ -48,6 +48,12 @@ counters! {
         filtered,
         /// Messages dropped because an operator returned an error.
         errors,
+        /// Messages that an accumulate or delay took in.
+        absorbed,
+        /// Messages dropped because they came after their time was complete.
+        late,
+        /// Messages that a delay wanted to send back in time: they kept theirs.
+        clamped,
         /// Messages written to the dead letters.
         dead,
         /// Deliveries taken, and deliveries settled.

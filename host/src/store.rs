@@ -1,5 +1,5 @@
 //! `Store`: what a host keeps across restarts, in sled: its name, the resources that
-//! were applied last, how far file sources were settled, tenants' state. Positions and
+//! were applied last, how far file sources were settled, tenants' state, open windows. Positions and
 //! state are written behind by a thread of the store's own; what is applied is on disk
 //! when it returns. An I/O error closes the database, which is opened again until that
 //! succeeds.
@@ -9,9 +9,10 @@ mod kept_state;
 mod key_space;
 mod position;
 mod record;
+mod windows;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc},
     thread::JoinHandle,
@@ -23,10 +24,12 @@ pub use self::{
     key_space::{Answer, KeySpace, Set, StateLimits, Usage},
     position::{Head, Position},
     record::{Condition, Record, StateError, Version},
+    windows::WindowSpace,
 };
 use self::{
     kept_state::read_all,
     key_space::{Read, Space},
+    windows::Commit,
 };
 
 /// Most memory for sled's cache.
@@ -78,6 +81,7 @@ struct Database {
     files: sled::Tree,
     meta: sled::Tree,
     state: sled::Tree,
+    windows: sled::Tree,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +92,8 @@ struct State {
     unwritten: BTreeSet<String>,
     /// Tenants' state that has changes to be written.
     changed: BTreeMap<String, Arc<Space>>,
+    /// Changes of windows that are to be written, in this order.
+    commits: VecDeque<Commit>,
     /// Somebody waits for these changes.
     urgent: bool,
     /// Why the database is closed.
@@ -306,6 +312,7 @@ impl Shared {
         while !state.closing
             && state.unwritten.is_empty()
             && state.changed.is_empty()
+            && state.commits.is_empty()
             && state.failure.is_none()
         {
             state = self.changed.wait(state).expect("no panic under this lock");
@@ -348,7 +355,7 @@ impl Shared {
         }
     }
 
-    /// Writes tenants' state, then positions, which may depend on it. On disk when
+    /// Writes tenants' state and windows, then positions, which may depend on them. On disk when
     /// this returns; after an error it is still to be written.
     fn write_behind(&self, database: &Database) -> sled::Result<()> {
         let changed: Vec<_> = {
@@ -362,7 +369,12 @@ impl Shared {
             unwritten.write(&database.state, &space.tenant)?;
             written.push((space, unwritten));
         }
-        self.write_positions(database)?;
+        let commits = self.write_commits(&database.windows)?;
+        if let Err(error) = self.write_positions(database) {
+            self.again(commits);
+            return Err(error);
+        }
+        Self::committed(commits);
         for (space, unwritten) in written {
             let mut state = self.state();
             if !space.written(unwritten) {
@@ -408,6 +420,7 @@ impl Database {
             files: db.open_tree("files")?,
             meta: db.open_tree("meta")?,
             state: db.open_tree("state")?,
+            windows: db.open_tree("windows")?,
             db,
         })
     }

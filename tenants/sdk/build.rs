@@ -9,7 +9,8 @@ use std::{env, fs};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
-const WORLDS: [&str; 3] = ["map-operator", "filter-operator", "branch-operator"];
+const WORLDS: [&str; 5] =
+    ["map-operator", "filter-operator", "branch-operator", "accumulate-operator", "delay-operator"];
 
 fn main() {
     let wit = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))

@@ -23,6 +23,7 @@ use crate::{
     dataflow::{
         plan::{Health, Plan},
         shard::{Command, Shard, ShardDoor, ShardSetup, install_panic_hook},
+        watermark::Timing,
     },
     dead_letter::{DeadLetters, Record},
     deploy::{self, known::Known},
@@ -39,7 +40,7 @@ use crate::{
         site::{self, DataflowSite, GraphSite, TenantSite},
         yaml::Text,
     },
-    store::Position,
+    store::{Position, WindowSpace},
     tenant::Tenant,
     topic::TopicTemplate,
     write::SinkQueue,
@@ -102,7 +103,7 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let sink = SinkQueue::new(1 << 20);
     let sinks = BTreeMap::from([(NAME.to_owned(), sink.clone())]);
     let running = Tenant::new(NAME, tenant.limits.clone());
-    let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks));
+    let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory()));
     let dead = Arc::new(Mutex::new(Vec::new()));
     let door = start_shard(Components::threaded(engine, cache)?, DeadLetters::Memory(dead.clone()))?;
     let problems = drive(&args, &door, &plan, &sink)?;
@@ -120,6 +121,7 @@ fn around(graph: GraphSite) -> DataflowSite {
         name: text(NAME),
         enabled: true,
         pinned: true,
+        timing: Timing::default(),
         nodes: vec![
             node("input", FlowNodeKind::Source { endpoint: text(NAME), topics: Vec::new() }),
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),

@@ -260,6 +260,7 @@ impl FileSource {
                 Ok(Taken::End) => {
                     // Lines at the end that were no messages are done with as well.
                     self.unsettled.push_back((self.delivered, self.behind));
+                    self.door.end();
                     break;
                 }
                 Err(error) if self.options.at_end == AtEnd::Finish => return Err(error),

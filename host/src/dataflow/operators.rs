@@ -16,7 +16,11 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
 };
 
 use timely::{
@@ -26,13 +30,17 @@ use timely::{
 };
 
 use crate::{
-    clock::Clock,
+    batch::Stamped,
+    clock::{Clock, Instant},
     dataflow::{
         lull,
         plan::{Health, Plan},
-        region::{Flow, Outcome, Region},
+        region::{Cause, Flow, Outcome, Region},
         run_queue::TaskId,
         tasks::{Polled, Tasks},
+        timers::Timers,
+        watermark::Moment,
+        window::Windows,
     },
     dead_letter::{DeadLetters, Reason},
     guest::AcquireError,
@@ -55,11 +63,27 @@ pub struct Parts {
     pub hlc: Rc<RefCell<Hlc>>,
     pub clock: Clock,
     pub ledger: Ledger,
+    /// `None` in a dataflow without windows.
+    windows: Option<WindowParts>,
     /// What the region's task left.
     finished: RefCell<Option<Finished>>,
     /// Closed by a failure: nothing is settled any more.
     gate_closed: Cell<bool>,
     activators: RefCell<Option<Activators>>,
+}
+
+/// The windows of a dataflow, and how far they are on disk.
+struct WindowParts {
+    windows: Rc<RefCell<Windows>>,
+    timers: Timers,
+    dataflow: Waker,
+    /// Commits made, and commits on disk.
+    commits: Cell<u64>,
+    flushed: Arc<AtomicU64>,
+    /// Releases wait for this commit, which has them.
+    released_with: Cell<u64>,
+    /// When the dataflow is woken to look again.
+    armed: Cell<Option<Instant>>,
 }
 
 struct Finished {
@@ -115,11 +139,24 @@ pub struct Setup {
     pub dead_letters: DeadLetters,
     pub hlc: Rc<RefCell<Hlc>>,
     pub clock: Clock,
+    pub timers: Timers,
+    /// Wakes the dataflow.
+    pub dataflow: Waker,
 }
 
 impl Parts {
     pub fn new(setup: Setup) -> Rc<Self> {
-        let Setup { plan, queue, confirms, tasks, task, region, dead_letters, hlc, clock } = setup;
+        let Setup { plan, queue, confirms, tasks, task, region, dead_letters, hlc, clock, timers, dataflow } =
+            setup;
+        let windows = region.windows.clone().map(|windows| WindowParts {
+            windows,
+            timers,
+            dataflow,
+            commits: Cell::new(0),
+            flushed: Arc::default(),
+            released_with: Cell::new(0),
+            armed: Cell::new(None),
+        });
         Rc::new(Parts {
             plan,
             queue,
@@ -131,6 +168,7 @@ impl Parts {
             hlc,
             clock,
             ledger: Ledger::default(),
+            windows,
             finished: RefCell::new(None),
             gate_closed: Cell::new(false),
             activators: RefCell::new(None),
@@ -181,11 +219,12 @@ impl Parts {
                 while let Some(done) = parts.advance(&mut guests, &mut next) {
                     parts.write(done, &mut holds);
                 }
+                let is_done = parts.windows.as_ref().is_none_or(|windows| windows.look(&parts));
                 let unfinished = holds.first().unwrap_or(match guests {
                     Guests::Free => next,
                     Guests::Busy | Guests::Stuck(_) => next - 1,
                 });
-                if closed && unfinished == next {
+                if closed && is_done && unfinished == next {
                     capability = None;
                 } else if *cap.time() < unfinished {
                     cap.downgrade(&unfinished);
@@ -227,6 +266,9 @@ impl Parts {
         if self.gate_closed.get() {
             return None;
         }
+        if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
+            return Some(flow);
+        }
         let Delivery { source, mut batch, settle, credit } = self.queue.pop()?;
         self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
@@ -238,7 +280,8 @@ impl Parts {
         if planted::is(Bug::EarlyAck) {
             self.activators().commit.activate();
         }
-        Some(Flow { sequence, source, batch, credit })
+        let delivery = Stamped { batch, times: Vec::new() };
+        Some(Flow { sequence, source, delivery, cause: Cause::Source(credit) })
     }
 
     fn start(self: &Rc<Self>, flow: Flow) {
@@ -262,13 +305,18 @@ impl Parts {
         let sequence = flow.sequence;
         self.plan.stats.dead.add(dead.len() as u64);
         let written = || writes.iter().filter(|batch| !batch.is_empty());
-        let waiting = written().count() as u32 + u32::from(!dead.is_empty());
+        let committed = self.windows.as_ref().is_some_and(|windows| windows.took(self, &flow));
+        let waiting = written().count() as u32 + u32::from(!dead.is_empty()) + u32::from(committed);
         if waiting == 0 {
+            self.finished(&flow);
             return;
         }
         // Before the writes: a sink may confirm at once.
         let written = written().map(|batch| batch.len() as u64).sum();
         holds.insert(sequence, Hold { flow, waiting, written });
+        if committed && let Some(windows) = &self.windows {
+            windows.commit(Some((sequence, self.confirms.clone())));
+        }
         if planted::is_now_and_then(Bug::Panic, 50) {
             panic!("planted");
         }
@@ -302,7 +350,16 @@ impl Parts {
         }
         if hold.waiting == 0 {
             self.plan.stats.delivered.add(hold.written);
-            holds.remove(id);
+            if let Some(hold) = holds.remove(id) {
+                self.finished(&hold.flow);
+            }
+        }
+    }
+
+    /// Nothing of a flow is on its way any more.
+    fn finished(&self, flow: &Flow) {
+        if let (Some(parts), Cause::Window { window, number, .. }) = (&self.windows, &flow.cause) {
+            parts.windows.borrow_mut().confirmed(*window, *number);
         }
     }
 
@@ -332,6 +389,78 @@ impl Parts {
             }
         });
         activator
+    }
+}
+
+impl WindowParts {
+    /// Takes account of a flow that is through the region. True if there are changes to
+    /// be committed with it.
+    fn took(&self, parts: &Parts, flow: &Flow) -> bool {
+        let now = parts.clock.now();
+        let mut windows = self.windows.borrow_mut();
+        match flow.cause {
+            Cause::Source(_) => {
+                let origins = 0..flow.delivery.batch.len() as u32;
+                let latest = origins.map(|origin| Moment::of(flow.delivery.time(origin))).max();
+                windows.heard(flow.source, latest.unwrap_or_default(), now);
+            }
+            Cause::Window { window, passed, .. } => windows.passed(window, passed),
+        }
+        windows.advance(now);
+        windows.has_changes()
+    }
+
+    /// Writes all changes as one; whoever asked for it is told when they are on disk.
+    fn commit(&self, confirm: Option<(u64, Arc<Confirms>)>) {
+        let (changes, space) = {
+            let mut windows = self.windows.borrow_mut();
+            (windows.take_changes(), windows.space().clone())
+        };
+        self.commits.set(self.commits.get() + 1);
+        self.released_with.set(self.commits.get());
+        let (flushed, dataflow) = (self.flushed.clone(), self.dataflow.clone());
+        space.commit(changes, move || {
+            flushed.fetch_add(1, Ordering::SeqCst);
+            match confirm {
+                Some((id, confirms)) => confirms.push(Confirmed { id, rejected: Vec::new() }),
+                None => dataflow.wake(),
+            }
+        });
+    }
+
+    /// The next release, once it is on disk: what a window gave is given once.
+    fn next_release(&self, parts: &Parts, sequence: u64) -> Option<Flow> {
+        if self.flushed.load(Ordering::SeqCst) < self.released_with.get() {
+            return None;
+        }
+        let release = self.windows.borrow_mut().next_release()?;
+        let source = (parts.plan.sources_outside() + release.window) as u32;
+        let (window, number, passed) = (release.window, release.number, release.passed);
+        let cause = Cause::Window { window, number, passed };
+        Some(Flow { sequence, source, delivery: release.messages, cause })
+    }
+
+    /// Lets time go on, and sees to it that somebody looks again. True if nothing is
+    /// left to be released before the dataflow may end.
+    fn look(&self, parts: &Parts) -> bool {
+        let now = parts.clock.now();
+        let (has_changes, next, is_done) = {
+            let mut windows = self.windows.borrow_mut();
+            parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
+            windows.advance(now);
+            (windows.has_changes(), windows.next_look(now), windows.is_done())
+        };
+        if has_changes {
+            self.commit(None);
+        }
+        if self.armed.get().is_some_and(|armed| armed <= now) {
+            self.armed.set(None);
+        }
+        if let Some(next) = next.filter(|next| self.armed.get().is_none_or(|armed| *next < armed)) {
+            self.armed.set(Some(next));
+            self.timers.arm(next, self.dataflow.clone());
+        }
+        is_done
     }
 }
 
@@ -383,12 +512,13 @@ impl Holds {
         self.holds.get_mut(place as usize)?.as_mut()
     }
 
-    fn remove(&mut self, sequence: u64) {
+    fn remove(&mut self, sequence: u64) -> Option<Hold> {
         let place = sequence.checked_sub(self.first).and_then(|place| self.holds.get_mut(place as usize));
-        place.map(Option::take);
+        let hold = place.and_then(Option::take);
         while let Some(None) = self.holds.front() {
             self.holds.pop_front();
             self.first += 1;
         }
+        hold
     }
 }

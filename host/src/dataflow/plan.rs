@@ -5,8 +5,10 @@
 use std::sync::{Arc, Mutex};
 
 use crate::{
+    dataflow::{watermark::Timing, window::WindowPlan},
     guest::Operator,
     stats::DataflowStats,
+    store::WindowSpace,
     tenant::Tenant,
     write::{Destination, SinkQueue},
 };
@@ -16,11 +18,17 @@ use crate::{
 pub struct Plan {
     pub tenant: Arc<Tenant>,
     pub dataflow: String,
-    /// Names of the source nodes; deliveries refer to them by place.
+    /// The source nodes, and behind them the windows; deliveries refer to them by place.
     pub sources: Vec<SourcePlan>,
     /// Operators, each after all that feed it.
     pub steps: Vec<Step>,
     pub destinations: Vec<DestinationPlan>,
+    /// Accumulates and delays: each is a step to what comes in, and a source, behind
+    /// those outside, of what it releases.
+    pub windows: Vec<WindowPlan>,
+    pub timing: Timing,
+    /// Where windows are kept.
+    pub window_space: WindowSpace,
     pub stats: Arc<DataflowStats>,
     pub health: Mutex<Health>,
 }
@@ -47,6 +55,8 @@ pub struct SourcePlan {
 #[derive(Debug)]
 pub struct Step {
     pub operator: Arc<Operator>,
+    /// Which window it fills, if it is an accumulate or delay.
+    pub window: Option<usize>,
     /// Where a map's or filter's results go, or a branch's arm "False".
     pub targets: Vec<Target>,
     /// Where a branch's arm "True" goes.
@@ -78,6 +88,11 @@ impl Plan {
 
     pub fn set_health(&self, health: Health) {
         *self.health.lock().expect("no panic under this lock") = health;
+    }
+
+    /// Sources outside, whose deliveries are to be answered for.
+    pub fn sources_outside(&self) -> usize {
+        self.sources.len() - self.windows.len()
     }
 
     pub fn operators(&self) -> impl Iterator<Item = &Arc<Operator>> {

@@ -1,19 +1,25 @@
-//! The region: all stateless operators of a dataflow, run one delivery after the
-//! other, guests in a row. Between ingest and sink; knows guests as futures, and
-//! neither Timely nor transports.
+//! The region: all operators of a dataflow, run one delivery after the other, guests in
+//! a row, up to where windows hold what they are given. Between ingest and sink; knows
+//! guests as futures, and neither Timely nor transports.
 
-use std::{borrow::Cow, future::poll_fn, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc};
 
 use smallvec::SmallVec;
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Stamped, Time},
     clock::Clock,
-    dataflow::plan::{Plan, Target},
+    dataflow::{
+        plan::{Plan, Step, Target},
+        watermark::Moment,
+        window::{InTime, Windows},
+    },
     dead_letter::{DeadLetter, Reason},
-    guest::{AcquireError, Fault, Guests, InvokeError, Operator, Output, Verdict},
+    guest::{
+        AcquireError, Fault, Guests, InvokeError, Operator, OperatorError, OperatorKind, Output, Verdict,
+    },
     ledger::Credit,
-    resource::OnError,
+    resource::{Late, OnError},
 };
 
 /// A delivery on its way through a dataflow.
@@ -23,9 +29,18 @@ pub struct Flow {
     pub sequence: u64,
     pub source: u32,
     /// As it came; dead letters and retries go back to it.
-    pub batch: Batch,
-    /// Returned when nothing of the delivery is left in the host.
-    pub credit: Credit,
+    pub delivery: Stamped,
+    pub cause: Cause,
+}
+
+/// What set a flow going.
+#[derive(Debug)]
+pub enum Cause {
+    /// A source, which has an answer coming. Its credit is returned when nothing of
+    /// the delivery is left in the host.
+    Source(Credit),
+    /// What a window released, as it numbers it; all before a time has left it then.
+    Window { window: usize, number: u64, passed: Moment },
 }
 
 /// A batch for each destination, empty where nothing goes.
@@ -45,6 +60,8 @@ pub struct Region {
     pub plan: Arc<Plan>,
     pub guests: Guests,
     pub clock: Clock,
+    /// `None` in a dataflow without windows.
+    pub windows: Option<Rc<RefCell<Windows>>>,
 }
 
 impl Region {
@@ -60,10 +77,14 @@ impl Region {
             destinations: plan.destinations.iter().map(|_| Arrived::new()).collect(),
         };
         let mut dead = Vec::new();
-        edges.route(&plan.sources[flow.source as usize].targets, Cow::Borrowed(&flow.batch));
+        edges.route(&plan.sources[flow.source as usize].targets, Cow::Borrowed(&flow.delivery.batch));
         for (index, step) in plan.steps.iter().enumerate() {
             let input = merge(std::mem::take(&mut edges.steps[index]));
             if input.is_empty() {
+                continue;
+            }
+            if let Some(window) = step.window {
+                self.run_window(step, window, flow, &input, &mut dead).await?;
                 continue;
             }
             let arms = self.run_operator(&step.operator, flow, &input, &mut dead).await?;
@@ -84,7 +105,7 @@ impl Region {
         input: &Batch,
     ) -> Result<Result<Output, Fault>, AcquireError> {
         let mut guest = self.guests.acquire(operator).await?;
-        let result = guest.process(input, &flow.batch).await;
+        let result = guest.process(input, &flow.delivery).await;
         match &result {
             Ok(_) => self.guests.release(guest),
             Err(_) => operator.stats.faults.add(1),
@@ -92,8 +113,7 @@ impl Region {
         Ok(result)
     }
 
-    /// One operator on one batch: the whole batch in one go, and message by message
-    /// after a fault, so that only the guilty one is lost.
+    /// One operator on one batch.
     async fn run_operator(
         &self,
         operator: &Arc<Operator>,
@@ -102,26 +122,50 @@ impl Region {
         dead: &mut Vec<DeadLetter>,
     ) -> Result<Arms, AcquireError> {
         operator.stats.taken.add(input.len() as u64);
-        let mut work = Work { region: self, operator, flow, dead, arms: Arms::default() };
-        match self.call(operator, flow, input).await? {
-            Ok(output) => work.take(input, output),
-            Err(fault) if input.len() == 1 => work.retry(input, fault).await?,
-            Err(fault) => {
-                let fault = fault.error;
-                tracing::debug!(operator = %operator.name, %fault, messages = input.len(), "fault in a batch");
-                for index in 0..input.len() {
-                    let message = input.select(|i, _| i == index);
-                    match self.call(operator, flow, &message).await? {
-                        Ok(output) => work.take(&message, output),
-                        Err(fault) => work.retry(&message, fault).await?,
-                    }
-                }
-            }
-        }
+        let mut work = Work { region: self, operator, flow, dead, arms: Arms::default(), held: None };
+        work.run(input).await?;
         let arms = work.arms;
         let given = arms.untrue.iter().chain(&arms.r#true).map(|batch| batch.len()).sum::<usize>();
         operator.stats.given.add(given as u64);
         Ok(arms)
+    }
+
+    /// An accumulate or delay on one batch: nothing leaves it now.
+    async fn run_window(
+        &self,
+        step: &Step,
+        window: usize,
+        flow: &Flow,
+        input: &Batch,
+        dead: &mut Vec<DeadLetter>,
+    ) -> Result<(), AcquireError> {
+        let operator = &step.operator;
+        operator.stats.taken.add(input.len() as u64);
+        let mut work = Work { region: self, operator, flow, dead, arms: Arms::default(), held: None };
+        if operator.kind == OperatorKind::Delay {
+            work.held = Some(Held { window, moment: Moment::default(), time: None });
+            return work.run(input).await;
+        }
+        let mut moments: BTreeMap<Moment, Vec<u32>> = BTreeMap::new();
+        for (place, entry) in input.entries.iter().enumerate() {
+            let moment = Moment::of(flow.delivery.time(entry.origin));
+            if let Some(moment) = work.in_time(window, moment, entry.origin) {
+                moments.entry(moment).or_default().push(place as u32);
+            }
+        }
+        for (moment, places) in moments {
+            let messages = input.select(|place, _| places.binary_search(&(place as u32)).is_ok());
+            let first = flow.delivery.time(messages.entries[0].origin);
+            let Moment { seconds, nanos, counter } = moment;
+            let time = Some(Time { seconds, nanos, counter, ..first });
+            work.held = Some(Held { window, moment, time });
+            work.run(&messages).await?;
+        }
+        Ok(())
+    }
+
+    fn windows(&self) -> &RefCell<Windows> {
+        self.windows.as_ref().expect("a step with a window is in a dataflow with windows")
     }
 }
 
@@ -176,9 +220,110 @@ struct Work<'a> {
     flow: &'a Flow,
     dead: &'a mut Vec<DeadLetter>,
     arms: Arms,
+    /// Where its results stay, if it is an accumulate or delay.
+    held: Option<Held>,
+}
+
+/// A window that an operator works on.
+struct Held {
+    window: usize,
+    moment: Moment,
+    /// The window's, with its node in the delivery's arena; a delay has one for each
+    /// message instead.
+    time: Option<Time>,
 }
 
 impl Work<'_> {
+    /// The whole batch in one go, and message by message after a fault, so that only
+    /// the guilty one is lost.
+    async fn run(&mut self, input: &Batch) -> Result<(), AcquireError> {
+        match self.call(input).await? {
+            // So does an error of a window's call, which is one for all its messages.
+            Ok(output) if input.len() == 1 || !matches!(output, Output::Staged(Err(_))) => {
+                self.take(input, output);
+            }
+            Err(fault) if input.len() == 1 => self.retry(input, fault).await?,
+            failed => {
+                if let Err(Fault { error, .. }) = failed {
+                    let operator = &self.operator.name;
+                    tracing::debug!(%operator, fault = %error, messages = input.len(), "fault in a batch");
+                }
+                for index in 0..input.len() {
+                    let message = input.select(|i, _| i == index);
+                    match self.call(&message).await? {
+                        Ok(output) => self.take(&message, output),
+                        Err(fault) => self.retry(&message, fault).await?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One call of the guest; a window's begins with its staged value.
+    async fn call(&self, messages: &Batch) -> Result<Result<Output, Fault>, AcquireError> {
+        let Some(Held { window, moment, time: Some(time) }) = &self.held else {
+            return self.region.call(self.operator, self.flow, messages).await;
+        };
+        let node = time.node.bytes(&self.flow.delivery.batch.arena);
+        let input = self.region.windows().borrow().call(*window, *moment, (*time, node), messages);
+        self.region.call(self.operator, self.flow, &input).await
+    }
+
+    /// The moment at which a window takes a message, if it still does.
+    fn in_time(&mut self, window: usize, moment: Moment, origin: u32) -> Option<Moment> {
+        let late = self.operator.tenant.limits.late;
+        let in_time = self.region.windows().borrow().in_time(window, moment, late == Late::NextWindow);
+        match in_time {
+            InTime::At(moment) => return Some(moment),
+            InTime::Late if late == Late::DeadLetter => {
+                let detail = "its time was complete already".to_owned();
+                self.bury(origin, Reason::Late, detail, 0);
+            }
+            InTime::Late => {
+                let late = &self.region.plan.stats.late;
+                late.add(1);
+                if late.get().is_power_of_two() {
+                    let count = late.get();
+                    tracing::warn!(operator = %self.operator.name, count, "messages came too late for their window");
+                }
+            }
+        }
+        None
+    }
+
+    /// Holds messages until the times that a delay gave them.
+    fn delay(&mut self, input: &Batch, times: &[Time], nodes: &[u8], errors: &[OperatorError]) {
+        let window = self.held.as_ref().expect("a delay has a window").window;
+        let mut errors = errors.iter().map(|error| error.index as usize).peekable();
+        for (place, (entry, time)) in input.entries.iter().zip(times).enumerate() {
+            if errors.next_if_eq(&place).is_some() {
+                continue;
+            }
+            let old = self.flow.delivery.time(entry.origin);
+            let mut time = (*time, time.node.bytes(nodes));
+            if Moment::of(time.0) < Moment::of(old) {
+                self.region.plan.stats.clamped.add(1);
+                time = (old, old.node.bytes(&self.flow.delivery.batch.arena));
+            }
+            let Some(moment) = self.in_time(window, Moment::of(time.0), entry.origin) else { continue };
+            let Moment { seconds, nanos, counter } = moment;
+            time.0 = Time { seconds, nanos, counter, ..time.0 };
+            self.region.plan.stats.absorbed.add(1);
+            self.region.windows().borrow_mut().hold(window, time, (entry, &input.arena));
+        }
+    }
+
+    /// Replaces a window's staged value.
+    fn stage(&mut self, messages: usize, value: &Batch) {
+        let Some(Held { window, moment, time: Some(time) }) = &self.held else {
+            unreachable!("only an accumulate gives a staged value")
+        };
+        let node = time.node.bytes(&self.flow.delivery.batch.arena);
+        self.region.plan.stats.absorbed.add(messages as u64);
+        self.region.windows().borrow_mut().stage(*window, *moment, (*time, node), value);
+    }
+
     /// The message has failed once: again on fresh instances, as often as policy
     /// says and as the kind of fault makes sense, then to the dead letters.
     async fn retry(&mut self, message: &Batch, mut fault: Fault) -> Result<(), AcquireError> {
@@ -187,7 +332,7 @@ impl Work<'_> {
         while fault.error.is_worth_a_retry() && retries < retries_max {
             retries += 1;
             self.operator.stats.retries.add(1);
-            match self.region.call(self.operator, self.flow, message).await? {
+            match self.call(message).await? {
                 Ok(output) => {
                     self.take(message, output);
                     return Ok(());
@@ -235,6 +380,15 @@ impl Work<'_> {
                     stats.filtered.add((input.len() - passed.len() - errors.len()) as u64);
                     self.arms.untrue.push(passed);
                 }
+                errors
+            }
+            Output::Staged(Ok(value)) => {
+                self.stage(input.len(), &value);
+                Vec::new()
+            }
+            Output::Staged(Err(error)) => vec![error],
+            Output::Delayed { times, arena, errors } => {
+                self.delay(input, &times, &arena, &errors);
                 errors
             }
         };
@@ -287,7 +441,7 @@ impl Region {
             detail,
             fuel: 0,
             component: None,
-            message: flow.batch.select(|_, entry| entry.origin == origin),
+            message: flow.delivery.batch.select(|_, entry| entry.origin == origin),
             at: self.clock.wall(),
         }
     }

@@ -30,6 +30,7 @@ use crate::{
         run_queue::{TaskId, TenantIndex},
         tasks::{Polled, Tasks},
         timers::Timers,
+        window::Windows,
     },
     dead_letter::DeadLetters,
     guest::{Guests, Operator, component::Components, instance::GuestsSetup, linker::Linkers},
@@ -383,7 +384,7 @@ impl Shard {
         let tenant = self.tenant_index(&plan.tenant);
         let waker = Waker::from(Wake::new(self.mailbox.clone(), WakeKey::Dataflow(dataflow)));
         let queue = Queue::new(waker.clone());
-        let confirms = Confirms::new(waker);
+        let confirms = Confirms::new(waker.clone());
         // The activator exists only once the operators are built.
         let flow: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
         let done = flow.clone();
@@ -396,7 +397,13 @@ impl Shard {
             }),
         );
         self.task_owners.insert(task, dataflow);
-        let region = Region { plan: plan.clone(), guests: self.guests.clone(), clock: self.clock.clone() };
+        let windows = (!plan.windows.is_empty()).then(|| {
+            let (outside, now) = (plan.sources_outside(), self.clock.now());
+            let windows = Windows::new(&plan.windows, outside, plan.timing, plan.window_space.clone(), now);
+            Rc::new(RefCell::new(windows))
+        });
+        let (guests, clock) = (self.guests.clone(), self.clock.clone());
+        let region = Region { plan: plan.clone(), guests, clock, windows };
         let parts = Parts::new(Setup {
             plan,
             queue: queue.clone(),
@@ -407,6 +414,8 @@ impl Shard {
             dead_letters: self.dead_letters.clone(),
             hlc: self.hlc.clone(),
             clock: self.clock.clone(),
+            timers: self.timers.clone(),
+            dataflow: waker,
         });
         let timely_index = self.worker.next_dataflow_index();
         let first = self.worker.peek_identifier();

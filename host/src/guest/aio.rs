@@ -9,7 +9,7 @@ use wasmtime::{
 };
 
 use crate::{
-    batch::{Batch, Entry, Kind, Properties, Span, push_property},
+    batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time, push_property},
     guest::{
         OperatorError, OperatorKind, Output, Verdict,
         packed::{CallError, OutputMax},
@@ -132,13 +132,13 @@ enum DataModel<S, B> {
 type ModelIn<'a> = DataModel<&'a str, &'a [u8]>;
 type ModelOut = DataModel<String, Vec<u8>>;
 
-#[derive(Debug, ComponentType, Lower)]
+#[derive(Debug, ComponentType, Lift, Lower)]
 #[component(record)]
-struct HybridLogicalClock<'a> {
+struct HybridLogicalClock<S> {
     timestamp: Timespec,
     counter: u64,
     #[component(name = "node-id")]
-    node_id: &'a str,
+    node_id: S,
 }
 
 #[derive(Debug, ComponentType, Lower)]
@@ -165,7 +165,11 @@ struct Error {
 }
 
 type Process<'a, R> = TypedFunc<(ModelIn<'a>,), (Result<R, Error>,)>;
-type ProcessTimed<'a, R> = TypedFunc<(HybridLogicalClock<'a>, ModelIn<'a>), (Result<R, Error>,)>;
+type ProcessTimed<'a, R> = TypedFunc<(HybridLogicalClock<&'a str>, ModelIn<'a>), (Result<R, Error>,)>;
+type ProcessWindow<'a> = TypedFunc<(ModelIn<'a>, Vec<ModelIn<'a>>), (Result<ModelOut, Error>,)>;
+/// A delay has its parameters in the other order.
+type ProcessDelay<'a> =
+    TypedFunc<(ModelIn<'a>, HybridLogicalClock<&'a str>), (Result<HybridLogicalClock<String>, Error>,)>;
 type Init<'a> = TypedFunc<(ModuleConfiguration<'a>,), (bool,)>;
 
 /// The exports of one instance under AIO's contract.
@@ -178,6 +182,8 @@ enum ProcessExport {
     Map(Process<'static, ModelOut>),
     Filter(Process<'static, bool>),
     Branch(ProcessTimed<'static, bool>),
+    Accumulate(ProcessWindow<'static>),
+    Delay(ProcessDelay<'static>),
 }
 
 impl Aio {
@@ -202,6 +208,10 @@ impl Aio {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Branch => ProcessExport::Branch(instance.get_typed_func(&mut *store, process)?),
+            OperatorKind::Accumulate => {
+                ProcessExport::Accumulate(instance.get_typed_func(&mut *store, process)?)
+            }
+            OperatorKind::Delay => ProcessExport::Delay(instance.get_typed_func(&mut *store, process)?),
         };
         Ok(Aio { init: instance.get_typed_func(&mut *store, init)?, process })
     }
@@ -218,13 +228,14 @@ impl Aio {
         Ok(accepted)
     }
 
-    /// Calls `process` on each message in turn. `delivery` is the batch as ingest
-    /// stamped it: the logical time of a message is the timestamp of its origin there.
+    /// Calls `process` on each message in turn, or on a window at once: its first
+    /// message is then the staged value. The logical time of a message is that of its
+    /// origin in `delivery`.
     pub async fn process(
         &mut self,
         store: &mut Store<GuestState>,
         input: &Batch,
-        delivery: &Batch,
+        delivery: &Stamped,
         output_max: OutputMax,
     ) -> Result<Output, CallError> {
         match &self.process {
@@ -243,15 +254,68 @@ impl Aio {
                 let mut judged = Judged::with_capacity(input.len());
                 for entry in &input.entries {
                     let process: ProcessTimed<'_, _> = *process;
-                    let time = time_of(&delivery.entries[entry.origin as usize], &delivery.arena);
+                    let time = clock_of(delivery.time(entry.origin), &delivery.batch.arena);
                     let model = model_of(entry, &input.arena);
                     let (verdict,) = process.call_async(&mut *store, (time, model)).await?;
                     judged.push(verdict);
                 }
                 Ok(judged.finish())
             }
+            ProcessExport::Accumulate(process) => accumulate(*process, store, input, output_max).await,
+            ProcessExport::Delay(process) => delay(*process, store, input, delivery).await,
         }
     }
+}
+
+async fn accumulate(
+    process: ProcessWindow<'static>,
+    store: &mut Store<GuestState>,
+    input: &Batch,
+    output_max: OutputMax,
+) -> Result<Output, CallError> {
+    let process: ProcessWindow<'_> = process;
+    let (staged, messages) = input.entries.split_first().expect("the staged value comes first");
+    let models = messages.iter().map(|entry| model_of(entry, &input.arena)).collect();
+    let (result,) = process.call_async(&mut *store, (model_of(staged, &input.arena), models)).await?;
+    Ok(Output::Staged(match result {
+        Ok(model) => {
+            let mut writer = Writer::new(output_max);
+            writer.push(0, model, (staged, &input.arena), &mut store.data_mut().table)?;
+            Ok(writer.finish())
+        }
+        Err(error) => Err(operator_error(0, error)),
+    }))
+}
+
+async fn delay(
+    process: ProcessDelay<'static>,
+    store: &mut Store<GuestState>,
+    input: &Batch,
+    delivery: &Stamped,
+) -> Result<Output, CallError> {
+    let (mut times, mut errors) = (Vec::with_capacity(input.len()), Vec::new());
+    let mut arena = Vec::new();
+    for (index, entry) in input.entries.iter().enumerate() {
+        let process: ProcessDelay<'_> = process;
+        let old = delivery.time(entry.origin);
+        let clock = clock_of(old, &delivery.batch.arena);
+        let (result,) = process.call_async(&mut *store, (model_of(entry, &input.arena), clock)).await?;
+        match result {
+            Ok(HybridLogicalClock { timestamp: Timespec { secs, nanos }, counter, node_id }) => {
+                if nanos >= 1_000_000_000 {
+                    return Err(format!("{nanos} nanoseconds in a time").into());
+                }
+                let node = Span { offset: arena.len() as u32, len: node_id.len() as u32 };
+                arena.extend_from_slice(node_id.as_bytes());
+                times.push(Time { seconds: secs, nanos, zero: 0, counter, node });
+            }
+            Err(error) => {
+                errors.push(operator_error(index, error));
+                times.push(Time { node: Span::EMPTY, ..old });
+            }
+        }
+    }
+    Ok(Output::Delayed { times, arena: arena.into(), errors })
 }
 
 async fn map(
@@ -346,11 +410,12 @@ fn timestamp_of<'a>(entry: &Entry, arena: &'a [u8]) -> Timestamp<&'a str> {
     }
 }
 
-fn time_of<'a>(entry: &Entry, arena: &'a [u8]) -> HybridLogicalClock<'a> {
+fn clock_of(time: Time, arena: &[u8]) -> HybridLogicalClock<&str> {
+    let Time { seconds, nanos, counter, node, .. } = time;
     HybridLogicalClock {
-        timestamp: Timespec { secs: entry.seconds, nanos: entry.nanos },
-        counter: entry.counter,
-        node_id: text_of(entry.node.bytes(arena)),
+        timestamp: Timespec { secs: seconds, nanos },
+        counter,
+        node_id: text_of(node.bytes(arena)),
     }
 }
 

@@ -71,48 +71,7 @@ pub struct Import {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperatorExport {
     pub contract: Contract,
-    pub role: Role,
-}
-
-/// What an exported operator does, after the name of its interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    Map,
-    Filter,
-    Branch,
-    Accumulate,
-    Delay,
-}
-
-impl Role {
-    const ALL: [Role; 5] = [Role::Map, Role::Filter, Role::Branch, Role::Accumulate, Role::Delay];
-
-    /// The interface in either contract.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Map => "map",
-            Role::Filter => "filter",
-            Role::Branch => "branch",
-            Role::Accumulate => "accumulate",
-            Role::Delay => "delay",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl From<OperatorKind> for Role {
-    fn from(kind: OperatorKind) -> Self {
-        match kind {
-            OperatorKind::Map => Role::Map,
-            OperatorKind::Filter => Role::Filter,
-            OperatorKind::Branch => Role::Branch,
-        }
-    }
+    pub kind: OperatorKind,
 }
 
 impl Contract {
@@ -131,9 +90,9 @@ impl Contract {
         }
     }
 
-    /// The full name of the interface for a role.
-    pub fn interface(self, role: Role) -> String {
-        format!("{}/{role}@{}", self.package(), self.version())
+    /// The full name of the interface for a kind of operator.
+    pub fn interface(self, kind: OperatorKind) -> String {
+        format!("{}/{kind}@{}", self.package(), self.version())
     }
 }
 
@@ -253,14 +212,14 @@ impl ComponentShape {
         Ok(ComponentShape { imports, operators, other_exports, resources })
     }
 
-    /// Whether it has an operator for this contract and role.
-    pub fn serves(&self, contract: Contract, role: Role) -> bool {
-        self.operators.contains(&OperatorExport { contract, role })
+    /// Whether it has an operator of this contract and kind.
+    pub fn serves(&self, contract: Contract, kind: OperatorKind) -> bool {
+        self.operators.contains(&OperatorExport { contract, kind })
     }
 
-    /// The contract by which a role is served; ours if both are.
-    pub fn contract_for(&self, role: Role) -> Option<Contract> {
-        [Contract::Packed, Contract::Aio].into_iter().find(|contract| self.serves(*contract, role))
+    /// The contract by which a kind is served; ours if both are.
+    pub fn contract_for(&self, kind: OperatorKind) -> Option<Contract> {
+        [Contract::Packed, Contract::Aio].into_iter().find(|contract| self.serves(*contract, kind))
     }
 
     /// Whether all that it imports is granted by a world; if not, all that is not.
@@ -372,9 +331,9 @@ fn operator_named(name: &str) -> Option<OperatorExport> {
     let name = InterfaceName::parse(name)?;
     [Contract::Packed, Contract::Aio]
         .into_iter()
-        .flat_map(|contract| Role::ALL.map(|role| OperatorExport { contract, role }))
+        .flat_map(|contract| OperatorKind::ALL.map(|kind| OperatorExport { contract, kind }))
         .find(|operator| {
-            InterfaceName::parse(&operator.contract.interface(operator.role))
+            InterfaceName::parse(&operator.contract.interface(operator.kind))
                 .is_some_and(|contract| contract.is_compatible_with(&name))
         })
 }
@@ -385,7 +344,7 @@ fn check_operator(
     resolve: &Resolve,
     found: &Interface,
 ) -> Result<(), ComponentError> {
-    let name = operator.contract.interface(operator.role);
+    let name = operator.contract.interface(operator.kind);
     let expected = &WIT.interface(&name).expect("contracts are compiled in");
     let error = |mismatch| ComponentError::Signature { interface: name.clone(), mismatch };
     for (function, signature) in &expected.functions {

@@ -88,7 +88,7 @@ impl Inspection {
             "digest": format!("sha256:{}", self.digest),
             "bytes": self.bytes,
             "operators": self.shape.operators.iter().map(|operator| json!({
-                "kind": operator.role.name(),
+                "kind": operator.kind.name(),
                 "contract": format!("{}@{}", operator.contract.package(), operator.contract.version()),
             })).collect::<Vec<_>>(),
             "otherExports": self.shape.other_exports,
@@ -160,7 +160,7 @@ impl fmt::Display for Inspection {
                 Contract::Aio => "a message a call",
             };
             let (package, version) = (operator.contract.package(), operator.contract.version());
-            writeln!(f, "{title:<10} {:<10} {package}@{version}, {how}", operator.role.name())?;
+            writeln!(f, "{title:<10} {:<10} {package}@{version}, {how}", operator.kind.name())?;
         }
         for (place, export) in self.shape.other_exports.iter().enumerate() {
             let title = if place == 0 { "also" } else { "" };

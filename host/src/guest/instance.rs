@@ -17,7 +17,7 @@ use lru::LruCache;
 use wasmtime::{Store, Trap};
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Stamped},
     clock::Clock,
     dataflow::timers::Timers,
     guest::{
@@ -459,9 +459,9 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Calls `process` on `input`; `delivery` is what ingest stamped. After an error
-    /// the instance is poisoned: drop it.
-    pub async fn process(&mut self, input: &Batch, delivery: &Batch) -> Result<Output, Fault> {
+    /// Calls `process` on `input`; logical times are those of `delivery`. After an
+    /// error the instance is poisoned: drop it.
+    pub async fn process(&mut self, input: &Batch, delivery: &Stamped) -> Result<Output, Fault> {
         let Guest { operator, guests, store, exports, .. } = self;
         let limits = &operator.tenant.limits;
         let messages = input.len();

@@ -13,20 +13,9 @@ use wasmtime::{
 };
 
 use crate::{
-    batch::{Batch, Entry, Kind, Properties, Span},
+    batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time},
     guest::{InvokeError, OperatorError, OperatorKind, Output, Verdict},
 };
-
-/// A logical time as it lies in a list of numbers.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct WireTime {
-    seconds: u64,
-    nanos: u32,
-    zero: u32,
-    counter: u64,
-    node: Span,
-}
 
 /// A fault as it lies in a list of numbers.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -83,13 +72,23 @@ enum ProcessExport {
     Map(Process<'static, WireMapped>),
     Filter(Process<'static, WireJudged>),
     Branch(ProcessTimed<'static, WireJudged>),
+    Accumulate(Process<'static, WireMapped>),
+    Delay(ProcessTimed<'static, WireDelayed>),
 }
 
 #[derive(Default)]
 struct Scratch {
     entries: Vec<Entry>,
-    times: Vec<WireTime>,
+    times: Vec<Time>,
     arena: BytesMut,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+struct WireDelayed {
+    times: Vec<u64>,
+    faults: Vec<u64>,
+    arena: Vec<u8>,
 }
 
 /// What a guest is called with.
@@ -121,6 +120,10 @@ impl Packed {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Branch => ProcessExport::Branch(instance.get_typed_func(&mut *store, process)?),
+            OperatorKind::Accumulate => {
+                ProcessExport::Accumulate(instance.get_typed_func(&mut *store, process)?)
+            }
+            OperatorKind::Delay => ProcessExport::Delay(instance.get_typed_func(&mut *store, process)?),
         };
         let init = instance.get_typed_func(&mut *store, init)?;
         Ok(Packed { init, process, scratch: Scratch::default() })
@@ -137,17 +140,17 @@ impl Packed {
         Ok(result)
     }
 
-    /// Calls `process` on a batch. `delivery` is the batch as ingest stamped it: the
-    /// logical time of an entry is the timestamp of its origin there.
+    /// Calls `process` on a batch. The logical time of an entry is that of its origin
+    /// in `delivery`; an accumulate's first entry is the staged value.
     pub async fn process<T: Send>(
         &mut self,
         store: &mut Store<T>,
         input: &Batch,
-        delivery: &Batch,
+        delivery: &Stamped,
         output_max: OutputMax,
     ) -> Result<Output, CallError> {
         let Packed { process, scratch, .. } = self;
-        let timed = matches!(process, ProcessExport::Branch(_));
+        let timed = matches!(process, ProcessExport::Branch(_) | ProcessExport::Delay(_));
         let Arguments { entries, times, arena } = scratch.load(input, timed.then_some(delivery));
         match process {
             ProcessExport::Map(process) => {
@@ -164,6 +167,16 @@ impl Packed {
                 let process: ProcessTimed<'_, _> = *process;
                 let (judged,) = process.call_async(store, (entries, times, arena)).await?;
                 Ok(check_judged(judged, input.len())?)
+            }
+            ProcessExport::Accumulate(process) => {
+                let process: Process<'_, _> = *process;
+                let (mapped,) = process.call_async(store, (entries, arena)).await?;
+                Ok(check_staged(mapped, input.len(), output_max)?)
+            }
+            ProcessExport::Delay(process) => {
+                let process: ProcessTimed<'_, _> = *process;
+                let (delayed,) = process.call_async(store, (entries, times, arena)).await?;
+                Ok(check_delayed(delayed, input.len())?)
             }
         }
     }
@@ -203,11 +216,12 @@ impl Scratch {
     /// delivery to take them from. Nothing is copied where the entries stand at their
     /// places; the arena is if most of it belongs to messages that are no longer
     /// there, or because the logical times' nodes lie in another one.
-    fn load<'a>(&'a mut self, input: &'a Batch, delivery: Option<&Batch>) -> Arguments<'a> {
+    fn load<'a>(&'a mut self, input: &'a Batch, delivery: Option<&Stamped>) -> Arguments<'a> {
         self.entries.clear();
         self.times.clear();
         self.arena.clear();
-        let whole = !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.shares_arena(input));
+        let whole =
+            !Self::is_sparse(input) && delivery.is_none_or(|delivery| delivery.batch.shares_arena(input));
         let in_place =
             whole && input.entries.iter().enumerate().all(|(place, entry)| entry.origin == place as u32);
         if !in_place {
@@ -238,17 +252,13 @@ impl Scratch {
     /// Below this, copying the whole arena costs less than finding out.
     const SPARSE_BYTES_MIN: usize = 4096;
 
-    fn load_times(&mut self, input: &Batch, delivery: &Batch, whole: bool) {
+    fn load_times(&mut self, input: &Batch, delivery: &Stamped, whole: bool) {
         for entry in &input.entries {
-            let time = &delivery.entries[entry.origin as usize];
-            let node = if whole { time.node } else { append(&mut self.arena, &delivery.arena, time.node) };
-            self.times.push(WireTime {
-                seconds: time.seconds,
-                nanos: time.nanos,
-                zero: 0,
-                counter: time.counter,
-                node,
-            });
+            let mut time = delivery.time(entry.origin);
+            if !whole {
+                time.node = append(&mut self.arena, &delivery.batch.arena, time.node);
+            }
+            self.times.push(time);
         }
     }
 }
@@ -331,6 +341,40 @@ fn check_judged(judged: WireJudged, taken: usize) -> Result<Output, String> {
         }
     }
     Ok(Output::Judged { verdicts, errors })
+}
+
+/// An accumulate's result: one message, or one fault of the call.
+fn check_staged(mapped: WireMapped, taken: usize, max: OutputMax) -> Result<Output, String> {
+    let Output::Mapped { batch, mut errors } = check_mapped(mapped, taken, max)? else {
+        unreachable!("what is checked as a map's result is one")
+    };
+    match (batch.len(), errors.len()) {
+        (1, 0) => Ok(Output::Staged(Ok(batch))),
+        (0, 1) => Ok(Output::Staged(Err(errors.remove(0)))),
+        (messages, faults) => Err(format!("{messages} messages and {faults} faults for a window")),
+    }
+}
+
+fn check_delayed(delayed: WireDelayed, taken: usize) -> Result<Output, String> {
+    let WireDelayed { times, faults, arena } = delayed;
+    let times: Vec<Time> = records(times, "times")?;
+    if times.len() != taken {
+        return Err(format!("{} times for {taken} messages", times.len()));
+    }
+    let errors = check_faults(faults, &arena, taken)?;
+    for Time { nanos, zero, node, .. } in &times {
+        if *nanos >= NANOS || *zero != 0 {
+            return Err(format!("a time with {nanos} nanoseconds and {zero} where 0 belongs"));
+        }
+        if !node.fits(arena.len()) {
+            let Span { offset, len } = node;
+            return Err(format!("node of a time at {offset} + {len} in {} bytes", arena.len()));
+        }
+        if std::str::from_utf8(node.bytes(&arena)).is_err() {
+            return Err("node of a time is not UTF-8".into());
+        }
+    }
+    Ok(Output::Delayed { times, arena: Bytes::from(arena), errors })
 }
 
 /// Longest text of an operator's error that is kept, in bytes.

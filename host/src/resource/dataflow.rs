@@ -1,8 +1,10 @@
 //! AIO's `DataflowGraph` resource: sources, graphs and destinations, connected.
 
 use crate::{
+    dataflow::watermark::Timing,
     resource::{
         diagnostic::{Diagnostics, nearest},
+        quantity,
         yaml::{Node, Object, Text, Unknown, Value},
     },
     topic::{TopicFilter, TopicTemplate},
@@ -14,6 +16,7 @@ pub struct Dataflow {
     pub enabled: bool,
     /// Its operators keep their instances.
     pub pinned: bool,
+    pub timing: Timing,
     pub nodes: Vec<FlowNode>,
     pub connections: Vec<FlowConnection>,
 }
@@ -101,8 +104,8 @@ impl Dataflow {
         }
         let place = spec.place();
         spec.finish(diagnostics);
-        let pinned = read_annotations(annotations, diagnostics);
-        let dataflow = Dataflow { name, enabled, pinned, nodes, connections };
+        let (pinned, timing) = read_annotations(annotations, diagnostics);
+        let dataflow = Dataflow { name, enabled, pinned, timing, nodes, connections };
         if diagnostics.errors() == before {
             dataflow.check(place, diagnostics);
         }
@@ -201,9 +204,9 @@ fn is_node_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
 }
 
-fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> bool {
-    let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return false };
-    let mut pinned = false;
+fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> (bool, Timing) {
+    let (mut pinned, mut timing) = (false, Timing::default());
+    let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return (pinned, timing) };
     for (key, node) in pairs {
         let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
         match name {
@@ -220,9 +223,22 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
                     );
                 }
             },
-            "lateness" | "idle" | "tick" | "windows" => {
-                let message = format!("`tidegate.dev/{name}` has no effect yet");
-                diagnostics.warning("dataflow/not-yet", key.place.clone(), message, "");
+            "lateness" | "idle" | "tick" => match quantity::time(node.text().unwrap_or_default()) {
+                Ok(time) => match name {
+                    "lateness" => timing.lateness = time,
+                    "idle" => timing.idle = time,
+                    _ => timing.tick = time,
+                },
+                Err(error) => {
+                    let message = format!("`tidegate.dev/{name}` is no time");
+                    let place = node.place.clone();
+                    diagnostics.error("dataflow/annotation", place, message, error.to_string());
+                }
+            },
+            "windows" if node.text() == Some("durable") => {}
+            "windows" => {
+                let message = "`tidegate.dev/windows` can only be `durable` yet";
+                diagnostics.error("dataflow/annotation", node.place.clone(), message, "");
             }
             _ => {
                 let known = ["pinned", "lateness", "idle", "tick", "windows"];
@@ -233,7 +249,7 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
             }
         }
     }
-    pinned
+    (pinned, timing)
 }
 
 fn read_node(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNode> {

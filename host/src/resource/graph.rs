@@ -477,11 +477,6 @@ fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operatio
     let kind = raw.choice("operationType", &OperationKind::ALL, diagnostics)?;
     let name = raw.text("name", diagnostics)?;
     let module = raw.text("module", diagnostics);
-    if matches!(kind, OperationKind::Accumulate | OperationKind::Delay) {
-        let place = raw.get("operationType").map(|node| node.place.clone());
-        let message = format!("the operation `{}` is not yet supported", kind.name());
-        diagnostics.error(NOT_YET_SUPPORTED, place, message, "");
-    }
     match (&module, kind.has_module()) {
         (None, true) => {
             let message = format!("the {} `{}` names no module", kind.name(), name.text);

@@ -56,6 +56,14 @@ pub struct DataflowSite {
     pub graphs: BTreeMap<usize, GraphSite>,
 }
 
+impl DataflowSite {
+    /// Whether anything in it holds messages until a time is complete.
+    pub fn has_windows(&self) -> bool {
+        let mut operations = self.graphs.values().flat_map(|graph| &graph.graph.operations);
+        operations.any(|it| matches!(it.kind, OperationKind::Accumulate | OperationKind::Delay))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct GraphSite {
     pub graph: Arc<Graph>,

@@ -25,3 +25,4 @@ mod state;
 mod status;
 mod store;
 mod tidy;
+mod windows;

@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write as _};
 
 use crate::layout::{Entry, Fault, LogicalTime, Span, verdict};
-use crate::message::{Message, Time};
+use crate::message::{Message, Messages, Time, span_within};
 use crate::output::{Output, Writer};
 
 /// The result of a map's call, kept until the next one.
@@ -45,6 +45,35 @@ impl Mapped {
                 emitted.origin = origin as u32;
             }
         }
+        self.close(arena);
+    }
+
+    /// One window: the staged value and what arrived. Gives one entry, or one fault.
+    pub fn run_window<E: Display>(
+        &mut self,
+        entries: Vec<Entry>,
+        arena: Vec<u8>,
+        mut process: impl FnMut(&Message, Messages, &mut Output) -> Result<(), E>,
+    ) {
+        let output = &mut self.output;
+        output.entries.clear();
+        output.faults.clear();
+        output.written.clear();
+        output.base = arena.len();
+        let (staged, messages) = entries.split_first().expect("the host gives the staged value first");
+        let staged = Message { entry: staged, arena: &arena };
+        let error = match process(&staged, Messages { entries: messages, arena: &arena }, output) {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if output.entries.len() == 1 => None,
+            Ok(()) => Some(format!("{} messages were emitted, a window has one", output.entries.len())),
+        };
+        if let Some(error) = error {
+            output.entries.clear();
+            output.written.clear();
+            let text = write_fault(&mut output.written, arena.len(), &error);
+            output.faults.push(Fault { origin: 0, zero: 0, text });
+        }
+        output.entries.iter_mut().for_each(|entry| entry.origin = 0);
         self.close(arena);
     }
 
@@ -161,6 +190,54 @@ impl Judged {
                 self.verdicts.push(verdict::ERROR);
             }
         }
+    }
+}
+
+/// The result of a delay's call, kept until the next one.
+#[derive(Debug, Default)]
+pub struct Delayed {
+    pub times: Vec<LogicalTime>,
+    pub faults: Vec<Fault>,
+    /// The call's own, and behind it what was written.
+    pub arena: Vec<u8>,
+}
+
+impl Delayed {
+    pub const fn new() -> Self {
+        Delayed { times: Vec::new(), faults: Vec::new(), arena: Vec::new() }
+    }
+
+    pub fn run<E: Display>(
+        &mut self,
+        entries: &[Entry],
+        times: &[LogicalTime],
+        arena: Vec<u8>,
+        mut process: impl for<'m> FnMut(&Message<'m>, &Time<'m>) -> Result<Time<'m>, E>,
+    ) {
+        self.times.clear();
+        self.faults.clear();
+        let mut written = Vec::new();
+        for (origin, (entry, old)) in entries.iter().zip(times).enumerate() {
+            let result = process(&Message { entry, arena: &arena }, &Time::logical(old, &arena));
+            let time = match result {
+                Ok(Time { seconds, nanos, counter, node }) => {
+                    let node = span_within(&arena, node.as_bytes()).unwrap_or_else(|| {
+                        let offset = (arena.len() + written.len()) as u32;
+                        written.extend_from_slice(node.as_bytes());
+                        Span { offset, len: node.len() as u32 }
+                    });
+                    LogicalTime { seconds, nanos, zero: 0, counter, node }
+                }
+                Err(error) => {
+                    let text = write_fault(&mut written, arena.len(), &error);
+                    self.faults.push(Fault { origin: origin as u32, zero: 0, text });
+                    *old
+                }
+            };
+            self.times.push(time);
+        }
+        self.arena = arena;
+        self.arena.extend_from_slice(&written);
     }
 }
 

@@ -9,10 +9,10 @@ use std::{mem, ptr};
 
 use serde::de::DeserializeOwned;
 
-use crate::batch::{Judged, Mapped};
+use crate::batch::{Delayed, Judged, Mapped};
 use crate::configuration;
 use crate::layout::{Entry, Fault, LogicalTime, words};
-use crate::message::{Message, Time};
+use crate::message::{Message, Messages, Time};
 use crate::output::Output;
 
 /// The sections that tell the linker which world a component implements.
@@ -26,6 +26,8 @@ pub mod world {
     section!(MAP, "map-operator");
     section!(FILTER, "filter-operator");
     section!(BRANCH, "branch-operator");
+    section!(ACCUMULATE, "accumulate-operator");
+    section!(DELAY, "delay-operator");
 }
 
 /// An operator between calls: its configuration, and the last result, to which the
@@ -39,6 +41,8 @@ pub struct State<C> {
     mapped_return: MappedReturn,
     judged: Judged,
     judged_return: JudgedReturn,
+    delayed: Delayed,
+    delayed_return: DelayedReturn,
 }
 
 impl<C> State<C> {
@@ -51,6 +55,8 @@ impl<C> State<C> {
             mapped_return: MappedReturn { entries: Words::EMPTY, faults: Words::EMPTY, arena: List::EMPTY },
             judged: Judged::new(),
             judged_return: JudgedReturn { verdicts: List::EMPTY, faults: Words::EMPTY, arena: List::EMPTY },
+            delayed: Delayed::new(),
+            delayed_return: DelayedReturn { times: Words::EMPTY, faults: Words::EMPTY, arena: List::EMPTY },
         }
     }
 }
@@ -86,12 +92,45 @@ impl<C: DeserializeOwned> State<C> {
     ) -> *const MappedReturn {
         let config = self.config.as_ref().expect(NOT_INITIALISED);
         self.mapped.run(entries, arena, |message, output| process(config, message, output));
+        self.mapped_return()
+    }
+
+    pub fn accumulate<E: Display>(
+        &mut self,
+        entries: Vec<Entry>,
+        arena: Vec<u8>,
+        mut process: impl FnMut(&C, &Message, Messages, &mut Output) -> Result<(), E>,
+    ) -> *const MappedReturn {
+        let config = self.config.as_ref().expect(NOT_INITIALISED);
+        self.mapped
+            .run_window(entries, arena, |staged, messages, output| process(config, staged, messages, output));
+        self.mapped_return()
+    }
+
+    fn mapped_return(&mut self) -> *const MappedReturn {
         self.mapped_return = MappedReturn {
             entries: Words::of(&self.mapped.output.entries),
             faults: Words::of(&self.mapped.output.faults),
             arena: List::of(&self.mapped.arena),
         };
         &self.mapped_return
+    }
+
+    pub fn delay<E: Display>(
+        &mut self,
+        entries: &[Entry],
+        times: &[LogicalTime],
+        arena: Vec<u8>,
+        mut process: impl for<'m> FnMut(&C, &Message<'m>, &Time<'m>) -> Result<Time<'m>, E>,
+    ) -> *const DelayedReturn {
+        let config = self.config.as_ref().expect(NOT_INITIALISED);
+        self.delayed.run(entries, times, arena, |message, time| process(config, message, time));
+        self.delayed_return = DelayedReturn {
+            times: Words::of(&self.delayed.times),
+            faults: Words::of(&self.delayed.faults),
+            arena: List::of(&self.delayed.arena),
+        };
+        &self.delayed_return
     }
 
     pub fn filter<E: Display>(
@@ -201,6 +240,15 @@ pub struct MappedReturn {
 #[repr(C)]
 pub struct JudgedReturn {
     verdicts: List<u8>,
+    faults: Words<Fault>,
+    arena: List<u8>,
+}
+
+/// The record `delayed`.
+#[derive(Debug)]
+#[repr(C)]
+pub struct DelayedReturn {
+    times: Words<LogicalTime>,
     faults: Words<Fault>,
     arena: List<u8>,
 }

@@ -20,12 +20,13 @@
 //! ```
 //!
 //! [`map!`] yields any number of messages for each one, [`filter!`] says which pass,
-//! [`branch!`] which arm they take. An error is anything with `Display`; the host
+//! [`branch!`] which arm they take, [`delay!`] what time they wait for, [`accumulate!`]
+//! makes one message of all that share a time. An error is anything with `Display`; the host
 //! reports its text and drops or dead-letters that message alone. `println!` and
 //! `eprintln!` write to the tenant's log.
 
 mod message;
-pub use message::{Kind, Message, Properties, Schema, Time};
+pub use message::{Kind, Message, Messages, Properties, Schema, Time};
 mod output;
 pub use output::{Draft, Output, Writer};
 
@@ -177,6 +178,115 @@ macro_rules! branch {
     };
 }
 
+/// Exports a function as the component's accumulate operator:
+/// `fn(&Config, &Message, Messages, &mut Output) -> Result<(), impl Display>`, or
+/// without the first parameter if it takes no configuration. It is given the staged
+/// value of one window and messages that arrived at its time, and emits the new staged
+/// value: one message. At first the staged value has an empty payload; what is staged
+/// when the window closes is its result.
+///
+/// ```
+/// use tidegate_sdk::{Message, Messages, Output, accumulate};
+///
+/// fn count(staged: &Message, messages: Messages, output: &mut Output) -> Result<(), String> {
+///     let before: usize = staged.text().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+///     output.emit(staged).payload((before + messages.len()).to_string());
+///     Ok(())
+/// }
+///
+/// accumulate!(count);
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! accumulate {
+    ($process:path) => {
+        $crate::accumulate!(@ (), |(), staged, messages, output| $process(staged, messages, output));
+    };
+    ($process:path, $config:ty) => {
+        $crate::accumulate!(@ $config, |config, staged, messages, output| {
+            $process(config, staged, messages, output)
+        });
+    };
+    (@ $config:ty, $process:expr) => {
+        const _: () = {
+            use $crate::__private as sdk;
+
+            $crate::__operator!("accumulate", $config, ACCUMULATE);
+
+            #[cfg_attr(target_family = "wasm", unsafe(export_name = "tidegate:operator/accumulate@0.1.0#process"))]
+            #[allow(dead_code)]
+            unsafe extern "C" fn process(
+                entries: *mut sdk::Entry,
+                entries_len: usize,
+                arena: *mut u8,
+                arena_len: usize,
+            ) -> *const sdk::MappedReturn {
+                // Safe by the canonical ABI: both lists were allocated by this guest's
+                // `cabi_realloc` for this call, which owns them.
+                let (entries, arena) = unsafe {
+                    (sdk::owned_records(entries, entries_len), sdk::owned_list(arena, arena_len))
+                };
+                STATE.with_borrow_mut(|state| state.accumulate(entries, arena, $process))
+            }
+        };
+    };
+}
+
+/// Exports a function as the component's delay operator:
+/// `fn(&Config, &Message<'m>, &Time<'m>) -> Result<Time<'m>, impl Display>`, or without
+/// the first parameter if it takes no configuration. It is given a message's logical
+/// time and gives the one that the message waits for, not earlier.
+///
+/// ```
+/// use tidegate_sdk::{Message, Time, delay};
+///
+/// /// To the end of its minute.
+/// fn minute<'m>(_message: &Message<'m>, time: &Time<'m>) -> Result<Time<'m>, String> {
+///     Ok(Time { seconds: (time.seconds + 1).next_multiple_of(60), nanos: 0, counter: 0, ..*time })
+/// }
+///
+/// delay!(minute);
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! delay {
+    ($process:path) => {
+        $crate::delay!(@ (), |(), message, time| $process(message, time));
+    };
+    ($process:path, $config:ty) => {
+        $crate::delay!(@ $config, |config, message, time| $process(config, message, time));
+    };
+    (@ $config:ty, $process:expr) => {
+        const _: () = {
+            use $crate::__private as sdk;
+
+            $crate::__operator!("delay", $config, DELAY);
+
+            #[cfg_attr(target_family = "wasm", unsafe(export_name = "tidegate:operator/delay@0.1.0#process"))]
+            #[allow(dead_code)]
+            unsafe extern "C" fn process(
+                entries: *mut sdk::Entry,
+                entries_len: usize,
+                times: *mut sdk::LogicalTime,
+                times_len: usize,
+                arena: *mut u8,
+                arena_len: usize,
+            ) -> *const sdk::DelayedReturn {
+                // Safe by the canonical ABI: the lists were allocated by this guest's
+                // `cabi_realloc` for this call, which owns them.
+                let (entries, times, arena) = unsafe {
+                    (
+                        sdk::owned_records(entries, entries_len),
+                        sdk::owned_records(times, times_len),
+                        sdk::owned_list(arena, arena_len),
+                    )
+                };
+                STATE.with_borrow_mut(|state| state.delay(&entries, &times, arena, $process))
+            }
+        };
+    };
+}
+
 /// What every kind of operator exports besides `process`: the section that names its
 /// world, its state and `init`.
 #[doc(hidden)]
@@ -216,7 +326,7 @@ macro_rules! __operator {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::export::{
-        InitReturn, JudgedReturn, MappedReturn, RawProperty, RawSchema, State, cabi_realloc,
+        DelayedReturn, InitReturn, JudgedReturn, MappedReturn, RawProperty, RawSchema, State, cabi_realloc,
         owned_configuration, owned_list, owned_records, world,
     };
     pub use crate::layout::{Entry, LogicalTime};

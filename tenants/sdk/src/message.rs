@@ -94,6 +94,28 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The messages that arrived at one logical time, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages<'a> {
+    pub(crate) entries: &'a [Entry],
+    pub(crate) arena: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Message<'a>> + use<'a> {
+        let arena = self.arena;
+        self.entries.iter().map(move |entry| Message { entry, arena })
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
 /// What a message is, after AIO's data model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

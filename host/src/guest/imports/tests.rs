@@ -62,15 +62,15 @@ fn operators_and_imports_are_listed() {
          export hello: func();",
     ))
     .unwrap();
-    use {Contract::*, Role::*};
-    for (contract, role, served) in [
+    use {Contract::*, OperatorKind::*};
+    for (contract, kind, served) in [
         (Aio, Delay, true),
         (Packed, Branch, true),
         (Aio, Branch, true),
         (Packed, Delay, false),
         (Aio, Map, false),
     ] {
-        assert_eq!(shape.serves(contract, role), served, "{contract:?} {role}");
+        assert_eq!(shape.serves(contract, kind), served, "{contract:?} {kind}");
     }
     assert_eq!(shape.contract_for(Branch), Some(Packed));
     assert_eq!(shape.contract_for(Delay), Some(Aio));
