@@ -129,6 +129,13 @@ pub struct Stamped {
     pub times: Vec<Time>,
 }
 
+impl From<Batch> for Stamped {
+    /// Each message's timestamp is its logical time.
+    fn from(batch: Batch) -> Self {
+        Stamped { batch, times: Vec::new() }
+    }
+}
+
 impl Stamped {
     /// The logical time of the message `origin`.
     pub fn time(&self, origin: u32) -> Time {

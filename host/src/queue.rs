@@ -23,8 +23,19 @@ pub struct Delivery {
     /// Which source node of the dataflow.
     pub source: u32,
     pub batch: Batch,
+    /// By which its messages are known when they are delivered again.
+    pub places: Option<Places>,
     pub settle: Settle,
     pub credit: Credit,
+}
+
+/// Where the messages of a delivery stand in what a source reads, such as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Names it. Another one for what is read from its beginning again.
+    pub stream: [u64; 2],
+    /// For each message, ascending.
+    pub ends: Vec<u64>,
 }
 
 /// Deliveries of all sources of one dataflow, first come first served.
@@ -139,9 +150,14 @@ impl SourceDoor {
 
     /// Hands over `batch` and gives its number: from 1, without gaps.
     pub fn deliver(&mut self, credit: Credit, batch: Batch) -> u64 {
+        self.deliver_at(credit, batch, None)
+    }
+
+    /// Hands over `batch` of messages that are known by their `places`.
+    pub fn deliver_at(&mut self, credit: Credit, batch: Batch, places: Option<Places>) -> u64 {
         self.delivered += 1;
         let settle = Settle::new(self.settled.clone(), self.delivered);
-        self.queue.push(Delivery { source: self.source, batch, settle, credit });
+        self.queue.push(Delivery { source: self.source, batch, places, settle, credit });
         self.delivered
     }
 

@@ -50,6 +50,8 @@ counters! {
         errors,
         /// Messages that an accumulate or delay took in.
         absorbed,
+        /// Messages delivered again that an accumulate or delay had taken in before.
+        recognised,
         /// Messages dropped because they came after their time was complete.
         late,
         /// Messages that a delay wanted to send back in time: they kept theirs.

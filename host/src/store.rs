@@ -19,17 +19,18 @@ use std::{
     time::Duration,
 };
 
+use self::{
+    applied::Manifest,
+    kept_state::read_all,
+    key_space::{Read, Space},
+    windows::Commit,
+};
 pub use self::{
     applied::{AppliedError, Snapshot},
     key_space::{Answer, KeySpace, Set, StateLimits, Usage},
     position::{Head, Position},
     record::{Condition, Record, StateError, Version},
     windows::WindowSpace,
-};
-use self::{
-    kept_state::read_all,
-    key_space::{Read, Space},
-    windows::Commit,
 };
 
 /// Most memory for sled's cache.
@@ -58,6 +59,8 @@ pub struct Store {
     /// Tenants' state that somebody has a hand on.
     spaces: Arc<Mutex<BTreeMap<String, Weak<Space>>>>,
     reads: mpsc::Sender<Read>,
+    /// What this run has applied last.
+    applied: Arc<Mutex<Option<Manifest>>>,
     _closer: Arc<Closer>,
 }
 
@@ -143,7 +146,13 @@ impl Store {
             .name("store-read".into())
             .spawn(move || read_all(&reading, &asked))
             .map_err(StoreError::Thread)?;
-        Ok(Store { shared, spaces: Arc::default(), reads, _closer: Arc::new(closer) })
+        Ok(Store {
+            shared,
+            spaces: Arc::default(),
+            reads,
+            applied: Arc::default(),
+            _closer: Arc::new(closer),
+        })
     }
 
     /// How far the file of a source (`tenant/dataflow/node`) was settled.

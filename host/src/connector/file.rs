@@ -31,7 +31,7 @@ use super::{status::Status, stop::Stop};
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     clock::Clock,
-    queue::SourceDoor,
+    queue::{Places, SourceDoor},
     store::Position,
     write::{SinkQueue, Write},
 };
@@ -155,6 +155,10 @@ pub struct FileSource {
     read_before: Vec<u64>,
     /// Behind the last whole line.
     behind: Position,
+    /// Files read from their beginning in this run though they had been read before.
+    again: u64,
+    /// Behind each message of the delivery that is being made.
+    ends: Vec<u64>,
     /// Number of the last delivery.
     delivered: u64,
     /// The position behind each delivery that is not settled, by its number.
@@ -186,6 +190,8 @@ impl FileSource {
             lines: 0,
             read_before: Vec::new(),
             behind: options.position,
+            again: 0,
+            ends: Vec::new(),
             delivered: 0,
             unsettled: VecDeque::new(),
             line: Vec::new(),
@@ -212,9 +218,12 @@ impl FileSource {
             Found::Same => {}
             Found::Elsewhere(place) => tracing::info!(file = %location, rest = %place.display(),
                 "the file was moved: its rest is read first"),
-            Found::Another => tracing::warn!(file = %location, earlier = self.behind.bytes,
-                "the file was truncated or replaced: it is read from its beginning; \
-                 lines of the earlier one that were not read yet are gone"),
+            Found::Another => {
+                self.again += 1;
+                tracing::warn!(file = %location, earlier = self.behind.bytes,
+                    "the file was truncated or replaced: it is read from its beginning; \
+                     lines of the earlier one that were not read yet are gone");
+            }
         }
         if self.behind == Position::default() {
             // Which file it is is known before its first line is delivered.
@@ -296,6 +305,7 @@ impl FileSource {
             self.open_file()?;
         }
         let mut builder = BatchBuilder::new(&self.options.node);
+        self.ends.clear();
         let bytes_max = self.door.delivery_bytes_max();
         loop {
             let is_whole = self.read_line()?;
@@ -310,6 +320,7 @@ impl FileSource {
                 return Ok(if builder.is_empty() { Taken::End } else { Taken::Lines(builder.finish()) });
             }
             self.take_line(&mut builder);
+            self.ends.resize(builder.len(), self.behind.bytes);
             self.line.clear();
             // The next line, if it can be had without waiting, and fits.
             let reading = self.reading.as_ref().expect("it was opened above");
@@ -410,7 +421,9 @@ impl FileSource {
             let seen = self.door.settled_upto();
             match self.door.poll_credit(bytes, &mut waiter.context()) {
                 Poll::Ready(credit) => {
-                    self.delivered = self.door.deliver(credit, batch);
+                    let stream = [self.behind.inode, self.again];
+                    let places = Places { stream, ends: std::mem::take(&mut self.ends) };
+                    self.delivered = self.door.deliver_at(credit, batch, Some(places));
                     self.unsettled.push_back((self.delivered, self.behind));
                     return;
                 }

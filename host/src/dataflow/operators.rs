@@ -46,7 +46,7 @@ use crate::{
     guest::AcquireError,
     hlc::Hlc,
     planted::{self, Bug},
-    queue::{Delivery, Queue},
+    queue::{Delivery, Places, Queue},
     settle::Settle,
     write::{Confirmed, Confirms, Write},
 };
@@ -269,7 +269,7 @@ impl Parts {
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
             return Some(flow);
         }
-        let Delivery { source, mut batch, settle, credit } = self.queue.pop()?;
+        let Delivery { source, mut batch, places, settle, credit } = self.queue.pop()?;
         self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
         lull::count(batch.len());
@@ -280,8 +280,10 @@ impl Parts {
         if planted::is(Bug::EarlyAck) {
             self.activators().commit.activate();
         }
-        let delivery = Stamped { batch, times: Vec::new() };
-        Some(Flow { sequence, source, delivery, cause: Cause::Source(credit) })
+        let delivery = Stamped::from(batch);
+        let known =
+            self.windows.as_ref().map_or(0, |parts| parts.windows.borrow_mut().arrived(source, places));
+        Some(Flow { sequence, source, delivery, known, cause: Cause::Source(credit) })
     }
 
     fn start(self: &Rc<Self>, flow: Flow) {
@@ -398,6 +400,7 @@ impl WindowParts {
     fn took(&self, parts: &Parts, flow: &Flow) -> bool {
         let now = parts.clock.now();
         let mut windows = self.windows.borrow_mut();
+        windows.absorbed(flow.source);
         match flow.cause {
             Cause::Source(_) => {
                 let origins = 0..flow.delivery.batch.len() as u32;
@@ -433,11 +436,14 @@ impl WindowParts {
         if self.flushed.load(Ordering::SeqCst) < self.released_with.get() {
             return None;
         }
-        let release = self.windows.borrow_mut().next_release()?;
+        let mut windows = self.windows.borrow_mut();
+        let release = windows.next_release()?;
         let source = (parts.plan.sources_outside() + release.window) as u32;
+        let ends = vec![release.number; release.messages.batch.len()];
+        let known = windows.arrived(source, Some(Places { stream: [0; 2], ends }));
         let (window, number, passed) = (release.window, release.number, release.passed);
         let cause = Cause::Window { window, number, passed };
-        Some(Flow { sequence, source, delivery: release.messages, cause })
+        Some(Flow { sequence, source, delivery: release.messages, known, cause })
     }
 
     /// Lets time go on, and sees to it that somebody looks again. True if nothing is

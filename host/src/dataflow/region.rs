@@ -30,6 +30,9 @@ pub struct Flow {
     pub source: u32,
     /// As it came; dead letters and retries go back to it.
     pub delivery: Stamped,
+    /// So many of its messages, the first ones, were delivered before, and windows have
+    /// them.
+    pub known: u32,
     pub cause: Cause,
 }
 
@@ -140,6 +143,17 @@ impl Region {
         dead: &mut Vec<DeadLetter>,
     ) -> Result<(), AcquireError> {
         let operator = &step.operator;
+        let fresh;
+        let input = if flow.known == 0 {
+            input
+        } else {
+            fresh = input.select(|_, entry| entry.origin >= flow.known);
+            self.plan.stats.recognised.add((input.len() - fresh.len()) as u64);
+            &fresh
+        };
+        if input.is_empty() {
+            return Ok(());
+        }
         operator.stats.taken.add(input.len() as u64);
         let mut work = Work { region: self, operator, flow, dead, arms: Arms::default(), held: None };
         if operator.kind == OperatorKind::Delay {

@@ -398,8 +398,9 @@ impl Shard {
         );
         self.task_owners.insert(task, dataflow);
         let windows = (!plan.windows.is_empty()).then(|| {
-            let (outside, now) = (plan.sources_outside(), self.clock.now());
-            let windows = Windows::new(&plan.windows, outside, plan.timing, plan.window_space.clone(), now);
+            let sources = plan.sources.iter().map(|source| source.name.clone()).collect();
+            let now = self.clock.now();
+            let windows = Windows::new(&plan.windows, sources, plan.timing, plan.window_space.clone(), now);
             Rc::new(RefCell::new(windows))
         });
         let (guests, clock) = (self.guests.clone(), self.clock.clone());

@@ -21,6 +21,7 @@ use crate::{
     clock::Instant,
     dataflow::watermark::{Moment, Timing, Watermarks},
     guest::Operator,
+    queue::Places,
     store::WindowSpace,
 };
 
@@ -45,9 +46,20 @@ pub struct Windows {
     watermarks: Watermarks,
     /// Sources before the windows' own.
     outside: u32,
+    sources: Vec<Covered>,
     space: WindowSpace,
     /// What has changed since the last commit.
     changes: Vec<Change>,
+}
+
+/// What windows have of a source.
+#[derive(Debug)]
+struct Covered {
+    name: String,
+    /// All messages of this stream up to this place.
+    upto: ([u64; 2], u64),
+    /// What is on its way.
+    arriving: Option<([u64; 2], u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -93,15 +105,19 @@ pub enum InTime {
 }
 
 impl Windows {
-    /// Takes up what an earlier run has left in `space`.
+    /// Takes up what an earlier run has left in `space`. `sources` are all sources'
+    /// names, the windows' last.
     pub fn new(
         plans: &[WindowPlan],
-        outside: usize,
+        sources: Vec<String>,
         timing: Timing,
         space: WindowSpace,
         now: Instant,
     ) -> Self {
+        let outside = sources.len() - plans.len();
+        let covered = |name| Covered { name, upto: ([0; 2], 0), arriving: None };
         let mut windows = Windows {
+            sources: sources.into_iter().map(covered).collect(),
             plans: plans.iter().map(|plan| plan.operator.clone()).collect(),
             upstream: plans.iter().map(|plan| plan.upstream.clone()).collect(),
             windows: plans.iter().map(|_| Window::default()).collect(),
@@ -116,6 +132,12 @@ impl Windows {
 
     fn load(&mut self) {
         for (key, value) in self.space.take_kept() {
+            if let Some((source, upto)) = record::read_covered(&key, &value) {
+                if let Some(covered) = self.sources.iter_mut().find(|covered| covered.name == source) {
+                    covered.upto = upto;
+                }
+                continue;
+            }
             let restored = record::read(&key, &value, |operation| {
                 self.plans.iter().position(|operator| operator.operation() == operation)
             });
@@ -153,6 +175,32 @@ impl Windows {
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
+    }
+
+    /// A delivery has come. How many of its messages, the first ones, windows have
+    /// already.
+    pub fn arrived(&mut self, source: u32, places: Option<Places>) -> u32 {
+        let covered = &mut self.sources[source as usize];
+        covered.arriving = None;
+        let Some(Places { stream, ends }) = places else { return 0 };
+        covered.arriving = ends.last().map(|end| (stream, *end));
+        let (same, upto) = covered.upto;
+        if stream == same { ends.partition_point(|end| *end <= upto) as u32 } else { 0 }
+    }
+
+    /// What came last from a source is through the region: with what windows took of
+    /// it goes how far they have it.
+    pub fn absorbed(&mut self, source: u32) {
+        if !self.has_changes() {
+            return;
+        }
+        let covered = &mut self.sources[source as usize];
+        if let Some((stream, end)) = covered.arriving.take()
+            && (covered.upto.0 != stream || covered.upto.1 < end)
+        {
+            covered.upto = (stream, end);
+            self.changes.push(record::covered(&covered.name, covered.upto));
+        }
     }
 
     /// A delivery of an outside source, the latest of its messages at `latest`, is

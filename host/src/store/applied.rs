@@ -73,8 +73,8 @@ impl Snapshot {
     }
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct Manifest {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Manifest {
     dir: PathBuf,
     tenants: Vec<String>,
     /// Digests in hex, by path below the site folder.
@@ -88,7 +88,13 @@ impl Store {
         let blobs = blobs_of(data);
         let mut manifest =
             Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
-        keep_blobs(&blobs, snapshot.components.values())?;
+        // Known once something was applied in this run: what it names is there.
+        let mut before = self.applied.lock().expect("no panic under this lock");
+        let has: BTreeSet<&str> = before.iter().flat_map(Manifest::digests).collect();
+        keep_blobs(
+            &blobs,
+            snapshot.components.values().filter(|(_, digest)| !has.contains(digest.as_str())),
+        )?;
         for (path, (_, digest)) in &snapshot.components {
             manifest.components.insert(path.clone(), digest.clone());
         }
@@ -100,7 +106,7 @@ impl Store {
             let mut missing = Vec::new();
             for (path, text) in &snapshot.texts {
                 let digest = &manifest.texts[path];
-                if !database.files.contains_key(digest)? {
+                if !has.contains(digest.as_str()) && !database.files.contains_key(digest)? {
                     missing.push((digest, text));
                 }
             }
@@ -120,7 +126,9 @@ impl Store {
             database.db.flush()?;
             Ok(())
         })?;
-        self.sweep(&blobs, &manifest);
+        drop(has);
+        self.sweep(&blobs, before.as_ref(), &manifest);
+        *before = Some(manifest);
         Ok(())
     }
 
@@ -165,29 +173,44 @@ impl Store {
         Ok(Some((dir, manifest.dir)))
     }
 
-    /// Removes what no manifest names any more; what stays behind costs only space.
-    fn sweep(&self, blobs: &Path, manifest: &Manifest) {
-        let texts: BTreeSet<&str> = manifest.texts.values().map(String::as_str).collect();
-        let swept = self.with(|database| {
-            for key in database.files.iter().keys() {
+    /// Removes what no manifest names any more: what `before` named, or whatever there
+    /// is. What stays behind costs only space.
+    fn sweep(&self, blobs: &Path, before: Option<&Manifest>, manifest: &Manifest) {
+        let named: BTreeSet<&str> = manifest.digests().collect();
+        let gone: Option<Vec<&str>> =
+            before.map(|before| before.digests().filter(|digest| !named.contains(digest)).collect());
+        let swept = self.with(|database| match &gone {
+            Some(gone) => gone.iter().try_for_each(|digest| database.files.remove(digest).map(drop)),
+            None => database.files.iter().keys().try_for_each(|key| {
                 let key = key?;
-                if !std::str::from_utf8(&key).is_ok_and(|key| texts.contains(key)) {
-                    database.files.remove(&key)?;
-                }
-            }
-            Ok(())
+                let stays = std::str::from_utf8(&key).is_ok_and(|key| named.contains(key));
+                if stays { Ok(()) } else { database.files.remove(&key).map(drop) }
+            }),
         });
         if let Err(error) = swept {
             tracing::warn!(%error, "texts of earlier sites stay in the store");
         }
-        let components: BTreeSet<&str> = manifest.components.values().map(String::as_str).collect();
-        for entry in fs::read_dir(blobs).into_iter().flatten().flatten() {
-            if !entry.file_name().to_str().is_some_and(|name| components.contains(name))
-                && let Err(error) = fs::remove_file(entry.path())
-            {
-                tracing::warn!(%error, path = %entry.path().display(), "an old component stays");
+        let there = || fs::read_dir(blobs).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let gone: Vec<_> = match gone {
+            Some(gone) => gone.into_iter().map(Into::into).collect(),
+            None => there().filter(|name| !name.to_str().is_some_and(|name| named.contains(name))).collect(),
+        };
+        for name in gone {
+            let path = blobs.join(name);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                // A text's digest.
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(%error, path = %path.display(), "an old component stays"),
             }
         }
+    }
+}
+
+impl Manifest {
+    /// Digests of all that it names.
+    fn digests(&self) -> impl Iterator<Item = &str> {
+        self.texts.values().chain(self.components.values()).map(String::as_str)
     }
 }
 

@@ -1,15 +1,21 @@
 //! Accumulate and delay on a shard of their own, on a virtual clock: windows of ten
-//! seconds, who closes them, and what becomes of what comes too late.
+//! seconds, who closes them, what becomes of what comes too late, and what a host that
+//! was killed finds again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tidegate::{
     batch::{Batch, BatchBuilder},
     clock::{Clock, VirtualClock},
+    dataflow::shard::Command,
     dead_letter::Reason,
     guest::OperatorKind::{Accumulate, Delay, Filter},
+    queue::Places,
     resource::{Late, Limits},
+    store::Store,
     tenant::Tenant,
+    write::SinkQueue,
 };
 use tidegate_benches::rig::{Link, Rig, Running};
 
@@ -148,4 +154,112 @@ fn what_a_filter_drops_makes_time_go_on_all_the_same() {
     let mut site = Site::new(&[keep, ALIGN, AGGREGATE], Late::Drop);
     assert_eq!(site.send(&[(1, 60.0), (2, 1.0)]), [""; 0]);
     assert_eq!(site.send(&[(11, 1.0)]), [summary(1, 60.0, 60.0, 60.0)]);
+}
+
+/// Values over 24 windows, some of them out of order, each window's sum its own.
+fn values() -> Vec<(u64, f64)> {
+    (0..240_u64).map(|number| (1 + (number ^ 3), f64::from(number as u32 * number as u32))).collect()
+}
+
+/// A host on a copy of what another had on disk, fed from where that was settled.
+struct Life {
+    site: Site,
+    _store: Store,
+    from: usize,
+}
+
+impl Life {
+    fn begin(dir: &Path, from: usize) -> Self {
+        let store = Store::open(dir).expect("it can be opened");
+        let clock = Arc::<VirtualClock>::default();
+        let mut rig = Rig::on(Clock::Virtual(clock.clone()), 8, 4);
+        let tenant = Tenant::new("team", Limits::default());
+        let plan = rig.plan(&tenant, "flow", &[ALIGN, AGGREGATE], SinkQueue::new(1 << 20));
+        let mut plan = Arc::try_unwrap(plan).expect("nobody else has it");
+        plan.window_space = store.window_space("team/flow").expect("it can be read");
+        // Out of order by three seconds at most.
+        plan.timing.lateness = Duration::from_secs(4);
+        let flow = rig.start(Arc::new(plan));
+        Life { site: Site { rig, clock, flow }, _store: store, from }
+    }
+
+    /// Delivers `values[range]`.
+    fn deliver(&mut self, values: &[(u64, f64)], range: std::ops::Range<usize>) {
+        let batch = batch(&values[range.clone()]);
+        let places = Places { stream: [7, 0], ends: range.map(|index| index as u64 + 1).collect() };
+        let flow = &mut self.site.flow;
+        let credit = flow.plan.tenant.ledger.try_acquire(batch.arena.len()).expect("credit");
+        flow.source.deliver_at(credit, batch, Some(places));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let place = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &place);
+        } else {
+            std::fs::copy(entry.path(), place).expect("copied");
+        }
+    }
+}
+
+/// What comes out over several lives that end without a word; the last goes to the end.
+fn outputs(rng: &mut StdRng, lives: usize) -> (BTreeSet<String>, u64) {
+    let root = tempfile::tempdir().expect("a folder");
+    let values = values();
+    let (mut heard, mut recognised) = (BTreeSet::new(), 0);
+    let mut from = 0;
+    for life in 0..=lives {
+        let dir = root.path().join(life.to_string());
+        let mut host = Life::begin(&dir, from);
+        let (mut next, mut ends) = (from, vec![from]);
+        let last = life == lives;
+        let until = if last { values.len() } else { rng.random_range(next..=values.len()) };
+        while next < until {
+            let end = (next + rng.random_range(1..20)).min(until);
+            host.deliver(&values, next..end);
+            (next, _) = (end, ends.push(end));
+            for _ in 0..rng.random_range(0..3) {
+                host.site.rig.settle();
+                heard.extend(host.site.flow.receive());
+            }
+        }
+        if last {
+            host.site.flow.source.end();
+            let (reply, mut removed) = tokio::sync::oneshot::channel();
+            let remove =
+                Command::Remove { dataflow: host.site.flow.id, drain: Duration::from_secs(60), reply };
+            host.site.rig.door.send(remove);
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while removed.try_recv().is_err() {
+                assert!(std::time::Instant::now() < deadline, "it drains");
+                host.site.rig.settle();
+                heard.extend(host.site.flow.receive());
+                std::thread::yield_now();
+            }
+        } else {
+            copy(&dir, &root.path().join((life + 1).to_string()));
+            // Its source was told a little less than what was settled.
+            let settled = host.site.flow.source.settled_upto() as usize;
+            from = ends[settled - rng.random_range(0..=settled.min(2))].max(host.from);
+        }
+        recognised += host.site.flow.plan.stats.recognised.get();
+    }
+    (heard, recognised)
+}
+
+#[test]
+fn lives_cut_short_at_any_moment_give_the_same_windows() {
+    let (whole, none) = outputs(&mut StdRng::seed_from_u64(0), 0);
+    assert_eq!((whole.len(), none), (24, 0));
+    let mut recognised = 0;
+    for seed in 0..12 {
+        let (cut, again) = outputs(&mut StdRng::seed_from_u64(seed), 4);
+        assert_eq!(cut, whole, "seed {seed}");
+        recognised += again;
+    }
+    assert!(recognised > 0, "some messages came again");
 }

@@ -5,6 +5,7 @@
 //! OPERATION 0 'p' moment number   a staged value, or a held message
 //! OPERATION 0 'r' number          a release that is not confirmed
 //! OPERATION 0 'w'                 watermark, number of the last release
+//! SOURCE 0 'c'                    how far windows have what it delivered
 //! ```
 
 use bytes::Bytes;
@@ -106,6 +107,26 @@ pub fn reached(moment: Moment, number: u64) -> Vec<u8> {
     put_moment(&mut bytes, moment);
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes
+}
+
+/// How far windows have the messages of a source: stream, and place in it.
+pub fn covered(source: &str, (stream, place): ([u64; 2], u64)) -> (Vec<u8>, Option<Vec<u8>>) {
+    let key = [source.as_bytes(), &[0, b'c']].concat();
+    let value = [stream[0], stream[1], place].map(u64::to_be_bytes).concat();
+    (key, Some(value))
+}
+
+/// Reads what [`covered`] wrote.
+pub fn read_covered<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, ([u64; 2], u64))> {
+    // Numbers in other keys may look like this at their end.
+    let end = key.iter().position(|byte| *byte == 0)?;
+    if key[end + 1..] != [b'c'] {
+        return None;
+    }
+    let source = std::str::from_utf8(&key[..end]).ok()?;
+    let rest = &mut &value[..];
+    let mut number = || Some(u64::from_be_bytes(take(rest)?));
+    Some((source, ([number()?, number()?], number()?)))
 }
 
 /// Reads a record of the operation that `find` knows.

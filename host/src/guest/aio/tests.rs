@@ -31,7 +31,7 @@ impl Operator {
     fn process(&mut self, input: &Batch, max: OutputMax) -> Result<Output, CallError> {
         self.rig.store.set_fuel(1_000_000_000).unwrap();
         self.rig.store.data_mut().begin_call();
-        ready(self.aio.process(&mut self.rig.store, input, input, max))
+        ready(self.aio.process(&mut self.rig.store, input, &input.clone().into(), max))
     }
 }
 
@@ -227,7 +227,7 @@ fn branches_are_given_the_logical_time_of_the_delivery() {
     let mut input = delivery.select(|index, _| index > 0);
     input.entries.iter_mut().for_each(|entry| entry.seconds = 0);
     let Operator { rig, aio } = &mut operator;
-    let output = ready(aio.process(&mut rig.store, &input, &delivery, AMPLE)).unwrap();
+    let output = ready(aio.process(&mut rig.store, &input, &delivery.clone().into(), AMPLE)).unwrap();
     let Output::Judged { verdicts, .. } = output else { panic!("{output:?}") };
     assert_eq!(verdicts, [Verdict::TRUE, Verdict::TRUE]);
 }

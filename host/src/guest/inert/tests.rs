@@ -19,7 +19,7 @@ use wasmtime_wasi::{
 
 use super::*;
 use crate::{
-    batch::{Batch, BatchBuilder},
+    batch::{BatchBuilder, Stamped},
     clock::{Clock, VirtualClock},
     dataflow::timers::Timers,
     guest::{
@@ -47,7 +47,7 @@ fn state(seed: u64) -> GuestState {
 struct Guest {
     rig: Rig,
     aio: Aio,
-    input: Batch,
+    input: Stamped,
 }
 
 impl Guest {
@@ -81,13 +81,13 @@ impl Guest {
         let aio = Aio::new(&mut rig.store, &rig.instance, OperatorKind::Filter).unwrap();
         let mut builder = BatchBuilder::new("n");
         builder.push(b"t", None, b"p", []);
-        Guest { rig, aio, input: builder.finish() }
+        Guest { rig, aio, input: builder.finish().into() }
     }
 
     fn call(&mut self) -> impl Future<Output = Result<Output, CallError>> {
         let Guest { rig, aio, input } = self;
         rig.store.data_mut().begin_call();
-        aio.process(&mut rig.store, input, input, OutputMax { messages: 1, bytes: 1000 })
+        aio.process(&mut rig.store, &input.batch, input, OutputMax { messages: 1, bytes: 1000 })
     }
 
     fn trap(&mut self) -> String {
