@@ -38,6 +38,8 @@ pub enum Reason {
     OperatorError,
     /// It came after its time was complete, and policy says to keep such messages.
     Late,
+    /// Open windows hold as much as policy allows.
+    WindowsFull,
     /// The sink will never take it.
     Rejected,
     /// Larger than the tenant's payload limit.

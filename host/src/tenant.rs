@@ -1,7 +1,10 @@
 //! `Tenant`: what every step of the path asks about the owner of a message: limits,
 //! credit, counters. Knows nothing of resources or connections.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64},
+};
 
 use crate::{ledger::Ledger, resource::Limits, store::KeySpace};
 
@@ -17,6 +20,8 @@ pub struct Tenant {
     pub instances: AtomicU32,
     /// What its operators keep.
     pub keys: KeySpace,
+    /// Bytes that its windows hold, over all dataflows.
+    pub window_bytes: AtomicU64,
 }
 
 impl Tenant {
@@ -29,6 +34,13 @@ impl Tenant {
     /// Its operators' state is in `keys`.
     pub fn keeping(name: impl Into<String>, limits: Limits, keys: KeySpace) -> Arc<Self> {
         let ledger = Ledger::new(limits.inflight_bytes_max as usize);
-        Arc::new(Tenant { name: name.into(), limits, ledger, instances: AtomicU32::new(0), keys })
+        Arc::new(Tenant {
+            name: name.into(),
+            limits,
+            ledger,
+            instances: AtomicU32::new(0),
+            keys,
+            window_bytes: AtomicU64::new(0),
+        })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     dataflow::{
         plan::{Plan, Step, Target},
         watermark::Moment,
-        window::{InTime, Windows},
+        window::{Full, InTime, Windows},
     },
     dead_letter::{DeadLetter, Reason},
     guest::{
@@ -238,6 +238,8 @@ struct Work<'a> {
     held: Option<Held>,
 }
 
+const WINDOWS_FULL: &str = "windows hold as much as policy's `state.windows` allows";
+
 /// A window that an operator works on.
 struct Held {
     window: usize,
@@ -323,19 +325,28 @@ impl Work<'_> {
             let Some(moment) = self.in_time(window, Moment::of(time.0), entry.origin) else { continue };
             let Moment { seconds, nanos, counter } = moment;
             time.0 = Time { seconds, nanos, counter, ..time.0 };
-            self.region.plan.stats.absorbed.add(1);
-            self.region.windows().borrow_mut().hold(window, time, (entry, &input.arena));
+            let held = self.region.windows().borrow_mut().hold(window, time, (entry, &input.arena));
+            match held {
+                Ok(()) => self.region.plan.stats.absorbed.add(1),
+                Err(Full) => self.bury(entry.origin, Reason::WindowsFull, WINDOWS_FULL.into(), 0),
+            }
         }
     }
 
     /// Replaces a window's staged value.
-    fn stage(&mut self, messages: usize, value: &Batch) {
+    fn stage(&mut self, messages: &Batch, value: &Batch) {
         let Some(Held { window, moment, time: Some(time) }) = &self.held else {
             unreachable!("only an accumulate gives a staged value")
         };
         let node = time.node.bytes(&self.flow.delivery.batch.arena);
-        self.region.plan.stats.absorbed.add(messages as u64);
-        self.region.windows().borrow_mut().stage(*window, *moment, (*time, node), value);
+        let staged = self.region.windows().borrow_mut().stage(*window, *moment, (*time, node), value);
+        match staged {
+            Ok(()) => self.region.plan.stats.absorbed.add(messages.len() as u64),
+            Err(Full) => messages
+                .entries
+                .iter()
+                .for_each(|entry| self.bury(entry.origin, Reason::WindowsFull, WINDOWS_FULL.into(), 0)),
+        }
     }
 
     /// The message has failed once: again on fresh instances, as often as policy
@@ -397,7 +408,7 @@ impl Work<'_> {
                 errors
             }
             Output::Staged(Ok(value)) => {
-                self.stage(input.len(), &value);
+                self.stage(input, &value);
                 Vec::new()
             }
             Output::Staged(Err(error)) => vec![error],

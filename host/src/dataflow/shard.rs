@@ -400,7 +400,8 @@ impl Shard {
         let windows = (!plan.windows.is_empty()).then(|| {
             let sources = plan.sources.iter().map(|source| source.name.clone()).collect();
             let now = self.clock.now();
-            let windows = Windows::new(&plan.windows, sources, plan.timing, plan.window_space.clone(), now);
+            let space = plan.window_space.clone();
+            let windows = Windows::new(&plan.tenant, &plan.windows, sources, plan.timing, space, now);
             Rc::new(RefCell::new(windows))
         });
         let (guests, clock) = (self.guests.clone(), self.clock.clone());

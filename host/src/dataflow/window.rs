@@ -11,7 +11,7 @@ mod record;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use crate::{
     guest::Operator,
     queue::Places,
     store::WindowSpace,
+    tenant::Tenant,
 };
 
 /// An accumulate or delay of a plan.
@@ -50,7 +51,20 @@ pub struct Windows {
     space: WindowSpace,
     /// What has changed since the last commit.
     changes: Vec<Change>,
+    /// What is open, in bytes; the tenant's sum has it too.
+    bytes: u64,
+    tenant: Arc<Tenant>,
 }
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        self.tenant.window_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Windows hold as much as policy allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
 
 /// What windows have of a source.
 #[derive(Debug)]
@@ -108,6 +122,7 @@ impl Windows {
     /// Takes up what an earlier run has left in `space`. `sources` are all sources'
     /// names, the windows' last.
     pub fn new(
+        tenant: &Arc<Tenant>,
         plans: &[WindowPlan],
         sources: Vec<String>,
         timing: Timing,
@@ -125,6 +140,8 @@ impl Windows {
             outside: outside as u32,
             space,
             changes: Vec::new(),
+            bytes: 0,
+            tenant: tenant.clone(),
         };
         windows.load();
         windows
@@ -148,6 +165,10 @@ impl Windows {
             let window = &mut self.windows[index];
             match restored {
                 record::Restored::Piece { moment, number, messages } => {
+                    // However full it is: it was let in before.
+                    let bytes = messages.batch.bytes_held() as u64;
+                    self.bytes += bytes;
+                    self.tenant.window_bytes.fetch_add(bytes, Ordering::Relaxed);
                     window.piece = window.piece.max(number);
                     window.hold(moment, messages, number);
                 }
@@ -252,9 +273,31 @@ impl Windows {
         builder.finish()
     }
 
+    /// Makes room for `added` bytes where `gone` were.
+    fn charge(&mut self, added: usize, gone: usize) -> Result<(), Full> {
+        let (added, gone) = (added as u64, gone as u64);
+        let held = &self.tenant.window_bytes;
+        let before = held.fetch_add(added, Ordering::Relaxed);
+        if added > gone && before + added - gone > self.tenant.limits.window_bytes_max {
+            held.fetch_sub(added, Ordering::Relaxed);
+            return Err(Full);
+        }
+        held.fetch_sub(gone, Ordering::Relaxed);
+        self.bytes = self.bytes + added - gone;
+        Ok(())
+    }
+
     /// Replaces the staged value of a window.
-    pub fn stage(&mut self, window: usize, moment: Moment, time: (Time, &[u8]), value: &Batch) {
+    pub fn stage(
+        &mut self,
+        window: usize,
+        moment: Moment,
+        time: (Time, &[u8]),
+        value: &Batch,
+    ) -> Result<(), Full> {
         let value = compact(value, 0..1);
+        let before = self.windows[window].open.get(&moment).map_or(0, |held| held.messages.bytes_held());
+        self.charge(value.bytes_held(), before)?;
         let state = &mut self.windows[window];
         let held = state.open.entry(moment).or_insert_with(|| Held::new(time));
         if held.pieces.is_empty() {
@@ -265,14 +308,16 @@ impl Windows {
         let key = Key::Piece { moment, number: held.pieces[0] };
         let record = record::write(&held.messages, &[held.stamp()], &held.node);
         self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
+        Ok(())
     }
 
     /// Holds a message until its new time. `time` has its node in the bytes beside it.
-    pub fn hold(&mut self, window: usize, time: (Time, &[u8]), message: (&Entry, &[u8])) {
+    pub fn hold(&mut self, window: usize, time: (Time, &[u8]), message: (&Entry, &[u8])) -> Result<(), Full> {
         let moment = Moment::of(time.0);
         let mut builder = BatchBuilder::with_capacity("", 1, message.0.bytes_len());
         builder.copy(message.0, message.1);
         let message = builder.finish();
+        self.charge(message.bytes_held(), 0)?;
         let state = &mut self.windows[window];
         state.piece += 1;
         let number = state.piece;
@@ -282,6 +327,7 @@ impl Windows {
         let record = record::write(last, &[held.stamp()], &held.node);
         let key = Key::Piece { moment, number };
         self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
+        Ok(())
     }
 
     /// Looks at every watermark again and moves what is complete to the releases.
@@ -311,6 +357,9 @@ impl Windows {
             }
             let (stamp, node) = (held.stamp(), held.node);
             for batch in [held.messages].into_iter().chain(held.more) {
+                let bytes = batch.bytes_held() as u64;
+                self.bytes -= bytes;
+                self.tenant.window_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 for entry in &batch.entries {
                     building.push(entry, &batch.arena, (stamp, &node));
                 }

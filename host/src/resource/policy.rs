@@ -89,10 +89,12 @@ pub struct Limits {
     pub late: Late,
     pub lateness_max: Duration,
     pub idle_max: Duration,
-    pub tick: Duration,
+    pub tick_max: Duration,
     pub connections_max: u32,
     /// What its operators may keep.
     pub state: StateLimits,
+    /// What its windows may hold, over all dataflows.
+    pub window_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -123,9 +125,10 @@ impl Default for Limits {
             late: Late::Drop,
             lateness_max: Duration::from_secs(3600),
             idle_max: Duration::from_secs(60),
-            tick: Duration::from_millis(100),
+            tick_max: Duration::from_millis(100),
             connections_max: 4,
             state: StateLimits::default(),
+            window_bytes_max: 16 << 20,
         }
     }
 }
@@ -202,7 +205,7 @@ impl LimitReader<'_> {
 
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
         let group = object.object(key, self.diagnostics)?;
-        if matches!(key, "cpu" | "fuel" | "time") {
+        if matches!(key, "cpu" | "fuel") {
             self.not_yet(key, Text { text: String::new(), place: group.place() });
         }
         Some(group)
@@ -247,8 +250,6 @@ impl Limits {
         let choices =
             [("drop", Late::Drop), ("deadLetter", Late::DeadLetter), ("nextWindow", Late::NextWindow)];
         if let Some(late) = object.choice("late", &choices, reader.diagnostics) {
-            let place = object.get("late").map_or_else(|| object.place(), |node| node.place.clone());
-            reader.not_yet("late", Text { text: String::new(), place });
             limits.late = late;
         }
         if limits.payload_bytes_max > limits.inflight_bytes_max {
@@ -323,12 +324,13 @@ impl Limits {
             reader.read(&mut group, "keys", quantity::count, &mut self.state.keys_max);
             reader.read(&mut group, "bytes", quantity::bytes, &mut self.state.bytes_max);
             reader.read(&mut group, "value", quantity::bytes, &mut self.state.value_bytes_max);
+            reader.read(&mut group, "windows", quantity::bytes, &mut self.window_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {
             reader.read(&mut group, "lateness", quantity::time, &mut self.lateness_max);
             reader.read(&mut group, "idle", quantity::time, &mut self.idle_max);
-            reader.read(&mut group, "tick", quantity::time, &mut self.tick);
+            reader.read(&mut group, "tick", quantity::time, &mut self.tick_max);
             group.finish(reader.diagnostics);
         }
     }

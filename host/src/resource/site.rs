@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::dataflow::watermark::Timing;
 use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy,
     dataflow::FlowNodeKind,
@@ -494,6 +495,7 @@ impl Raw {
                 tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
+            check_timing(&tenant, diagnostics);
             tenants.push(tenant);
         }
         let endpoints = self.endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.kind)).collect();
@@ -674,6 +676,25 @@ fn check_connections(
         let message =
             format!("the tenant `{}` needs {needed} connections and may have {allowed}", tenant.name);
         diagnostics.error("tenant/connections", at.place.clone(), message, "policy's `connections`");
+    }
+}
+
+/// What dataflows ask of time is bounded by policy.
+fn check_timing(tenant: &TenantSite, diagnostics: &mut Diagnostics) {
+    let limits = &tenant.limits;
+    for dataflow in &tenant.dataflows {
+        let Timing { lateness, idle, tick } = dataflow.dataflow.timing;
+        for (key, asked, most) in [
+            ("lateness", lateness, limits.lateness_max),
+            ("idle", idle, limits.idle_max),
+            ("tick", tick, limits.tick_max),
+        ] {
+            if asked > most {
+                let message = format!("`tidegate.dev/{key}` is {asked:?} and may be {most:?}");
+                let place = dataflow.dataflow.name.place.clone();
+                diagnostics.error("dataflow/time", place, message, format!("policy's `time.{key}`"));
+            }
+        }
     }
 }
 

@@ -130,17 +130,30 @@ const BITES: &[Bite] = &[
         words: "compiling took longer than 1ms, policy's `component.compileTime`",
         counts: ("", "in 5, out 5,"),
     },
+    Bite {
+        key: "state.windows",
+        low: "state: { windows: 0Ki }",
+        high: "state: { windows: 1Mi }",
+        link: ("delay", "align", &[]),
+        input: FIVE,
+        words: "given up (WindowsFull",
+        counts: ("in 5, out 0, filtered 0, errors 0, dead 5", "in 5, out 5,"),
+    },
 ];
 
-/// Tested below, where `tidegate run` has no part in it.
-const ELSEWHERE: [&str; 8] = [
+/// Tested below or elsewhere, where `tidegate run` has no part in it.
+const ELSEWHERE: [&str; 12] = [
     "connections",
     "endpoints",
     "inflight",
     "instances",
+    "late",
     "state.bytes",
     "state.keys",
     "state.value",
+    "time.idle",
+    "time.lateness",
+    "time.tick",
     "weight",
 ];
 

@@ -33,7 +33,7 @@ output: { messages: 32, bytes: 256Ki }
 payload: 128Ki
 inflight: 512Ki
 component: { size: 4Mi, compileTime: 10s }
-state: { keys: 100, bytes: 1Mi, value: 64Ki }
+state: { keys: 100, bytes: 1Mi, value: 64Ki, windows: 2Mi }
 faults: { retries: 1, coolDown: 5s, quarantineAfter: 10, within: 30s }
 onError: deadLetter
 late: nextWindow
@@ -69,9 +69,10 @@ fn lower() -> Limits {
         late: Late::NextWindow,
         lateness_max: Duration::from_secs(1_800),
         idle_max: Duration::from_secs(30),
-        tick: Duration::from_millis(50),
+        tick_max: Duration::from_millis(50),
         connections_max: 2,
         state: StateLimits { keys_max: 100, bytes_max: 1 << 20, value_bytes_max: 64 << 10 },
+        window_bytes_max: 2 << 20,
     }
 }
 
@@ -82,7 +83,7 @@ fn every_key_is_read_and_what_bites_later_is_said() {
         assert_eq!(limits, lower());
         let said: Vec<_> =
             found.iter().map(|(_, _, message)| message.split('`').nth(1).unwrap_or("")).collect();
-        assert_eq!(said, ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within", "time", "late"]);
+        assert_eq!(said, ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within"]);
         assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
     }
 }
@@ -122,6 +123,7 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("state: { keys: 101 }", true),
         ("state: { bytes: 2Mi }", true),
         ("state: { value: 65Ki }", true),
+        ("state: { windows: 3Mi }", true),
         ("state: { keys: 99, bytes: 1Mi, value: 1Ki }", false),
         ("component: { size: 5Mi }", true),
         ("component: { compileTime: 11s }", true),
