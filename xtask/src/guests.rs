@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use crate::{root, run::cargo};
 
-/// Builds all of `tenants/`.
+/// Builds all of `tenants/`, and the sample that is a workspace of its own.
 pub fn build() -> anyhow::Result<()> {
     eprintln!("building guests");
-    cargo(&root().join("tenants"), ["build", "--quiet", "--release", "--target", "wasm32-wasip2"], &[])
+    let release = ["build", "--quiet", "--release", "--target", "wasm32-wasip2"];
+    cargo(&root().join("tenants"), release, &[])?;
+    cargo(&root().join("tenants/samples/boiler"), release.into_iter().chain(["--locked"]), &[])
 }
 
 /// Where the component of a crate is.
