@@ -86,7 +86,8 @@ fn expand(kind: &Kind, attribute: Code, function: Code) -> syn::Result<Code> {
     let process = &function.sig.ident;
     let interface = format_ident!("{}", kind.interface);
     let names: Vec<Ident> = (0..kind.parameters.len()).map(|index| format_ident!("a{index}")).collect();
-    let types = kind.parameters.iter().map(|it| syn::parse_str(it)).collect::<syn::Result<Vec<syn::Type>>>()?;
+    let types =
+        kind.parameters.iter().map(|it| syn::parse_str(it)).collect::<syn::Result<Vec<syn::Type>>>()?;
     let result: syn::Type = syn::parse_str(kind.result)?;
     let configure = match init {
         Some(path) => quote!(#path(configuration)),
