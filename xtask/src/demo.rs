@@ -75,15 +75,7 @@ fn lay_out_site() -> anyhow::Result<PathBuf> {
     }
     copy_folder(&from.join("platform"), &to.join("platform"))?;
     copy_folder(&from.join("tenants"), &to.join("tenants"))?;
-    let list = fs::read_to_string(from.join("artifacts.toml"))?;
-    for line in list.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-        let (path, name) = line.split_once('=').with_context(|| format!("artifacts.toml: `{line}`"))?;
-        let (path, name) = (path.trim().trim_matches('"'), name.trim().trim_matches('"'));
-        let component = guests::component(name);
-        let place = to.join(path);
-        fs::create_dir_all(place.parent().context("below the site")?)?;
-        fs::copy(&component, &place).with_context(|| format!("{}", component.display()))?;
-    }
+    guests::lay_out(&from.join("artifacts.toml"), &to)?;
     Ok(to)
 }
 

@@ -20,6 +20,7 @@ mod process;
 mod refusals;
 mod resources;
 mod run;
+mod sdk_aio;
 mod site;
 mod state;
 mod status;

@@ -14,3 +14,9 @@ mod convert;
 pub use convert::Convert;
 mod enrich;
 pub use enrich::Enrich;
+
+pub mod climate;
+pub mod window;
+pub mod image;
+pub mod opc_ua;
+pub mod otel;
