@@ -267,11 +267,17 @@ fn shown(base: &Path, path: &Path) -> String {
 struct Folder<'a> {
     files: &'a Files<'a>,
     dir: PathBuf,
+    /// Components lie there as a build leaves them: without tags, `_` for `-`.
+    as_built: bool,
 }
 
 impl<'a> Folder<'a> {
     fn new(files: &'a Files<'a>, dir: PathBuf) -> Self {
-        Folder { files, dir }
+        Folder { files, dir, as_built: false }
+    }
+
+    fn as_built(files: &'a Files<'a>, dir: PathBuf) -> Self {
+        Folder { files, dir, as_built: true }
     }
 
     /// A link may not lead out of the folder: what it leads to is somebody else's.
@@ -699,11 +705,18 @@ impl Folder<'_> {
         for extension in extensions {
             // With a registry or a path, without it, and with the first part gone.
             let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
-            for place in [path, rest, name] {
-                let file = match tag {
+            let mut files: Vec<PathBuf> = [path, rest, name]
+                .iter()
+                .map(|place| match tag {
                     Some(tag) => self.dir.join(place).join(format!("{tag}.{extension}")),
                     None => self.dir.join(format!("{place}.{extension}")),
-                };
+                })
+                .collect();
+            if self.as_built {
+                let built = [name.to_owned(), name.replace('-', "_")];
+                files.extend(built.map(|name| self.dir.join(format!("{name}.{extension}"))));
+            }
+            for file in files {
                 if file.is_file() && !self.holds(&file) {
                     let message = format!("`{}` leads out of the tenant's artifacts", self.shown(&file));
                     diagnostics.error(
@@ -817,7 +830,8 @@ fn resolve_modules(
     modules
 }
 
-/// One graph with the components of a folder, without a site: for `tidegate run`.
+/// One graph with the components of a folder, without a site: for `tidegate run` and
+/// `tidegate test`.
 pub fn load_graph(
     path: &Path,
     artifacts: &Path,
@@ -829,7 +843,7 @@ pub fn load_graph(
         let graph = read_graph(&file, &mut diagnostics)?;
         let place = yaml::parse(&file, &mut diagnostics).first().map(|node| node.place.clone())?;
         let text = Text { text: graph.name.clone(), place };
-        let artifacts = Folder::new(&files, artifacts.to_owned());
+        let artifacts = Folder::as_built(&files, artifacts.to_owned());
         let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
         Some(GraphSite { graph, modules })
     });
