@@ -125,6 +125,7 @@ impl Rig {
                 .iter()
                 .map(|(key, value)| (key.to_string(), value.to_string()))
                 .collect(),
+            schemas: Vec::new(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
             metrics: Arc::default(),

@@ -16,7 +16,7 @@ use crate::{
         window::WindowPlan,
     },
     guest::{
-        Contract, Operator, OperatorKind,
+        Contract, Operator, OperatorKind, Schema,
         compile::Cache,
         component::{Digest, read_bytes},
         metrics::GuestMetrics,
@@ -26,7 +26,7 @@ use crate::{
         Diagnostics, OperationKind,
         dataflow::{Dataflow, FlowNodeKind},
         graph::Graph,
-        site::{DataflowSite, GraphSite, ModuleSite, TenantSite},
+        site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
     },
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
@@ -283,10 +283,16 @@ fn operator(
         digest: component.digest,
         world: site.world.text.as_str().into(),
         configuration: module.configuration.clone(),
+        schemas: module.schemas.iter().map(schema).collect(),
         pinned: *pinned,
         stats: Arc::new(OperatorStats::default()),
         metrics: Arc::new(GuestMetrics::default()),
     })
+}
+
+fn schema(file: &SchemaFile) -> Schema {
+    let content_type = "application/schema+json".to_owned();
+    Schema { name: file.name.clone(), content_type, content: file.content.clone() }
 }
 
 /// Follows connections through concatenates, sinks and graph nodes to the next
@@ -361,7 +367,7 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
     }
     for (node, GraphSite { graph, modules }) in &dataflow.graphs {
         for (index, operation) in graph.operations.iter().enumerate() {
-            let configuration = modules.get(&index).map(|module| &module.configuration);
+            let configuration = modules.get(&index).map(|module| (&module.configuration, &module.schemas));
             let digest = components.get(&(*node, index)).map(|component| component.digest);
             line(format_args!("{} {:?} {digest:?} {configuration:?}", operation.name.text, operation.kind));
         }

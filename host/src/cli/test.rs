@@ -204,7 +204,11 @@ impl Runner {
         let artifacts = self.artifacts.clone().or_else(|| artifacts_above(file)).unwrap_or_default();
         let (graph, found) = site::load_graph(&case.graph, &artifacts, &case.settings);
         diagnostics.extend(found);
-        let flow = run::around(graph?);
+        let mut graph = graph?;
+        for module in graph.modules.values_mut() {
+            module.schemas.extend(case.schema.clone());
+        }
+        let flow = run::around(graph);
         let cache = self.components.cache();
         let admitted = deploy::admit(&self.tenant, &flow, Some(cache), &mut self.known, diagnostics);
         if diagnostics.has_errors() {

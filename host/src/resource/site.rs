@@ -78,6 +78,16 @@ pub struct ModuleSite {
     pub reference: Text,
     /// As the operator sees it.
     pub configuration: Vec<(String, String)>,
+    /// What the operator is told about its messages.
+    pub schemas: Vec<SchemaFile>,
+}
+
+/// A JSON schema in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaFile {
+    /// The file's name.
+    pub name: String,
+    pub content: String,
 }
 
 const AIO_API: &str = "connectivity.iotoperations.azure.com/v1";
@@ -824,7 +834,9 @@ fn resolve_modules(
             }
         };
         if let Some(path) = artifacts.find(reference, &["wasm"], diagnostics) {
-            modules.insert(index, ModuleSite { path, reference: reference.clone(), configuration });
+            let module =
+                ModuleSite { path, reference: reference.clone(), configuration, schemas: Vec::new() };
+            modules.insert(index, module);
         }
     }
     modules

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use crate::resource::{
     diagnostic::{Diagnostics, Place, SourceFile, nearest},
     json_path::JsonPath,
-    site::read_source,
+    site::{SchemaFile, read_source},
     yaml::{self, Node, Object, Text, Unknown, Value},
 };
 
@@ -61,14 +61,6 @@ pub struct Compared {
     pub select: Vec<JsonPath>,
     /// Never these.
     pub ignores: Vec<JsonPath>,
-}
-
-/// A JSON schema in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaFile {
-    /// The file's name.
-    pub name: String,
-    pub content: String,
 }
 
 /// What a test's file is called.
