@@ -175,6 +175,7 @@ impl Rig {
                     name: format!("{}/{dataflow}/out", tenant.name),
                     topic: TopicTemplate::parse("out").expect("a topic"),
                     write_grants: vec![TopicFilter::parse("out").expect("a filter")],
+                    headers: Default::default(),
                 }),
                 sink,
             }],

@@ -179,13 +179,14 @@ pub fn plan(
     let mut destinations = Vec::new();
     for (index, node) in dataflow.dataflow.nodes.iter().enumerate() {
         match &node.kind {
-            FlowNodeKind::Destination { endpoint, topic, .. } => {
+            FlowNodeKind::Destination { endpoint, topic, headers, .. } => {
                 flattening.destinations.insert(index, destinations.len());
                 let grants = site.grants.iter().find(|grants| grants.endpoint == endpoint.text);
                 let destination = Destination {
                     name: format!("{}/{}/{}", tenant.name, dataflow.dataflow.name.text, node.name.text),
                     topic: topic.clone(),
                     write_grants: grants.map(|grants| grants.write.clone()).unwrap_or_default(),
+                    headers: headers.clone(),
                 };
                 let sink = sinks[&endpoint.text].clone();
                 destinations.push(DestinationPlan { destination: Arc::new(destination), sink });
@@ -353,8 +354,12 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
                 let topics: Vec<_> = topics.iter().map(|(_, text)| text.text.as_str()).collect();
                 line(format_args!("source {} {} {topics:?}", node.name.text, endpoint.text));
             }
-            FlowNodeKind::Destination { endpoint, at, .. } => {
-                line(format_args!("destination {} {} {}", node.name.text, endpoint.text, at.text));
+            FlowNodeKind::Destination { endpoint, at, headers, .. } => {
+                let headers = headers.actions();
+                line(format_args!(
+                    "destination {} {} {} {headers:?}",
+                    node.name.text, endpoint.text, at.text
+                ));
             }
             FlowNodeKind::Graph { artifact, .. } => {
                 line(format_args!("graph {} {}", node.name.text, artifact.text))

@@ -33,6 +33,7 @@ use crate::{
         engine::{self, PoolSize},
         linker::Linkers,
     },
+    headers::Headers,
     queue::SourceDoor,
     resource::{
         Dataflow, Policy,
@@ -132,7 +133,12 @@ pub fn around(graph: GraphSite) -> DataflowSite {
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),
             node(
                 "output",
-                FlowNodeKind::Destination { endpoint: text(NAME), topic, at: text("${outputTopic}") },
+                FlowNodeKind::Destination {
+                    endpoint: text(NAME),
+                    topic,
+                    at: text("${outputTopic}"),
+                    headers: Headers::default(),
+                },
             ),
         ],
         connections: vec![
