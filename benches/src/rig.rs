@@ -125,6 +125,7 @@ impl Rig {
                 .iter()
                 .map(|(key, value)| (key.to_string(), value.to_string()))
                 .collect(),
+            schemas: Vec::new(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
             metrics: Arc::default(),
@@ -174,6 +175,7 @@ impl Rig {
                     name: format!("{}/{dataflow}/out", tenant.name),
                     topic: TopicTemplate::parse("out").expect("a topic"),
                     write_grants: vec![TopicFilter::parse("out").expect("a filter")],
+                    headers: Default::default(),
                 }),
                 sink,
             }],

@@ -5,6 +5,7 @@
 mod dead_letters;
 mod run;
 mod status;
+mod test;
 mod up;
 
 use std::{
@@ -55,6 +56,11 @@ enum Command {
     },
     /// Run one graph over JSON lines, then end.
     Run(run::RunArgs),
+    /// Run tests of graphs: `*.test.yaml` in AIO's form, on a virtual clock.
+    ///
+    /// A test names a graph, a folder with one message a file, and the messages that
+    /// must come out. Its timeout is virtual: a window of a minute takes milliseconds.
+    Test(test::TestArgs),
     /// Find everything that `up` would refuse, without starting.
     Check {
         /// Site folders, graph definitions or policies.
@@ -89,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::up(args),
         Command::Apply { dir, data } => apply(&dir, data, json),
         Command::Run(args) => run::run(args, json),
+        Command::Test(args) => test::test(args, json),
         Command::Check { paths } => check(&paths, json),
         Command::Inspect { file, world } => inspect(&file, &world, json),
         Command::Status(args) => status::status(args, json),

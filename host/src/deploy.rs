@@ -16,7 +16,7 @@ use crate::{
         window::WindowPlan,
     },
     guest::{
-        Contract, Operator, OperatorKind,
+        Contract, Operator, OperatorKind, Schema,
         compile::Cache,
         component::{Digest, read_bytes},
         metrics::GuestMetrics,
@@ -26,7 +26,7 @@ use crate::{
         Diagnostics, OperationKind,
         dataflow::{Dataflow, FlowNodeKind},
         graph::Graph,
-        site::{DataflowSite, GraphSite, ModuleSite, TenantSite},
+        site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
     },
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
@@ -179,13 +179,14 @@ pub fn plan(
     let mut destinations = Vec::new();
     for (index, node) in dataflow.dataflow.nodes.iter().enumerate() {
         match &node.kind {
-            FlowNodeKind::Destination { endpoint, topic, .. } => {
+            FlowNodeKind::Destination { endpoint, topic, headers, .. } => {
                 flattening.destinations.insert(index, destinations.len());
                 let grants = site.grants.iter().find(|grants| grants.endpoint == endpoint.text);
                 let destination = Destination {
                     name: format!("{}/{}/{}", tenant.name, dataflow.dataflow.name.text, node.name.text),
                     topic: topic.clone(),
                     write_grants: grants.map(|grants| grants.write.clone()).unwrap_or_default(),
+                    headers: headers.clone(),
                 };
                 let sink = sinks[&endpoint.text].clone();
                 destinations.push(DestinationPlan { destination: Arc::new(destination), sink });
@@ -283,10 +284,16 @@ fn operator(
         digest: component.digest,
         world: site.world.text.as_str().into(),
         configuration: module.configuration.clone(),
+        schemas: module.schemas.iter().map(schema).collect(),
         pinned: *pinned,
         stats: Arc::new(OperatorStats::default()),
         metrics: Arc::new(GuestMetrics::default()),
     })
+}
+
+fn schema(file: &SchemaFile) -> Schema {
+    let content_type = "application/schema+json".to_owned();
+    Schema { name: file.name.clone(), content_type, content: file.content.clone() }
 }
 
 /// Follows connections through concatenates, sinks and graph nodes to the next
@@ -347,8 +354,12 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
                 let topics: Vec<_> = topics.iter().map(|(_, text)| text.text.as_str()).collect();
                 line(format_args!("source {} {} {topics:?}", node.name.text, endpoint.text));
             }
-            FlowNodeKind::Destination { endpoint, at, .. } => {
-                line(format_args!("destination {} {} {}", node.name.text, endpoint.text, at.text));
+            FlowNodeKind::Destination { endpoint, at, headers, .. } => {
+                let headers = headers.actions();
+                line(format_args!(
+                    "destination {} {} {} {headers:?}",
+                    node.name.text, endpoint.text, at.text
+                ));
             }
             FlowNodeKind::Graph { artifact, .. } => {
                 line(format_args!("graph {} {}", node.name.text, artifact.text))
@@ -361,7 +372,7 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
     }
     for (node, GraphSite { graph, modules }) in &dataflow.graphs {
         for (index, operation) in graph.operations.iter().enumerate() {
-            let configuration = modules.get(&index).map(|module| &module.configuration);
+            let configuration = modules.get(&index).map(|module| (&module.configuration, &module.schemas));
             let digest = components.get(&(*node, index)).map(|component| component.digest);
             line(format_args!("{} {:?} {digest:?} {configuration:?}", operation.name.text, operation.kind));
         }

@@ -46,6 +46,8 @@ pub struct Operator {
     pub world: Arc<str>,
     /// Key and value, as the operator sees them.
     pub configuration: Vec<(String, String)>,
+    /// What it is told about the messages that come in.
+    pub schemas: Vec<Schema>,
     /// Keeps its instance however long it is idle.
     pub pinned: bool,
     pub stats: Arc<OperatorStats>,
@@ -66,6 +68,14 @@ impl Operator {
     pub fn digest_short(&self) -> String {
         self.digest.short()
     }
+}
+
+/// A schema that an operator is given at `init`. The host does not look into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    pub name: String,
+    pub content_type: String,
+    pub content: String,
 }
 
 /// What an operator does, after the name of its interface in both contracts.

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod ledger;
 pub mod settle;
 pub mod queue;
+pub mod headers;
 pub mod hlc;
 pub mod dataflow;
 pub mod guest;

@@ -8,10 +8,12 @@ pub mod diagnostic;
 pub mod endpoint;
 pub mod graph;
 pub mod host;
+pub mod json_path;
 pub mod policy;
 pub mod quantity;
 pub mod site;
 pub mod tenant;
+pub mod test_case;
 pub mod yaml;
 
 pub use dataflow::Dataflow;

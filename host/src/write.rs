@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::batch::Batch;
+use crate::{batch::Batch, headers::Headers};
 
 /// Messages for one destination, and the duty to confirm them.
 #[derive(Debug)]
@@ -21,7 +21,9 @@ pub struct Write {
 }
 
 impl Write {
+    /// Does to the messages' headers what their destination says.
     pub fn new(id: u64, batch: Batch, destination: Arc<Destination>, confirms: Arc<Confirms>) -> Self {
+        let batch = destination.headers.apply(batch);
         Write { id, batch, destination, confirms }
     }
 
@@ -44,6 +46,7 @@ pub struct Destination {
     pub topic: crate::topic::TopicTemplate,
     /// Filters of which one must match each topic written.
     pub write_grants: Vec<crate::topic::TopicFilter>,
+    pub headers: Headers,
 }
 
 /// Everything of one write is settled at the far side.

@@ -33,9 +33,10 @@ use crate::{
         engine::{self, PoolSize},
         linker::Linkers,
     },
+    headers::Headers,
     queue::SourceDoor,
     resource::{
-        Dataflow,
+        Dataflow, Policy,
         dataflow::{FlowConnection, FlowNode, FlowNodeKind},
         site::{self, DataflowSite, GraphSite, TenantSite},
         yaml::Text,
@@ -72,8 +73,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Name of the tenant and of the dataflow of a run.
-const NAME: &str = "run";
+/// Name of the tenant, of the dataflow and of the endpoint of a run.
+pub const NAME: &str = "run";
 
 pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set);
@@ -82,14 +83,7 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         report(&diagnostics, false);
         return Ok(ExitCode::FAILURE);
     };
-    let tenant = TenantSite {
-        name: NAME.into(),
-        policy: policy.name.clone(),
-        world: policy.world.clone(),
-        limits: policy.limits.clone(),
-        grants: Vec::new(),
-        dataflows: Vec::new(),
-    };
+    let tenant = tenant_under(&policy);
     let flow = around(graph);
     install_panic_hook();
     let engine = engine::running(PoolSize { slots: 64, components: 64, ..PoolSize::default() })?;
@@ -110,8 +104,20 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     summarise(&plan, &dead.lock().expect("no panic under this lock"), problems, json)
 }
 
+/// The only tenant of a run.
+pub fn tenant_under(policy: &Policy) -> TenantSite {
+    TenantSite {
+        name: NAME.into(),
+        policy: policy.name.clone(),
+        world: policy.world.clone(),
+        limits: policy.limits.clone(),
+        grants: Vec::new(),
+        dataflows: Vec::new(),
+    }
+}
+
 /// A dataflow of one source, the graph, and one destination.
-fn around(graph: GraphSite) -> DataflowSite {
+pub fn around(graph: GraphSite) -> DataflowSite {
     let place = graph.graph.operations[0].name.place.clone();
     let text = |text: &str| Text { text: text.to_owned(), place: place.clone() };
     let node = |name: &str, kind| FlowNode { name: text(name), kind };
@@ -127,7 +133,12 @@ fn around(graph: GraphSite) -> DataflowSite {
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),
             node(
                 "output",
-                FlowNodeKind::Destination { endpoint: text(NAME), topic, at: text("${outputTopic}") },
+                FlowNodeKind::Destination {
+                    endpoint: text(NAME),
+                    topic,
+                    at: text("${outputTopic}"),
+                    headers: Headers::default(),
+                },
             ),
         ],
         connections: vec![
@@ -139,7 +150,7 @@ fn around(graph: GraphSite) -> DataflowSite {
 }
 
 /// Compiled components are kept between runs, where the user's caches are.
-fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("tidegate/compiled")

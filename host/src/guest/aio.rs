@@ -11,7 +11,7 @@ use wasmtime::{
 use crate::{
     batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time, push_property},
     guest::{
-        OperatorError, OperatorKind, Output, Verdict,
+        OperatorError, OperatorKind, Output, Schema, Verdict,
         packed::{CallError, OutputMax},
         state::GuestState,
     },
@@ -221,9 +221,14 @@ impl Aio {
         &mut self,
         store: &mut Store<GuestState>,
         properties: &[(String, String)],
+        schemas: &[Schema],
     ) -> wasmtime::Result<bool> {
         let init: Init<'_> = self.init;
-        let configuration = ModuleConfiguration { properties, module_schemas: &[] };
+        let module_schemas: Vec<ModuleSchema<'_>> = schemas
+            .iter()
+            .map(|Schema { name, content_type, content }| ModuleSchema { name, content_type, content })
+            .collect();
+        let configuration = ModuleConfiguration { properties, module_schemas: &module_schemas };
         let (accepted,) = init.call_async(store, (configuration,)).await?;
         Ok(accepted)
     }

@@ -156,26 +156,35 @@ fn hash_of(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
+/// The folder's key. Of several processes that make one at once the first wins: what
+/// another had authenticated with a key of its own could never be loaded again.
 fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
-    match fs::read(path) {
-        Ok(key) => key.try_into().map_err(|_| io::Error::other(format!("{} holds no key", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut key = [0; 32];
-            rand::rng().fill_bytes(&mut key);
-            replace(path, &key)?;
-            Ok(key)
+    if !path.exists() {
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        let beside = write_beside(path, &key)?;
+        let linked = fs::hard_link(&beside, path);
+        fs::remove_file(&beside)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
-        Err(error) => Err(error),
     }
+    let key = fs::read(path)?;
+    key.try_into().map_err(|_| io::Error::other(format!("{} holds no key", path.display())))
 }
 
 /// Writes beside and renames: a mapped file is never changed.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::rename(write_beside(path, bytes)?, path)
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let beside = path.with_extension(format!("{:016x}.tmp", rand::rng().next_u64()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&beside, path)
+    Ok(beside)
 }
 
 /// Compiles in this process; the text says what is wrong with the component.
@@ -295,3 +304,6 @@ fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,7 +273,7 @@ impl Guests {
                 Contract::Packed => Exports::Packed(Packed::new(&mut store, &instance, operator.kind)?),
                 Contract::Aio => Exports::Aio(Aio::new(&mut store, &instance, operator.kind)?),
             };
-            let verdict = exports.init(&mut store, &operator.configuration).await?;
+            let verdict = exports.init(&mut store, operator).await?;
             wasmtime::Result::Ok((exports, verdict))
         });
         let result = started.await;
@@ -412,12 +412,13 @@ impl Exports {
     async fn init(
         &mut self,
         store: &mut Store<GuestState>,
-        configuration: &[(String, String)],
+        operator: &Operator,
     ) -> wasmtime::Result<Result<(), String>> {
+        let Operator { configuration, schemas, .. } = operator;
         match self {
-            Exports::Packed(packed) => packed.init(store, configuration).await,
+            Exports::Packed(packed) => packed.init(store, configuration, schemas).await,
             Exports::Aio(aio) => {
-                let accepted = aio.init(store, configuration).await?;
+                let accepted = aio.init(store, configuration, schemas).await?;
                 Ok(if accepted { Ok(()) } else { Err("it returned false".into()) })
             }
         }

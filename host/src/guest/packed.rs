@@ -14,7 +14,7 @@ use wasmtime::{
 
 use crate::{
     batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time},
-    guest::{InvokeError, OperatorError, OperatorKind, Output, Verdict},
+    guest::{InvokeError, OperatorError, OperatorKind, Output, Schema, Verdict},
 };
 
 /// A fault as it lies in a list of numbers.
@@ -134,9 +134,13 @@ impl Packed {
         &self,
         store: &mut Store<T>,
         properties: &[(String, String)],
+        schemas: &[Schema],
     ) -> wasmtime::Result<Result<(), String>> {
+        let owned = |it: &Schema| (it.name.clone(), it.content_type.clone(), it.content.clone());
+        let schemas: Vec<_> = schemas.iter().map(owned).collect();
         let init: Init<'_> = self.init;
-        let (result,) = init.call_async(store, (WireConfiguration { properties, schemas: &[] },)).await?;
+        let (result,) =
+            init.call_async(store, (WireConfiguration { properties, schemas: &schemas },)).await?;
         Ok(result)
     }
 

@@ -2,6 +2,8 @@
 
 use crate::{
     dataflow::watermark::Timing,
+    headers::{HeaderAction, Headers},
+    hlc,
     resource::{
         diagnostic::{Diagnostics, nearest},
         quantity,
@@ -31,7 +33,7 @@ pub struct FlowNode {
 pub enum FlowNodeKind {
     Source { endpoint: Text, topics: Vec<(TopicFilter, Text)> },
     Graph { artifact: Text, settings: Vec<(String, String)> },
-    Destination { endpoint: Text, topic: TopicTemplate, at: Text },
+    Destination { endpoint: Text, topic: TopicTemplate, at: Text, headers: Headers },
 }
 
 impl FlowNodeKind {
@@ -53,8 +55,10 @@ pub struct FlowConnection {
 }
 
 const NAME_LEN: std::ops::RangeInclusive<usize> = 3..=63;
-/// Most nodes, and most connections, of one dataflow.
+/// Most nodes, connections and headers of one dataflow, node or destination.
 const NODES_MAX: usize = 100;
+/// Longest key or value of a header: what MQTT has room for.
+const HEADER_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Whether a resource's name is in AIO's form.
 pub fn is_resource_name(name: &str) -> bool {
@@ -155,7 +159,7 @@ impl Dataflow {
     /// for ever.
     fn check_loops(&self, diagnostics: &mut Diagnostics) {
         for node in &self.nodes {
-            let FlowNodeKind::Destination { endpoint, topic, at } = &node.kind else { continue };
+            let FlowNodeKind::Destination { endpoint, topic, at, .. } = &node.kind else { continue };
             let Some(fixed) = topic.fixed() else { continue };
             let reads = |other: &FlowNode| match &other.kind {
                 FlowNodeKind::Source { endpoint: source, topics } => {
@@ -330,25 +334,60 @@ fn read_destination(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNo
     let mut raw = Object::of(node, "`destinationSettings`", Unknown::Warning, diagnostics);
     let endpoint = raw.need_text("endpointRef", diagnostics);
     let text = raw.need_text("dataDestination", diagnostics)?;
-    for key in ["headers", "outputSchemaSettings"] {
-        if let Some(node) = raw.get(key) {
-            diagnostics.warning(
-                "dataflow/not-yet",
-                node.place.clone(),
-                format!("`{key}` has no effect yet"),
-                "",
-            );
-        }
+    let headers = read_headers(raw.list("headers", diagnostics), diagnostics);
+    if let Some(node) = raw.get("outputSchemaSettings") {
+        let message = "`outputSchemaSettings` has no effect yet";
+        diagnostics.warning("dataflow/not-yet", node.place.clone(), message, "");
     }
     raw.finish(diagnostics);
     match TopicTemplate::parse(&text.text) {
-        Ok(topic) => Some(FlowNodeKind::Destination { endpoint: endpoint?, topic, at: text }),
+        Ok(topic) => Some(FlowNodeKind::Destination { endpoint: endpoint?, topic, at: text, headers }),
         Err(error) => {
             let message = format!("`{}` cannot be written to", text.text);
             diagnostics.error("dataflow/topic", text.place, message, error.to_string());
             None
         }
     }
+}
+
+/// The actions that can be read; what is wrong with the others is said.
+fn read_headers(nodes: &[Node], diagnostics: &mut Diagnostics) -> Headers {
+    let actions = limited(nodes, "headers", diagnostics);
+    Headers::new(actions.iter().filter_map(|node| read_header(node, diagnostics)).collect())
+}
+
+fn read_header(node: &Node, diagnostics: &mut Diagnostics) -> Option<HeaderAction> {
+    let mut raw = Object::of(node, "a header", Unknown::Warning, diagnostics);
+    raw.need("actionType", diagnostics)?;
+    let kinds = [("AddIfNotPresent", 0), ("AddOrReplace", 1), ("Remove", 2)];
+    let kind = raw.choice("actionType", &kinds, diagnostics);
+    let key = raw.need_text("key", diagnostics);
+    let value = match kind {
+        Some(0 | 1) => raw.need_text("value", diagnostics),
+        _ => raw.text("value", diagnostics),
+    };
+    raw.finish(diagnostics);
+    let (kind, key) = (kind?, key?);
+    let mut refuse = |text: &Text, message: String, label: &str| {
+        diagnostics.error("dataflow/header", text.place.clone(), message, label);
+    };
+    if key.text.is_empty() || key.text == hlc::PROPERTY {
+        refuse(&key, format!("`{}` is no header of a tenant's", key.text), "name another");
+        return None;
+    }
+    for text in [Some(&key), value.as_ref()].into_iter().flatten() {
+        if text.text.len() > HEADER_BYTES_MAX || text.text.contains('\0') {
+            let label = "at most 65535 bytes of text, without NUL";
+            refuse(text, "a broker does not take this header".to_owned(), label);
+            return None;
+        }
+    }
+    let key = key.text;
+    Some(match kind {
+        0 => HeaderAction::AddIfNotPresent { key, value: value?.text },
+        1 => HeaderAction::AddOrReplace { key, value: value?.text },
+        _ => HeaderAction::Remove { key },
+    })
 }
 
 /// `listed` are the names of all nodes, those too that could not be read.

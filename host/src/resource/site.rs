@@ -79,6 +79,16 @@ pub struct ModuleSite {
     pub reference: Text,
     /// As the operator sees it.
     pub configuration: Vec<(String, String)>,
+    /// What the operator is told about its messages.
+    pub schemas: Vec<SchemaFile>,
+}
+
+/// A JSON schema in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaFile {
+    /// The file's name.
+    pub name: String,
+    pub content: String,
 }
 
 const AIO_API: &str = "connectivity.iotoperations.azure.com/v1";
@@ -268,11 +278,17 @@ fn shown(base: &Path, path: &Path) -> String {
 struct Folder<'a> {
     files: &'a Files<'a>,
     dir: PathBuf,
+    /// Components lie there as a build leaves them: without tags, `_` for `-`.
+    as_built: bool,
 }
 
 impl<'a> Folder<'a> {
     fn new(files: &'a Files<'a>, dir: PathBuf) -> Self {
-        Folder { files, dir }
+        Folder { files, dir, as_built: false }
+    }
+
+    fn as_built(files: &'a Files<'a>, dir: PathBuf) -> Self {
+        Folder { files, dir, as_built: true }
     }
 
     /// A link may not lead out of the folder: what it leads to is somebody else's.
@@ -720,11 +736,18 @@ impl Folder<'_> {
         for extension in extensions {
             // With a registry or a path, without it, and with the first part gone.
             let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
-            for place in [path, rest, name] {
-                let file = match tag {
+            let mut files: Vec<PathBuf> = [path, rest, name]
+                .iter()
+                .map(|place| match tag {
                     Some(tag) => self.dir.join(place).join(format!("{tag}.{extension}")),
                     None => self.dir.join(format!("{place}.{extension}")),
-                };
+                })
+                .collect();
+            if self.as_built {
+                let built = [name.to_owned(), name.replace('-', "_")];
+                files.extend(built.map(|name| self.dir.join(format!("{name}.{extension}"))));
+            }
+            for file in files {
                 if file.is_file() && !self.holds(&file) {
                     let message = format!("`{}` leads out of the tenant's artifacts", self.shown(&file));
                     diagnostics.error(
@@ -832,13 +855,16 @@ fn resolve_modules(
             }
         };
         if let Some(path) = artifacts.find(reference, &["wasm"], diagnostics) {
-            modules.insert(index, ModuleSite { path, reference: reference.clone(), configuration });
+            let module =
+                ModuleSite { path, reference: reference.clone(), configuration, schemas: Vec::new() };
+            modules.insert(index, module);
         }
     }
     modules
 }
 
-/// One graph with the components of a folder, without a site: for `tidegate run`.
+/// One graph with the components of a folder, without a site: for `tidegate run` and
+/// `tidegate test`.
 pub fn load_graph(
     path: &Path,
     artifacts: &Path,
@@ -850,7 +876,7 @@ pub fn load_graph(
         let graph = read_graph(&file, &mut diagnostics)?;
         let place = yaml::parse(&file, &mut diagnostics).first().map(|node| node.place.clone())?;
         let text = Text { text: graph.name.clone(), place };
-        let artifacts = Folder::new(&files, artifacts.to_owned());
+        let artifacts = Folder::as_built(&files, artifacts.to_owned());
         let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
         Some(GraphSite { graph, modules })
     });

@@ -1,5 +1,6 @@
 //! Whole-host tests: one binary, so that it links once.
 
+mod aio_tests;
 mod applied;
 mod apply;
 mod brokers;

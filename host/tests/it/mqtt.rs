@@ -99,6 +99,7 @@ fn forward(queue: &Queue, sink_queue: &SinkQueue, confirms: &Arc<Confirms>, stat
         name: "t/forward/out".into(),
         topic: TopicTemplate::parse("out/${outputTopic.2}").expect("valid"),
         write_grants: vec![TopicFilter::parse("out/#").expect("valid")],
+        headers: Default::default(),
     });
     let mut unsettled: VecDeque<(u64, Settle, _)> = VecDeque::new();
     let (mut writes, mut confirmed) = (0, Vec::new());

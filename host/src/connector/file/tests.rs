@@ -217,8 +217,12 @@ fn a_sink_appends_lines_and_confirms_them() {
     let queue = SinkQueue::new(1 << 20);
     let confirms = Confirms::new(Waker::noop().clone());
     let template = TopicTemplate::parse("t").expect("valid");
-    let destination =
-        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    let destination = Arc::new(Destination {
+        name: "t/d/out".into(),
+        topic: template,
+        write_grants: Vec::new(),
+        headers: Default::default(),
+    });
     for number in 1..=200 {
         let mut builder = BatchBuilder::new("edge-1");
         builder.push(b"a", None, number.to_string().as_bytes(), []);
@@ -342,8 +346,12 @@ fn writes(payloads: &[&str]) -> (Arc<SinkQueue>, Arc<Confirms>) {
     let queue = SinkQueue::new(1 << 20);
     let confirms = Confirms::new(Waker::noop().clone());
     let template = TopicTemplate::parse("t").expect("valid");
-    let destination =
-        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    let destination = Arc::new(Destination {
+        name: "t/d/out".into(),
+        topic: template,
+        write_grants: Vec::new(),
+        headers: Default::default(),
+    });
     for (id, payload) in payloads.iter().enumerate() {
         let mut builder = BatchBuilder::new("edge-1");
         builder.push(b"", None, payload.as_bytes(), []);

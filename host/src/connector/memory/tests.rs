@@ -64,8 +64,12 @@ fn a_sink_answers_by_its_script() {
     let queue = SinkQueue::new(1000);
     let confirms = Confirms::new(Waker::noop().clone());
     let template = TopicTemplate::parse("t").expect("valid");
-    let destination =
-        Arc::new(Destination { name: "t/d/out".into(), topic: template, write_grants: Vec::new() });
+    let destination = Arc::new(Destination {
+        name: "t/d/out".into(),
+        topic: template,
+        write_grants: Vec::new(),
+        headers: Default::default(),
+    });
     let answer = |batch: &Batch| match batch.entries[0].payload.bytes(&batch.arena) {
         b"bad" => Answer::Confirm(vec![Rejected { index: 0, reason: "bad".into() }]),
         b"held" => Answer::Hold,

@@ -244,7 +244,7 @@ fn init_says_whether_the_configuration_will_do() {
     let mut operator = starts_with_t(OperatorKind::Filter);
     let Operator { rig, aio } = &mut operator;
     let configuration = [("threshold".to_owned(), "7".to_owned())];
-    assert!(ready(aio.init(&mut rig.store, &configuration)).unwrap());
+    assert!(ready(aio.init(&mut rig.store, &configuration, &[])).unwrap());
 }
 
 /// Calls a map with a payload that stays with the host.

@@ -8,7 +8,7 @@ const FLOW: &str = r#"spec:
   nodes:
     - { nodeType: Source, name: in, sourceSettings: { endpointRef: local, dataSources: [ a/in, "b/+" ] } }
     - { nodeType: Graph, name: g, graphSettings: { artifact: "g:1", configuration: [ { key: k, value: 5 } ] } }
-    - { nodeType: Destination, name: out, destinationSettings: { endpointRef: local, dataDestination: "x/${outputTopic.2}" } }
+    - { nodeType: Destination, name: out, destinationSettings: { endpointRef: local, dataDestination: "x/${outputTopic.2}", headers: [ { actionType: AddOrReplace, key: h, value: v } ] } }
   nodeConnections:
     - { from: { name: in }, to: { name: g } }
     - { from: { name: g.alert.high }, to: { name: out } }
@@ -68,6 +68,15 @@ fn one_change_makes_one_finding() {
         ("x/${outputTopic.2}", "b/y/z", None),
         ("value: 5", "value: [5]", Some((Error, "yaml/type"))),
         (", value: 5", "", Some((Error, "yaml/missing-key"))),
+        ("AddOrReplace", "AddIfNotPresent", None),
+        ("AddOrReplace", "Remove", None),
+        ("AddOrReplace", "Replace", Some((Error, "yaml/choice"))),
+        ("actionType: AddOrReplace, ", "", Some((Error, "yaml/missing-key"))),
+        (", value: v", "", Some((Error, "yaml/missing-key"))),
+        ("key: h", "key: __ts", Some((Error, "dataflow/header"))),
+        ("key: h", "key: \"\"", Some((Error, "dataflow/header"))),
+        ("key: h", "key: \"\\0\"", Some((Error, "dataflow/header"))),
+        ("[ { actionType: AddOrReplace, key: h, value: v } ]", "x", Some((Error, "yaml/type"))),
         (
             "from: { name: in }",
             "from: { name: in, schema: { schemaRef: x } }",

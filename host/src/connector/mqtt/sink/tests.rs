@@ -36,6 +36,7 @@ impl Bench {
             name: "weather/frost/out".into(),
             topic: TopicTemplate::parse(template).expect("valid"),
             write_grants: vec![TopicFilter::parse("out/#").expect("valid")],
+            headers: Default::default(),
         });
         let stepper = Stepper::new(SinkSession::new(settings, queue.clone()));
         let confirms = Confirms::new(Waker::noop().clone());

@@ -7,6 +7,7 @@ fn destination(template: &str, grants: &[&str]) -> Arc<Destination> {
         name: "weather/frost/out".into(),
         topic: TopicTemplate::parse(template).expect("valid"),
         write_grants: grants.iter().map(parse).collect(),
+        headers: Default::default(),
     })
 }
 

@@ -1,0 +1,75 @@
+//! `Headers`: what a destination does to the user properties of every message that is
+//! written there, after AIO's `headers`. Serves writes; knows nothing of transports.
+
+use bytes::BytesMut;
+
+use crate::batch::{Batch, Entry, Kind, Properties, Span, push_property};
+
+/// One action, as AIO names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderAction {
+    /// Adds the header to a message that has none of this key.
+    AddIfNotPresent { key: String, value: String },
+    /// The message has this value and no other of this key.
+    AddOrReplace { key: String, value: String },
+    /// Takes away all of this key.
+    Remove { key: String },
+}
+
+/// The actions of one destination, in the order in which they are done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    actions: Vec<HeaderAction>,
+}
+
+impl Headers {
+    pub fn new(actions: Vec<HeaderAction>) -> Self {
+        Headers { actions }
+    }
+
+    pub fn actions(&self) -> &[HeaderAction] {
+        &self.actions
+    }
+
+    /// The messages as they are to be written. Without actions they are not touched;
+    /// images and bytes have no headers.
+    pub fn apply(&self, batch: Batch) -> Batch {
+        if self.actions.is_empty() {
+            return batch;
+        }
+        let Batch { mut entries, arena: old } = batch;
+        let mut arena = BytesMut::from(&old[..]);
+        for entry in entries.iter_mut().filter(|entry| entry.kind == Kind::MESSAGE) {
+            let properties = self.changed(entry, &old);
+            let start = arena.len();
+            properties.iter().for_each(|(key, value)| push_property(&mut arena, key, value));
+            entry.properties = match arena.len() - start {
+                0 => Span::ABSENT,
+                len => Span { offset: start as u32, len: len as u32 },
+            };
+        }
+        Batch { entries, arena: arena.freeze() }
+    }
+
+    fn changed<'a>(&'a self, entry: &Entry, arena: &'a [u8]) -> Vec<(&'a [u8], &'a [u8])> {
+        let mut properties: Vec<_> = Properties::of(entry.properties.bytes(arena)).collect();
+        for action in &self.actions {
+            match action {
+                HeaderAction::AddIfNotPresent { key, value } => {
+                    if !properties.iter().any(|(name, _)| *name == key.as_bytes()) {
+                        properties.push((key.as_bytes(), value.as_bytes()));
+                    }
+                }
+                HeaderAction::AddOrReplace { key, value } => {
+                    properties.retain(|(name, _)| *name != key.as_bytes());
+                    properties.push((key.as_bytes(), value.as_bytes()));
+                }
+                HeaderAction::Remove { key } => properties.retain(|(name, _)| *name != key.as_bytes()),
+            }
+        }
+        properties
+    }
+}
+
+#[cfg(test)]
+mod tests;
