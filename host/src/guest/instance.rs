@@ -369,6 +369,7 @@ impl Cells {
         }
     }
 
+    #[expect(clippy::vec_box, reason = "they are in boxes")]
     fn take_idle_of(&mut self, digest: Digest) -> Vec<Box<Guest>> {
         let is_its =
             |guest: &Option<Box<Guest>>| guest.as_ref().is_some_and(|guest| guest.operator.digest == digest);

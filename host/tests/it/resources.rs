@@ -245,7 +245,7 @@ const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
         "\"a/out/x\", headers: [ { actionType: Remove, key: __ts } ] }",
         "dataflow/header",
         8,
-        154,
+        152,
     ),
     ("dataflow", "endpointRef: local, dataS", "endpointRef: locl, dataS", "dataflow/unknown-endpoint", 6, 68),
     ("dataflow", "to: { name: out }", "to: { name: ot }", "dataflow/unknown-node", 11, 40),
