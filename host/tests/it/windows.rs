@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate::{
     batch::{Batch, BatchBuilder},
     clock::{Clock, VirtualClock},
@@ -17,7 +18,16 @@ use tidegate::{
     tenant::Tenant,
     write::SinkQueue,
 };
-use tidegate_benches::rig::{Link, Rig, Running};
+use tidegate_benches::{
+    rig::{Link, Rig, Running},
+    site::chain,
+};
+
+use crate::{
+    mosquitto::{Mosquitto, eventually},
+    outside::{Subscriber, publish_all},
+    site::Flow,
+};
 
 const ALIGN: Link<'_> = ("align", Delay, &[("seconds", "10")]);
 const AGGREGATE: Link<'_> = ("aggregate", Accumulate, &[("field", "v")]);
@@ -262,4 +272,46 @@ fn lives_cut_short_at_any_moment_give_the_same_windows() {
         recognised += again;
     }
     assert!(recognised > 0, "some messages came again");
+}
+
+/// Readings of one minute with their times, and one of the next that closes it.
+fn minute(messages: u64) -> impl Iterator<Item = (String, Vec<u8>, PublishProperties)> {
+    let ms = move |number: u64| START * 60_000 + 1 + number * 59_998 / messages;
+    let last = (START * 60_000 + 61_000, 0);
+    (0..messages).map(move |number| (ms(number), number)).chain([last]).map(|(ms, value)| {
+        let user_properties = vec![("__ts".into(), format!("{ms:015}:00000:outside"))];
+        let properties = PublishProperties { user_properties, ..PublishProperties::default() };
+        ("a/in".to_owned(), format!(r#"{{"v":{value}}}"#).into_bytes(), properties)
+    })
+}
+
+#[test]
+fn mqtt_a_window_is_larger_than_what_a_broker_leaves_unacknowledged() {
+    // Twenty messages in flight, as mosquitto has it by itself.
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
+    let site = crate::site::Site::new("{}", &[("local", &spec)]);
+    site.flow(&Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("local", "a/in"),
+        to: ("local", "a/out"),
+        operators: &[("delay", "align"), ("accumulate", "aggregate")],
+    });
+    let links = [
+        chain::Link { kind: "delay", module: "align", configuration: &[("seconds", "60")] },
+        chain::Link { kind: "accumulate", module: "aggregate", configuration: &[("field", "v")] },
+    ];
+    site.write("tenants/a/artifacts/flow/1.yaml", &chain::graph("flow", &links));
+    let subscriber = Subscriber::new(broker.port, "a/out");
+    let up = site.up();
+    const MESSAGES: u64 = 20_000;
+    publish_all(broker.port, minute(MESSAGES));
+    eventually("the minute is over", || subscriber.len() == 1);
+    let sum = (MESSAGES * (MESSAGES - 1) / 2) as f64;
+    let payload = String::from_utf8(subscriber.received()[0].payload.to_vec()).expect("text");
+    assert_eq!(payload, summary(MESSAGES, sum, 0.0, (MESSAGES - 1) as f64));
+    assert_eq!(site.counter("a", "absorbed"), 2 * MESSAGES + 1);
+    assert_eq!(site.counter("a", "dead") + site.counter("a", "late"), 0);
+    drop(up);
 }
