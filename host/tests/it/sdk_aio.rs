@@ -145,3 +145,44 @@ fn aios_sample_graphs_without_windows_run() {
         [serde_json::from_str::<Value>(inside).expect("JSON")],
     );
 }
+
+#[test]
+fn enrichment_writes_its_threshold_once_and_marks_by_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let graph = dir.path().join("graph.yaml");
+    // What the first operator wrote, the second one reads.
+    let definition = r#"
+metadata: { $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.0.0.json", name: enrich, version: "1" }
+moduleRequirements: { apiVersion: "1.1.0", runtimeVersion: "1.1.0" }
+moduleConfigurations:
+  - name: read
+    parameters: { enrichKeys: { name: enrichKeys, default: "overtemp-threshold,overtemp-threshold-lock" } }
+operations:
+  - { operationType: source, name: source }
+  - { operationType: map, name: mark, module: "enrichment:1.0.0" }
+  - { operationType: map, name: read, module: "otel-enrich:1.0.0" }
+  - { operationType: sink, name: sink }
+connections:
+  - { from: { name: source }, to: { name: mark } }
+  - { from: { name: mark }, to: { name: read } }
+  - { from: { name: read }, to: { name: sink } }
+"#;
+    fs::write(&graph, definition).expect("it can be written");
+    let temperature = |max: f64, overtemp: bool| {
+        json!({"temperature": [{
+            "count": 1, "max": max, "min": max, "average": max, "last": max, "unit": "C", "overtemp": overtemp,
+        }]})
+    };
+    let input = [temperature(500.5, false).to_string(), temperature(500.0, false).to_string()];
+    let input: Vec<&str> = input.iter().map(String::as_str).collect();
+    let with_threshold = |mut collection: Value| {
+        // The lock is given back.
+        collection["attributes"] = json!({"overtemp-threshold": 500});
+        collection
+    };
+    let results = run(graph.to_str().expect("UTF-8"), &[], &input);
+    assert_eq!(
+        results,
+        [with_threshold(temperature(500.5, true)), with_threshold(temperature(500.0, false))]
+    );
+}
