@@ -20,3 +20,4 @@ pub mod window;
 pub mod image;
 pub mod opc_ua;
 pub mod otel;
+pub mod schema;

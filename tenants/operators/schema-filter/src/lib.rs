@@ -1,25 +1,24 @@
 //! Filter: passes payloads that fit the JSON Schema of the dataflow's inbound
 //! connection, which the host hands over as a module schema; as AIO's sample of this
-//! name. A payload that is no JSON does not fit. Without a schema it does not start.
+//! name. A payload that is no JSON does not fit. Without a schema it does not start,
+//! nor with one of whose keywords it knows not all (references and patterns are not).
 
 use std::sync::OnceLock;
 
-use jsonschema::Validator;
+use operator_logic::schema::Schema;
 use wasm_graph_sdk::logger::{self, Level};
 use wasm_graph_sdk::macros::filter_operator;
 
-static SCHEMA: OnceLock<Validator> = OnceLock::new();
+static SCHEMA: OnceLock<Schema> = OnceLock::new();
 
-fn compile(configuration: &ModuleConfiguration) -> Result<Validator, String> {
+fn compile(configuration: &ModuleConfiguration) -> Result<Schema, String> {
     let schema = configuration.module_schemas.first().ok_or("the connection has no schema")?;
-    let content =
-        serde_json::from_str(&schema.content).map_err(|error| format!("`{}`: {error}", schema.name))?;
-    jsonschema::validator_for(&content).map_err(|error| format!("`{}`: {error}", schema.name))
+    Schema::parse(&schema.content).map_err(|error| format!("`{}`: {error}", schema.name))
 }
 
 fn start(configuration: ModuleConfiguration) -> bool {
     match compile(&configuration) {
-        Ok(validator) => SCHEMA.set(validator).is_ok(),
+        Ok(schema) => SCHEMA.set(schema).is_ok(),
         Err(error) => {
             logger::log(Level::Error, "schema-filter/filter", &error);
             false
@@ -32,13 +31,7 @@ fn fits(input: DataModel) -> Result<bool, Error> {
     let DataModel::Message(message) = input else {
         return Err(Error { message: "expected a message".into() });
     };
-    let validator = SCHEMA.get().expect("the host calls `init` first");
-    let verdict = match serde_json::from_slice(&message.payload.read()) {
-        Ok(payload) => validator.validate(&payload).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = &verdict {
-        logger::log(Level::Info, "schema-filter/filter", &format!("dropped: {error}"));
-    }
-    Ok(verdict.is_ok())
+    let schema = SCHEMA.get().expect("the host calls `init` first");
+    let payload = serde_json::from_slice(&message.payload.read());
+    Ok(payload.is_ok_and(|payload| schema.fits(&payload)))
 }

@@ -31,8 +31,8 @@ fn add_nearness(input: DataModel) -> Result<DataModel, Error> {
         return Err(Error { message: "expected a message".to_string() });
     };
     let failed = |message: String| Error { message };
-    let mut reading: Value =
-        serde_json::from_slice(&message.payload.read()).map_err(|error| failed(format!("no JSON: {error}")))?;
+    let mut reading: Value = serde_json::from_slice(&message.payload.read())
+        .map_err(|error| failed(format!("no JSON: {error}")))?;
     let pressure = reading["pressure"].as_f64().ok_or_else(|| failed("no `pressure`".to_string()))?;
     reading["nearness"] = (pressure / LIMIT.get().unwrap()).into();
     message.payload = BufferOrBytes::Bytes(reading.to_string().into_bytes());

@@ -3,7 +3,7 @@
 //! has the paths and signatures that its public samples use, so that an operator
 //! written for AIO builds here as it is.
 //!
-//! ```ignore
+//! ```text
 //! use wasm_graph_sdk::logger::{self, Level};
 //! use wasm_graph_sdk::macros::map_operator;
 //!

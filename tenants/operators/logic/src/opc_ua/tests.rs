@@ -38,7 +38,7 @@ fn data_values_become_rows() {
         mixed,
         &[("line", "no"), ("asset", "a1")],
         true,
-        concat!(r#"[{"asset":"a1","line":7,"site":{"id":1},"tag":"T","value":[1,null]}]"#),
+        r#"[{"asset":"a1","line":7,"site":{"id":1},"tag":"T","value":[1,null]}]"#,
     );
     check(
         r#"{"T":{"Value":1}}"#,
