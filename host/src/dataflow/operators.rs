@@ -407,9 +407,11 @@ impl WindowParts {
                 let latest = origins.map(|origin| Moment::of(flow.delivery.time(origin))).max();
                 windows.heard(flow.source, latest.unwrap_or_default(), now);
             }
-            Cause::Window { window, passed, .. } => windows.passed(window, passed),
+            Cause::Window { window, .. } => windows.passed(window),
         }
-        windows.advance(now);
+        if windows.advance(now) {
+            self.dataflow.wake_by_ref();
+        }
         windows.has_changes()
     }
 
@@ -441,8 +443,8 @@ impl WindowParts {
         let source = (parts.plan.sources_outside() + release.window) as u32;
         let ends = vec![release.number; release.messages.batch.len()];
         let known = windows.arrived(source, Some(Places { stream: [0; 2], ends }));
-        let (window, number, passed) = (release.window, release.number, release.passed);
-        let cause = Cause::Window { window, number, passed };
+        let (window, number) = (release.window, release.number);
+        let cause = Cause::Window { window, number };
         Some(Flow { sequence, source, delivery: release.messages, known, cause })
     }
 
@@ -453,7 +455,9 @@ impl WindowParts {
         let (has_changes, next, is_done) = {
             let mut windows = self.windows.borrow_mut();
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
-            windows.advance(now);
+            if windows.advance(now) {
+                self.dataflow.wake_by_ref();
+            }
             (windows.has_changes(), windows.next_look(now), windows.is_done())
         };
         if has_changes {

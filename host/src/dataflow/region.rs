@@ -42,8 +42,8 @@ pub enum Cause {
     /// A source, which has an answer coming. Its credit is returned when nothing of
     /// the delivery is left in the host.
     Source(Credit),
-    /// What a window released, as it numbers it; all before a time has left it then.
-    Window { window: usize, number: u64, passed: Moment },
+    /// What a window released, as it numbers it.
+    Window { window: usize, number: u64 },
 }
 
 /// A batch for each destination, empty where nothing goes.

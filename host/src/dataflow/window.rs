@@ -84,6 +84,8 @@ struct Window {
     /// Names pieces on disk, none twice.
     piece: u64,
     released: VecDeque<Release>,
+    /// A release is on its way through the region; all before this has left with it.
+    leaving: Option<Moment>,
 }
 
 /// What is held for one logical time: a staged value, or messages.
@@ -92,12 +94,13 @@ struct Held {
     /// Its first message's, with the node.
     time: Time,
     node: Box<[u8]>,
-    messages: Batch,
-    /// Further ones, that are put together when they are released.
-    more: Vec<Batch>,
-    /// On disk.
-    pieces: Vec<u64>,
+    /// A staged value, or messages in order, with the numbers of their records.
+    pieces: VecDeque<(u64, Batch)>,
 }
+
+/// Messages that are released at a time: as long as it takes to put them together,
+/// nothing else goes on.
+const RELEASED_AT_ONCE: usize = 2_048;
 
 /// What a window lets go at once.
 #[derive(Clone, Debug)]
@@ -235,9 +238,11 @@ impl Windows {
         self.watermarks.ended(source);
     }
 
-    /// A release is through the region.
-    pub fn passed(&mut self, window: usize, passed: Moment) {
-        self.watermarks.passed(self.outside + window as u32, passed);
+    /// The release that was given last is through the region.
+    pub fn passed(&mut self, window: usize) {
+        if let Some(passed) = self.windows[window].leaving.take() {
+            self.watermarks.passed(self.outside + window as u32, passed);
+        }
     }
 
     /// Whether a message of this logical time is in time for a window. Those that are
@@ -257,7 +262,7 @@ impl Windows {
     /// A window's call of its guest: the staged value, an empty message at first, and
     /// the messages that have come.
     pub fn call(&self, window: usize, moment: Moment, time: (Time, &[u8]), messages: &Batch) -> Batch {
-        let held = self.windows[window].open.get(&moment).map(|held| &held.messages);
+        let held = self.windows[window].open.get(&moment).and_then(Held::staged);
         let bytes = messages.entries.iter().map(Entry::bytes_len).sum::<usize>();
         let staged_bytes = held.map_or(time.1.len(), |staged| staged.arena.len());
         let mut builder = BatchBuilder::with_capacity("", messages.len() + 1, bytes + staged_bytes);
@@ -296,17 +301,21 @@ impl Windows {
         value: &Batch,
     ) -> Result<(), Full> {
         let value = compact(value, 0..1);
-        let before = self.windows[window].open.get(&moment).map_or(0, |held| held.messages.bytes_held());
+        let held = self.windows[window].open.get(&moment).and_then(Held::staged);
+        let before = held.map_or(0, Batch::bytes_held);
         self.charge(value.bytes_held(), before)?;
         let state = &mut self.windows[window];
         let held = state.open.entry(moment).or_insert_with(|| Held::new(time));
-        if held.pieces.is_empty() {
-            state.piece += 1;
-            held.pieces.push(state.piece);
-        }
-        held.messages = value;
-        let key = Key::Piece { moment, number: held.pieces[0] };
-        let record = record::write(&held.messages, &[held.stamp()], &held.node);
+        let number = match held.pieces.pop_front() {
+            Some((number, _)) => number,
+            None => {
+                state.piece += 1;
+                state.piece
+            }
+        };
+        let key = Key::Piece { moment, number };
+        let record = record::write(&value, &[held.stamp()], &held.node);
+        held.pieces.push_front((number, value));
         self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
         Ok(())
     }
@@ -322,64 +331,83 @@ impl Windows {
         state.piece += 1;
         let number = state.piece;
         let held = state.open.entry(moment).or_insert_with(|| Held::new(time));
-        held.add(message, number);
-        let last = held.more.last().unwrap_or(&held.messages);
-        let record = record::write(last, &[held.stamp()], &held.node);
+        let record = record::write(&message, &[held.stamp()], &held.node);
+        held.pieces.push_back((number, message));
         let key = Key::Piece { moment, number };
         self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
         Ok(())
     }
 
-    /// Looks at every watermark again and moves what is complete to the releases.
-    pub fn advance(&mut self, now: Instant) {
+    /// Looks at every watermark again and moves what is complete to the releases. True
+    /// if there is more than can be moved at once.
+    pub fn advance(&mut self, now: Instant) -> bool {
+        let mut more = false;
         for index in 0..self.windows.len() {
             let reached = self.watermarks.advance(index, &self.upstream[index], now);
-            self.release(index, reached);
+            more |= self.release(index, reached);
         }
+        more
     }
 
-    fn release(&mut self, index: usize, reached: Moment) {
+    fn release(&mut self, index: usize, reached: Moment) -> bool {
         let window = &mut self.windows[index];
-        let later = window.open.split_off(&reached);
-        let complete = std::mem::replace(&mut window.open, later);
-        if complete.is_empty() {
-            match window.released.back_mut() {
-                Some(last) => last.passed = last.passed.max(reached),
-                None => self.watermarks.passed(self.outside + index as u32, reached),
-            }
-            return;
-        }
         let operation = self.plans[index].operation();
         let mut building = Building::default();
-        for (moment, held) in complete {
-            for number in &held.pieces {
-                self.changes.push((Key::Piece { moment, number: *number }.to_bytes(operation), None));
+        let (mut left, mut bytes) = (RELEASED_AT_ONCE, 0);
+        while left > 0
+            && let Some(mut open) = window.open.first_entry().filter(|open| *open.key() < reached)
+        {
+            let moment = *open.key();
+            let held = open.get_mut();
+            let stamp = held.stamp();
+            while left > 0
+                && let Some((number, batch)) = held.pieces.pop_front()
+            {
+                self.changes.push((Key::Piece { moment, number }.to_bytes(operation), None));
+                bytes += batch.bytes_held() as u64;
+                left = left.saturating_sub(batch.len());
+                batch
+                    .entries
+                    .iter()
+                    .for_each(|entry| building.push(entry, &batch.arena, (stamp, &held.node)));
             }
-            let (stamp, node) = (held.stamp(), held.node);
-            for batch in [held.messages].into_iter().chain(held.more) {
-                let bytes = batch.bytes_held() as u64;
-                self.bytes -= bytes;
-                self.tenant.window_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                for entry in &batch.entries {
-                    building.push(entry, &batch.arena, (stamp, &node));
-                }
+            if held.pieces.is_empty() {
+                open.remove();
             }
         }
-        for messages in building.finish() {
+        self.bytes -= bytes;
+        self.tenant.window_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let next = window.open.first_key_value().map(|(moment, _)| *moment).filter(|next| *next < reached);
+        let passed = next.unwrap_or(reached);
+        let released = building.finish();
+        if released.is_empty() {
+            // Behind what is still on its way: it would come too late.
+            let last = window.released.back_mut().map(|last| &mut last.passed);
+            match last.or(window.leaving.as_mut()) {
+                Some(last) => *last = passed.max(*last),
+                None => self.watermarks.passed(self.outside + index as u32, passed),
+            }
+            return false;
+        }
+        for messages in released {
             window.number += 1;
             let number = window.number;
             let record = record::write(&messages.batch, &messages.times, &[]);
             self.changes.push((Key::Release { number }.to_bytes(operation), Some(record)));
             window.released.push_back(Release { window: index, number, messages, passed: Moment::default() });
         }
-        window.released.back_mut().expect("something was complete").passed = reached;
+        window.released.back_mut().expect("something was released").passed = passed;
         let record = record::reached(reached, window.number);
         self.changes.push((Key::Reached.to_bytes(operation), Some(record)));
+        next.is_some()
     }
 
     /// The next release to send through the region.
     pub fn next_release(&mut self) -> Option<Release> {
-        self.windows.iter_mut().find_map(|window| window.released.pop_front())
+        let window = self.windows.iter_mut().find(|window| !window.released.is_empty())?;
+        let release = window.released.pop_front()?;
+        window.leaving = Some(release.passed);
+        Some(release)
     }
 
     /// A release is confirmed, or absorbed by another window.
@@ -395,8 +423,8 @@ impl Windows {
     /// Whether nothing waits to be sent on, and nothing is open that only the end of
     /// the sources would release.
     pub fn is_done(&self) -> bool {
-        let released = self.windows.iter().all(|window| window.released.is_empty());
-        released && (self.open() == 0 || !self.watermarks.all_ended())
+        let gone = |window: &Window| window.released.is_empty() && window.leaving.is_none();
+        self.windows.iter().all(gone) && (self.open() == 0 || !self.watermarks.all_ended())
     }
 
     /// What has changed since the last call, to be written as a whole.
@@ -436,7 +464,7 @@ impl Window {
         let time = times.first().copied().unwrap_or(Time { node: Span::ABSENT, ..NO_TIME });
         let node = time.node.bytes(&batch.arena).to_vec();
         let held = self.open.entry(moment).or_insert_with(|| Held::new((time, &node)));
-        held.add(batch, number);
+        held.pieces.push_back((number, batch));
     }
 }
 
@@ -444,17 +472,12 @@ const NO_TIME: Time = Time { seconds: 0, nanos: 0, zero: 0, counter: 0, node: Sp
 
 impl Held {
     fn new((time, node): (Time, &[u8])) -> Self {
-        let messages = Batch::default();
-        Held { time, node: node.into(), messages, more: Vec::new(), pieces: Vec::new() }
+        Held { time, node: node.into(), pieces: VecDeque::new() }
     }
 
-    fn add(&mut self, batch: Batch, number: u64) {
-        if self.messages.is_empty() {
-            self.messages = batch;
-        } else {
-            self.more.push(batch);
-        }
-        self.pieces.push(number);
+    /// The staged value, if there is one yet.
+    fn staged(&self) -> Option<&Batch> {
+        self.pieces.front().map(|(_, value)| value)
     }
 
     /// Its time, whose node begins at the start of `node`.

@@ -11,7 +11,7 @@ use tidegate::{
     clock::{Clock, VirtualClock},
     dataflow::shard::Command,
     dead_letter::Reason,
-    guest::OperatorKind::{Accumulate, Delay, Filter},
+    guest::OperatorKind::{Accumulate, Delay, Filter, Map},
     queue::Places,
     resource::{Late, Limits},
     store::Store,
@@ -164,6 +164,18 @@ fn what_a_filter_drops_makes_time_go_on_all_the_same() {
     let mut site = Site::new(&[keep, ALIGN, AGGREGATE], Late::Drop);
     assert_eq!(site.send(&[(1, 60.0), (2, 1.0)]), [""; 0]);
     assert_eq!(site.send(&[(11, 1.0)]), [summary(1, 60.0, 60.0, 60.0)]);
+}
+
+#[test]
+fn a_window_waits_for_what_is_still_on_its_way_to_it() {
+    // Each message takes several slices between the delay and the accumulate.
+    let busy = ("hostile_busy", Map, [("micros", "600")].as_slice());
+    let mut site = Site::new(&[ALIGN, busy, AGGREGATE], Late::Drop);
+    let closed = [summary(1, 1.0, 1.0, 1.0), summary(2, 5.0, 2.0, 3.0)];
+    assert_eq!(site.send(&[(1, 1.0), (11, 2.0), (12, 3.0), (21, 4.0)]), closed);
+    site.flow.source.end();
+    assert_eq!(site.listen(), [summary(1, 4.0, 4.0, 4.0)]);
+    assert_eq!(site.flow.plan.stats.late.get(), 0);
 }
 
 /// Values over 24 windows, some of them out of order, each window's sum its own.
