@@ -189,3 +189,6 @@ impl Source {
         self.ended || self.heard.is_some_and(|heard| now.since(heard) >= after)
     }
 }
+
+#[cfg(test)]
+mod tests;

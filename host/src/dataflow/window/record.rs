@@ -158,3 +158,6 @@ fn read_messages(bytes: &[u8]) -> Option<Stamped> {
     let batch = Batch { entries, arena: Bytes::copy_from_slice(arena) };
     sound.then_some(Stamped { batch, times })
 }
+
+#[cfg(test)]
+mod tests;

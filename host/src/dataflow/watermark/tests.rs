@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use super::{Moment, Timing, Watermarks};
+use crate::clock::Instant;
+
+fn at(seconds: u64) -> Moment {
+    Moment { seconds, ..Moment::default() }
+}
+
+/// After so many milliseconds.
+fn ms(ms: u64) -> Instant {
+    Instant(ms * 1_000_000)
+}
+
+/// Something that happens, and what the watermark of the window is then.
+enum Step {
+    /// A source delivers, at so many ms, a message of this second.
+    Heard(u32, u64, u64),
+    Ended(u32),
+    /// Nothing but time.
+    Wait(u64),
+}
+use Step::{Ended, Heard, Wait};
+
+#[test]
+fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
+    let cases: [(&str, usize, u64, &[(Step, u64)]); 8] = [
+        ("one source", 1, 0, &[(Heard(0, 1, 100), 100), (Heard(0, 2, 90), 100), (Heard(0, 3, 110), 110)]),
+        ("lateness", 1, 30, &[(Heard(0, 1, 100), 70), (Heard(0, 2, 120), 90)]),
+        (
+            "the slowest counts",
+            2,
+            0,
+            &[(Heard(0, 1, 100), 0), (Heard(1, 2, 50), 50), (Heard(1, 3, 150), 100)],
+        ),
+        (
+            "who says nothing leaves",
+            2,
+            0,
+            &[(Heard(0, 1, 100), 0), (Wait(4_999), 0), (Heard(0, 5_000, 110), 110)],
+        ),
+        (
+            "and comes back where it is",
+            2,
+            0,
+            &[
+                (Heard(0, 5_000, 110), 110),
+                (Heard(1, 5_001, 60), 110),
+                (Heard(0, 5_002, 120), 110),
+                (Heard(1, 5_003, 130), 120),
+            ],
+        ),
+        (
+            "all silent: at the clock's pace",
+            1,
+            0,
+            &[
+                (Heard(0, 1_000, 100), 100),
+                (Wait(5_999), 100),
+                (Wait(6_000), 100),
+                (Wait(9_000), 103),
+                (Heard(0, 9_500, 101), 103),
+                (Wait(14_400), 103),
+                (Wait(15_500), 104),
+            ],
+        ),
+        (
+            "one that ended holds nobody up",
+            2,
+            0,
+            &[(Heard(0, 1, 100), 0), (Ended(1), 100), (Heard(0, 2, 120), 120)],
+        ),
+        ("all ended", 1, 0, &[(Heard(0, 1, 100), 100), (Ended(0), u64::MAX)]),
+    ];
+    for (name, outside, lateness, steps) in cases {
+        let timing = Timing { lateness: Duration::from_secs(lateness), ..Timing::default() };
+        let mut watermarks = Watermarks::new(timing, outside, 1, ms(0));
+        let upstream: Vec<u32> = (0..outside as u32).collect();
+        let mut now = ms(0);
+        for (place, (step, expected)) in steps.iter().enumerate() {
+            match *step {
+                Heard(source, at_ms, second) => {
+                    now = ms(at_ms);
+                    watermarks.heard(source, at(second), now);
+                }
+                Ended(source) => watermarks.ended(source),
+                Wait(at_ms) => now = ms(at_ms),
+            }
+            let reached = watermarks.advance(0, &upstream, now);
+            assert_eq!(reached.seconds, *expected, "{name}, step {place}");
+        }
+    }
+}
+
+#[test]
+fn a_window_behind_another_has_come_as_far_as_what_has_left_that_one() {
+    let mut watermarks = Watermarks::new(Timing::default(), 1, 2, ms(0));
+    watermarks.heard(0, at(100), ms(1));
+    assert_eq!(watermarks.advance(0, &[0], ms(1)), at(100));
+    // However long it takes: it is not idle.
+    assert_eq!(watermarks.advance(1, &[1], ms(60_000)), at(0));
+    watermarks.passed(1, at(80));
+    assert_eq!(watermarks.advance(1, &[1], ms(60_000)), at(80));
+    assert_eq!(watermarks.next_look(1, &[1], at(90), ms(60_000)), None);
+}
+
+#[test]
+fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
+    let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
+    watermarks.heard(0, at(100), ms(1_000));
+    watermarks.advance(0, &[0], ms(1_000));
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), Some(ms(6_000)));
+    watermarks.advance(0, &[0], ms(6_000));
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(6_000)), Some(ms(16_000)));
+    // In steps, where it is due already.
+    watermarks.advance(0, &[0], ms(16_000));
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(16_000)), Some(ms(16_100)));
+}
