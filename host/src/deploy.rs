@@ -83,7 +83,7 @@ fn admit_one(
     let place = || module.reference.place.clone();
     let refused = |message: String| format!("the component `{}` {message}", module.reference.text);
     let bytes_max = tenant.limits.component_bytes_max;
-    let Found { digest, shape, bytes } = match known.find(&module.path, bytes_max) {
+    let found = match known.find(&module.path, bytes_max) {
         Ok(found) => found,
         Err(error) => {
             let rule = match error {
@@ -94,13 +94,14 @@ fn admit_one(
             return None;
         }
     };
-    if let Err(refusals) = shape.fits(world) {
+    if let Err(refusals) = known.fits(&found, world) {
         for refusal in refusals {
             let label = "not granted by the policy".to_owned();
             diagnostics.error("component/import", place(), refused(refusal.to_string()), label);
         }
         return None;
     }
+    let Found { digest, shape, bytes } = found;
     let Some(contract) = shape.contract_for(kind) else {
         let has: Vec<_> = shape.operators.iter().map(|it| it.kind.name()).collect();
         let label = format!("it has {}", has.join(", "));

@@ -418,7 +418,7 @@ impl Host {
         for tenant in &site.tenants {
             let running = self.tenants.get(&tenant.name);
             let shard = running.map(|running| running.shard).unwrap_or_default();
-            let trial = Tenant::new(&tenant.name, tenant.limits.clone());
+            let mut trial = None;
             for it in prepared.get(tenant.name.as_str()).into_iter().flatten() {
                 let name = &it.site.dataflow.name;
                 let same = |old: &RunningDataflow| old.fingerprint == it.fingerprint;
@@ -426,8 +426,9 @@ impl Host {
                     continue;
                 }
                 let sinks = dummy_sinks(it.site);
+                let trial = trial.get_or_insert_with(|| Tenant::new(&tenant.name, tenant.limits.clone()));
                 let plan =
-                    deploy::plan(&trial, tenant, it.site, &it.components, &sinks, WindowSpace::memory());
+                    deploy::plan(trial, tenant, it.site, &it.components, &sinks, WindowSpace::memory());
                 let operators = plan.operators().cloned().collect();
                 let (reply, result) = oneshot::channel();
                 self.shards[shard].door.send(Command::Try { operators, reply });

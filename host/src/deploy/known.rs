@@ -2,7 +2,7 @@
 //! what has changed and each component is taken apart once, however many use it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +11,8 @@ use std::{
 
 use crate::guest::{
     component::{Digest, ReadError, check_size, read_bytes},
-    imports::{ComponentError, ComponentShape},
+    imports::{ComponentError, ComponentShape, Refusal},
+    world::PolicyWorld,
 };
 
 /// A component's digest and shape; its bytes only if they had to be read.
@@ -36,6 +37,8 @@ pub struct Known {
     before: HashMap<PathBuf, (Stamp, Digest)>,
     files: HashMap<PathBuf, (Stamp, Digest)>,
     shapes: HashMap<Digest, Arc<ComponentShape>>,
+    /// Components that a world was found to grant all they ask for.
+    fit: HashSet<(Digest, String)>,
 }
 
 /// What changes when a file does.
@@ -57,6 +60,17 @@ impl Known {
     pub fn begin(&mut self) {
         self.before = std::mem::take(&mut self.files);
         self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1 || !self.before.is_empty());
+        self.fit.retain(|(digest, _)| self.shapes.contains_key(digest));
+    }
+
+    /// Whether a component asks for no more than a world grants.
+    pub fn fits(&mut self, found: &Found, world: &PolicyWorld) -> Result<(), Vec<Refusal>> {
+        let key = (found.digest, world.name.clone());
+        if !self.fit.contains(&key) {
+            found.shape.fits(world)?;
+            self.fit.insert(key);
+        }
+        Ok(())
     }
 
     /// The component in a file of at most `bytes_max`.

@@ -11,13 +11,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sled::{
     Transactional as _,
     transaction::{ConflictableTransactionError, TransactionError},
 };
 
 use super::{Store, StoreError};
+use crate::guest::component::Digest;
 
 /// The key of the manifest in force.
 const MANIFEST: &str = "applied";
@@ -220,7 +220,7 @@ fn blobs_of(data: &Path) -> PathBuf {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest::of(bytes).to_string()
 }
 
 /// Keeps a copy of each component under its digest; on disk when this returns.
