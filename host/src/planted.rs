@@ -21,10 +21,12 @@ pub enum Bug {
     StalePuback,
     /// An MQTT sink takes what it had sent before a loss as answered.
     LostPublish,
+    /// Windows take in again what they have.
+    CountTwice,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 8] = [
+    pub const ALL: [Bug; 9] = [
         Bug::EarlyAck,
         Bug::LostWake,
         Bug::DoubleSettle,
@@ -33,6 +35,7 @@ impl Bug {
         Bug::Panic,
         Bug::StalePuback,
         Bug::LostPublish,
+        Bug::CountTwice,
     ];
 
     /// The name in the variable `TIDEGATE_PLANT`.
@@ -46,6 +49,7 @@ impl Bug {
             Bug::Panic => "panic",
             Bug::StalePuback => "stale-puback",
             Bug::LostPublish => "lost-publish",
+            Bug::CountTwice => "count-twice",
         }
     }
 }

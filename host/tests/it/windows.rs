@@ -2,7 +2,7 @@
 //! seconds, who closes them, what becomes of what comes too late, and what a host that
 //! was killed finds again.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs::File, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
@@ -26,7 +26,7 @@ use tidegate_benches::{
 use crate::{
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
-    site::Flow,
+    site::{Flow, payloads},
 };
 
 const ALIGN: Link<'_> = ("align", Delay, &[("seconds", "10")]);
@@ -326,4 +326,78 @@ fn mqtt_a_window_is_larger_than_what_a_broker_leaves_unacknowledged() {
     assert_eq!(site.counter("a", "absorbed"), 2 * MESSAGES + 1);
     assert_eq!(site.counter("a", "dead") + site.counter("a", "late"), 0);
     drop(up);
+}
+
+/// A line of a file: a value and its second.
+fn line(second: u64) -> String {
+    let time = format!("{:015}:00000:a", (START + second) * 1000);
+    format!("{{\"topic\":\"in\",\"payload\":{{\"v\":{second}}},\"properties\":[[\"__ts\",\"{time}\"]]}}\n")
+}
+
+/// Windows that came out of a host that was killed again and again and should not have,
+/// and windows that did not.
+fn killed(plant: &str) -> (Vec<String>, Vec<String>) {
+    const WINDOWS: u64 = 2_000;
+    let endpoints = [
+        ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+        ("out", "{ endpointType: File, fileSettings: { path: out.jsonl } }"),
+    ];
+    let site = crate::site::Site::new("{ shards: 1 }", &endpoints);
+    site.flow(&Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("in", "in"),
+        to: ("out", "out"),
+        operators: &[("delay", "align"), ("accumulate", "aggregate")],
+    });
+    let links = [
+        chain::Link { kind: "delay", module: "align", configuration: &[] },
+        chain::Link { kind: "accumulate", module: "aggregate", configuration: &[("field", "v")] },
+    ];
+    site.write("tenants/a/artifacts/flow/1.yaml", &chain::graph("flow", &links));
+    // The last one opens a window that stays open.
+    let lines: Vec<String> = (1..=WINDOWS * 10 + 1).map(line).collect();
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut written = 0;
+    for life in 0..10_u64 {
+        let host = site.up_planted(plant);
+        // The file grows while the host reads it, and the host is killed in the middle.
+        let until = (lines.len() as u64 * (life + 1) / 10) as usize;
+        let mut file =
+            File::options().create(true).append(true).open(site.dir().join("in.jsonl")).expect("a file");
+        file.write_all(lines[written..until].concat().as_bytes()).expect("it is written");
+        let goal = rng.random_range(1..(until - written) as u64);
+        written = until;
+        eventually("some of it is taken in", || {
+            site.counter("a", "absorbed") + site.counter("a", "recognised") >= goal
+        });
+        host.kill();
+    }
+    let host = site.up();
+    let expected: BTreeSet<String> = (0..WINDOWS)
+        .map(|window| {
+            let values = (window * 10 + 1..=window * 10 + 10).map(|value| value as f64);
+            let (min, max) = ((window * 10 + 1) as f64, (window * 10 + 10) as f64);
+            // As what is read again has it.
+            let summary = summary(10, values.sum(), min, max);
+            serde_json::from_str::<serde_json::Value>(&summary).expect("it is JSON").to_string()
+        })
+        .collect();
+    let heard = || BTreeSet::from_iter(payloads(&site.dir().join("out.jsonl")));
+    eventually("every window is closed", || heard().len() >= expected.len());
+    drop(host);
+    let heard = heard();
+    let (strange, missing) = (heard.difference(&expected), expected.difference(&heard));
+    (strange.take(3).cloned().collect(), missing.take(3).cloned().collect())
+}
+
+#[test]
+fn a_host_killed_again_and_again_gives_each_window_of_a_file_whole() {
+    assert_eq!(killed(""), (vec![], vec![]));
+}
+
+#[test]
+fn windows_that_took_in_twice_what_they_have_would_be_found() {
+    let (strange, _) = killed("count-twice");
+    assert!(!strange.is_empty(), "some windows have too much");
 }
