@@ -12,7 +12,7 @@ use crate::{
     batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time, push_property},
     guest::{
         OperatorError, OperatorKind, Output, Schema, Verdict,
-        packed::{CallError, OutputMax},
+        packed::{CallError, OutputMax, find_exports},
         state::GuestState,
     },
 };
@@ -195,15 +195,7 @@ impl Aio {
         kind: OperatorKind,
     ) -> wasmtime::Result<Self> {
         let interface = format!("wasm-graph:processor/{kind}@1.1.0");
-        let parent = instance
-            .get_export_index(&mut *store, None, &interface)
-            .ok_or_else(|| wasmtime::Error::msg(format!("no export `{interface}`")))?;
-        let index = |store: &mut Store<GuestState>, name: &str| {
-            instance
-                .get_export_index(store, Some(&parent), name)
-                .ok_or_else(|| wasmtime::Error::msg(format!("no function `{name}` in `{interface}`")))
-        };
-        let (init, process) = (index(store, "init")?, index(store, "process")?);
+        let (init, process) = find_exports(store, instance, &interface)?;
         let process = match kind {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),

@@ -9,7 +9,7 @@ use bytemuck::{
 use bytes::{Bytes, BytesMut};
 use wasmtime::{
     Store,
-    component::{ComponentType, Instance, Lift, Lower, TypedFunc},
+    component::{ComponentExportIndex, ComponentType, Instance, Lift, Lower, TypedFunc},
 };
 
 use crate::{
@@ -106,16 +106,7 @@ impl Packed {
         instance: &Instance,
         kind: OperatorKind,
     ) -> wasmtime::Result<Self> {
-        let interface = format!("tidegate:operator/{kind}@0.1.0");
-        let parent = instance
-            .get_export_index(&mut *store, None, &interface)
-            .ok_or_else(|| wasmtime::Error::msg(format!("no export `{interface}`")))?;
-        let index = |store: &mut Store<T>, name: &str| {
-            instance
-                .get_export_index(store, Some(&parent), name)
-                .ok_or_else(|| wasmtime::Error::msg(format!("no function `{name}` in `{interface}`")))
-        };
-        let (init, process) = (index(store, "init")?, index(store, "process")?);
+        let (init, process) = find_exports(store, instance, &format!("tidegate:operator/{kind}@0.1.0"))?;
         let process = match kind {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),
@@ -184,6 +175,23 @@ impl Packed {
             }
         }
     }
+}
+
+/// `init` and `process` of an exported interface.
+pub(super) fn find_exports<T: 'static>(
+    store: &mut Store<T>,
+    instance: &Instance,
+    interface: &str,
+) -> wasmtime::Result<(ComponentExportIndex, ComponentExportIndex)> {
+    let parent = instance
+        .get_export_index(&mut *store, None, interface)
+        .ok_or_else(|| wasmtime::Error::msg(format!("no export `{interface}`")))?;
+    let mut index = |name: &str| {
+        instance
+            .get_export_index(&mut *store, Some(&parent), name)
+            .ok_or_else(|| wasmtime::Error::msg(format!("no function `{name}` in `{interface}`")))
+    };
+    Ok((index("init")?, index("process")?))
 }
 
 /// A call that wasmtime ended, or output that cannot be believed.
