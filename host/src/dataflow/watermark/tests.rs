@@ -22,9 +22,12 @@ enum Step {
 }
 use Step::{Ended, Heard, Wait};
 
+/// A name, sources outside, lateness in seconds, and steps with what follows each.
+type Case<'a> = (&'a str, usize, u64, &'a [(Step, u64)]);
+
 #[test]
 fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
-    let cases: [(&str, usize, u64, &[(Step, u64)]); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("one source", 1, 0, &[(Heard(0, 1, 100), 100), (Heard(0, 2, 90), 100), (Heard(0, 3, 110), 110)]),
         ("lateness", 1, 30, &[(Heard(0, 1, 100), 70), (Heard(0, 2, 120), 90)]),
         (
