@@ -219,7 +219,13 @@ impl Parts {
                 while let Some(done) = parts.advance(&mut guests, &mut next) {
                     parts.write(done, &mut holds);
                 }
-                let is_done = parts.windows.as_ref().is_none_or(|windows| windows.look(&parts));
+                // What windows took of a delivery is committed with how far they have it: not
+                // while it is in the middle of the region.
+                let is_done = match (&parts.windows, &guests) {
+                    (None, _) => true,
+                    (Some(windows), Guests::Free) => windows.look(&parts),
+                    (Some(_), Guests::Busy | Guests::Stuck(_)) => false,
+                };
                 let unfinished = holds.first().unwrap_or(match guests {
                     Guests::Free => next,
                     Guests::Busy | Guests::Stuck(_) => next - 1,
