@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -77,7 +77,20 @@ impl Mosquitto {
             command.env("LD_LIBRARY_PATH", path);
         }
         self.child = Some(command.spawn().expect("mosquitto starts"));
-        eventually("mosquitto listens", || TcpStream::connect(self.address()).is_ok());
+        // It listens before it is ready: what SIGTERM says until then, it forgets.
+        eventually("mosquitto answers", || self.answers().is_ok_and(|it| it));
+    }
+
+    /// Whether it accepts a client.
+    fn answers(&self) -> io::Result<bool> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(WITHIN))?;
+        // CONNECT of MQTT 3.1.1 with a clean session, and DISCONNECT.
+        stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00")?;
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack)?;
+        stream.write_all(b"\xe0\x00")?;
+        Ok(connack == [0x20, 2, 0, 0])
     }
 
     /// Ends it in order: it saves what persistence says.
@@ -85,7 +98,7 @@ impl Mosquitto {
         let Some(mut child) = self.child.take() else { return };
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is our child");
-        child.wait().expect("it is our child");
+        eventually("mosquitto ends", || child.try_wait().expect("it is our child").is_some());
     }
 
     /// kill -9: what it has not saved is gone.
