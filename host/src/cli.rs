@@ -136,7 +136,7 @@ fn check_site(dir: &Path) -> Diagnostics {
     let mut known = deploy::known::Known::default();
     for tenant in site.iter().flat_map(|site| &site.tenants) {
         for dataflow in &tenant.dataflows {
-            deploy::admit(tenant, dataflow, None, &mut known, &mut diagnostics);
+            deploy::admit(tenant, dataflow, &mut known, &mut diagnostics);
         }
     }
     diagnostics

@@ -5,6 +5,7 @@ pub mod known;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::Hash as _,
     sync::{Arc, Mutex},
 };
 
@@ -24,7 +25,7 @@ use crate::{
     },
     resource::{
         Diagnostics, OperationKind,
-        dataflow::{Dataflow, FlowNodeKind},
+        dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::Graph,
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
     },
@@ -44,11 +45,10 @@ pub struct Admitted {
 /// The components of one dataflow: by node of the dataflow and operation of its graph.
 pub type Components = HashMap<(usize, usize), Admitted>;
 
-/// Reads, checks and, given a cache, compiles the components of a dataflow.
+/// Reads and checks the components of a dataflow.
 pub fn admit(
     tenant: &TenantSite,
     dataflow: &DataflowSite,
-    cache: Option<&Cache>,
     known: &mut Known,
     diagnostics: &mut Diagnostics,
 ) -> Components {
@@ -63,7 +63,7 @@ pub fn admit(
     for (node, GraphSite { graph, modules }) in &dataflow.graphs {
         for (operation, module) in modules {
             let Some(kind) = kind_of(graph.operations[*operation].kind) else { continue };
-            if let Some(component) = admit_one(tenant, module, kind, world, cache, known, diagnostics) {
+            if let Some(component) = admit_one(tenant, module, kind, world, known, diagnostics) {
                 admitted.insert((*node, *operation), component);
             }
         }
@@ -75,53 +75,71 @@ fn admit_one(
     tenant: &TenantSite,
     module: &ModuleSite,
     kind: OperatorKind,
-    world: &PolicyWorld,
-    cache: Option<&Cache>,
+    world: &'static PolicyWorld,
     known: &mut Known,
     diagnostics: &mut Diagnostics,
 ) -> Option<Admitted> {
     let place = || module.reference.place.clone();
-    let refused = |message: String| format!("the component `{}` {message}", module.reference.text);
-    let bytes_max = tenant.limits.component_bytes_max;
-    let found = match known.find(&module.path, bytes_max) {
+    let found = match known.find(&module.path, tenant.limits.component_bytes_max) {
         Ok(found) => found,
         Err(error) => {
             let rule = match error {
                 FindError::Read(_) => "component/file",
                 FindError::Form(_) => "component/form",
             };
-            diagnostics.error(rule, place(), refused("is refused".into()), error.to_string());
+            diagnostics.error(rule, place(), said_of(module, "is refused"), error.to_string());
             return None;
         }
     };
     if let Err(refusals) = known.fits(&found, world) {
         for refusal in refusals {
             let label = "not granted by the policy".to_owned();
-            diagnostics.error("component/import", place(), refused(refusal.to_string()), label);
+            diagnostics.error("component/import", place(), said_of(module, &refusal.to_string()), label);
         }
         return None;
     }
-    let Found { digest, shape, bytes } = found;
+    let Found { digest, shape } = found;
     let Some(contract) = shape.contract_for(kind) else {
         let has: Vec<_> = shape.operators.iter().map(|it| it.kind.name()).collect();
         let label = format!("it has {}", has.join(", "));
-        diagnostics.error("component/role", place(), refused(format!("has no {}", kind.name())), label);
+        let message = said_of(module, &format!("has no {}", kind.name()));
+        diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    if let Some(cache) = cache.filter(|cache| !cache.has(digest)) {
-        let bytes = match bytes {
-            Some(bytes) => Ok(bytes),
-            None => read_bytes(&module.path, bytes_max),
+    Some(Admitted { digest, contract })
+}
+
+fn said_of(module: &ModuleSite, what: &str) -> String {
+    format!("the component `{}` {what}", module.reference.text)
+}
+
+/// Compiles those admitted components of a dataflow that the cache does not have.
+pub fn compile(
+    tenant: &TenantSite,
+    dataflow: &DataflowSite,
+    components: &Components,
+    cache: &Cache,
+    diagnostics: &mut Diagnostics,
+) {
+    let modules = dataflow.graphs.iter().flat_map(|(node, GraphSite { modules, .. })| {
+        modules.iter().map(move |(operation, module)| ((*node, *operation), module))
+    });
+    for (place, module) in modules {
+        let Some(Admitted { digest, .. }) = components.get(&place).filter(|it| !cache.has(it.digest)) else {
+            continue;
         };
+        let bytes = read_bytes(&module.path, tenant.limits.component_bytes_max);
         let compiled = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
-            cache.compile(digest, &bytes, tenant.limits.compile_time_max).map_err(|error| chain(&error))
+            if Digest::of(&bytes) != *digest {
+                return Err("it has changed since it was checked; apply again".to_owned());
+            }
+            cache.compile(*digest, &bytes, tenant.limits.compile_time_max).map_err(|error| chain(&error))
         });
         if let Err(cause) = compiled {
-            diagnostics.error("component/compile", place(), refused("is refused".into()), cause);
-            return None;
+            let (place, message) = (module.reference.place.clone(), said_of(module, "is refused"));
+            diagnostics.error("component/compile", place, message, cause);
         }
     }
-    Some(Admitted { digest, contract })
 }
 
 /// An error with all its causes.
@@ -345,39 +363,33 @@ impl Flattening<'_> {
 
 /// Digest of what a dataflow is made of: if it is the same, the running one stays.
 pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
-    use std::fmt::Write as _;
-    let Dataflow { pinned, timing, .. } = &dataflow.dataflow;
-    let mut text = format!("pinned {pinned} {timing:?}\n");
-    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string takes all");
-    for node in &dataflow.dataflow.nodes {
-        match &node.kind {
-            FlowNodeKind::Source { endpoint, topics } => {
-                let topics: Vec<_> = topics.iter().map(|(_, text)| text.text.as_str()).collect();
-                line(format_args!("source {} {} {topics:?}", node.name.text, endpoint.text));
-            }
-            FlowNodeKind::Destination { endpoint, at, headers, .. } => {
-                let headers = headers.actions();
-                line(format_args!(
-                    "destination {} {} {} {headers:?}",
-                    node.name.text, endpoint.text, at.text
-                ));
-            }
-            FlowNodeKind::Graph { artifact, .. } => {
-                line(format_args!("graph {} {}", node.name.text, artifact.text))
+    let Dataflow { pinned, timing, nodes, connections, .. } = &dataflow.dataflow;
+    Digest::of_values(|feed| {
+        (pinned, timing, nodes.len(), connections.len()).hash(feed);
+        for FlowNode { name, kind } in nodes {
+            name.text.hash(feed);
+            match kind {
+                FlowNodeKind::Source { endpoint, topics } => {
+                    (0, &endpoint.text, topics.len()).hash(feed);
+                    topics.iter().for_each(|(_, text)| text.text.hash(feed));
+                }
+                FlowNodeKind::Destination { endpoint, at, headers, .. } => {
+                    (1, &endpoint.text, &at.text, headers).hash(feed);
+                }
+                FlowNodeKind::Graph { artifact, .. } => (2, &artifact.text).hash(feed),
             }
         }
-    }
-    for connection in &dataflow.dataflow.connections {
-        let output = connection.output.as_ref().map(|output| &output.text);
-        line(format_args!("{} {output:?} {}", connection.from, connection.to));
-    }
-    for (node, GraphSite { graph, modules }) in &dataflow.graphs {
-        for (index, operation) in graph.operations.iter().enumerate() {
-            let configuration = modules.get(&index).map(|module| (&module.configuration, &module.schemas));
-            let digest = components.get(&(*node, index)).map(|component| component.digest);
-            line(format_args!("{} {:?} {digest:?} {configuration:?}", operation.name.text, operation.kind));
+        for FlowConnection { from, output, to } in connections {
+            (from, output.as_ref().map(|output| &output.text), to).hash(feed);
         }
-        line(format_args!("{:?}", graph.connections));
-    }
-    Digest::of(text.as_bytes())
+        for (node, GraphSite { graph, modules }) in &dataflow.graphs {
+            (node, graph.operations.len()).hash(feed);
+            for (index, operation) in graph.operations.iter().enumerate() {
+                let module = modules.get(&index).map(|module| (&module.configuration, &module.schemas));
+                let digest = components.get(&(*node, index)).map(|component| component.digest);
+                (&operation.name.text, operation.kind, module, digest).hash(feed);
+            }
+            graph.connections.hash(feed);
+        }
+    })
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use crate::batch::{Batch, Entry, Kind, Properties, Span, push_property};
 
 /// One action, as AIO names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderAction {
     /// Adds the header to a message that has none of this key.
     AddIfNotPresent { key: String, value: String },
@@ -17,7 +17,7 @@ pub enum HeaderAction {
 }
 
 /// The actions of one destination, in the order in which they are done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Headers {
     actions: Vec<HeaderAction>,
 }

@@ -6,6 +6,7 @@ mod oversize;
 
 use std::{
     collections::BTreeMap,
+    hash::Hash as _,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -147,11 +148,28 @@ struct RunningSink {
     task: task::JoinHandle<()>,
 }
 
-/// A dataflow that is ready to be installed.
+/// A tenant as it is to run.
 struct Prepared<'a> {
+    fingerprint: Digest,
+    dataflows: Vec<PreparedDataflow<'a>>,
+}
+
+/// A dataflow that is ready to be installed.
+struct PreparedDataflow<'a> {
     site: &'a DataflowSite,
     components: deploy::Components,
     fingerprint: Digest,
+    /// It runs already as it is to run.
+    runs: bool,
+}
+
+impl Prepared<'_> {
+    /// Whether a running tenant has all that it is to have, and nothing else.
+    fn is(&self, running: &RunningTenant) -> bool {
+        self.fingerprint == running.fingerprint
+            && self.dataflows.len() == running.dataflows.len()
+            && self.dataflows.iter().all(|dataflow| dataflow.runs)
+    }
 }
 
 /// What an apply changed, as names `tenant/dataflow`.
@@ -269,13 +287,26 @@ impl Host {
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
+        let snapshot = task::block_in_place(|| self.snapshot(site, &prepared)).map(Arc::new);
+        // Nobody waits for the disk twice: components are kept while they are tried.
+        let early = snapshot.as_ref().ok().map(|snapshot| {
+            let (store, data, snapshot) = (self.store.clone(), self.data.clone(), snapshot.clone());
+            task::spawn_blocking(move || store.keep_components(&data, &snapshot))
+        });
         self.try_all(site, &prepared, &mut diagnostics).await;
+        let early = match early {
+            Some(early) => early.await.expect("keeping components does not panic"),
+            None => Ok(()),
+        };
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
         // Before anything changes: a host that is killed from here on starts again
         // with all of it.
-        if let Err(error) = self.keep(site, &prepared) {
+        let kept = early
+            .and(snapshot)
+            .and_then(|snapshot| task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot)));
+        if let Err(error) = kept {
             let label = "nothing was changed; apply again once the data folder can be written";
             diagnostics.error("store/applied", None, chain(&error), label);
             return Err(diagnostics);
@@ -292,8 +323,12 @@ impl Host {
         let mut applied = Applied::default();
         self.remove_gone(site, &prepared, &mut applied).await;
         for tenant in &site.tenants {
-            let dataflows = prepared.remove(tenant.name.as_str()).unwrap_or_default();
-            self.run_tenant(site, tenant, dataflows, &mut applied).await;
+            let wanted = prepared.remove(tenant.name.as_str()).expect("every tenant was prepared");
+            if self.tenants.get(&tenant.name).is_some_and(|running| wanted.is(running)) {
+                applied.unchanged += wanted.dataflows.len();
+            } else {
+                self.run_tenant(site, tenant, wanted, &mut applied).await;
+            }
         }
         Ok((applied, diagnostics))
     }
@@ -303,23 +338,35 @@ impl Host {
         &mut self,
         site: &'a Site,
         diagnostics: &mut Diagnostics,
-    ) -> BTreeMap<&'a str, Vec<Prepared<'a>>> {
-        let cache = self.components.cache();
+    ) -> BTreeMap<&'a str, Prepared<'a>> {
         self.known.begin();
-        let mut prepared: BTreeMap<&str, Vec<Prepared<'_>>> = BTreeMap::new();
+        let mut prepared = BTreeMap::new();
         for tenant in &site.tenants {
-            let all = prepared.entry(&tenant.name).or_default();
+            let tenant_fingerprint = tenant_fingerprint(site, tenant);
+            let running = self.tenants.get(&tenant.name).filter(|it| it.fingerprint == tenant_fingerprint);
+            let mut dataflows = Vec::new();
             for dataflow in tenant.dataflows.iter().filter(|it| it.dataflow.enabled) {
-                let components = deploy::admit(tenant, dataflow, Some(cache), &mut self.known, diagnostics);
+                let components = deploy::admit(tenant, dataflow, &mut self.known, diagnostics);
                 let fingerprint = deploy::fingerprint(dataflow, &components);
-                all.push(Prepared { site: dataflow, components, fingerprint });
+                let running = running.and_then(|it| it.dataflows.get(&dataflow.dataflow.name.text));
+                let runs = running.is_some_and(|running| running.fingerprint == fingerprint);
+                if !runs {
+                    deploy::compile(tenant, dataflow, &components, self.components.cache(), diagnostics);
+                }
+                dataflows.push(PreparedDataflow { site: dataflow, components, fingerprint, runs });
             }
+            let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, dataflows };
+            prepared.insert(tenant.name.as_str(), tenant_prepared);
         }
         prepared
     }
 
-    /// Stores the site as the one that was applied last.
-    fn keep(&self, site: &Site, prepared: &BTreeMap<&str, Vec<Prepared<'_>>>) -> Result<(), AppliedError> {
+    /// All that the site was read from.
+    fn snapshot(
+        &self,
+        site: &Site,
+        prepared: &BTreeMap<&str, Prepared<'_>>,
+    ) -> Result<Snapshot, AppliedError> {
         let text = |(path, file): (&String, &Arc<SourceFile>)| (path.clone(), file.text.clone());
         let mut snapshot = Snapshot {
             dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
@@ -327,7 +374,7 @@ impl Host {
             texts: site.texts.iter().map(text).collect(),
             ..Snapshot::default()
         };
-        for it in prepared.values().flatten() {
+        for it in prepared.values().flat_map(|it| &it.dataflows) {
             for (node, GraphSite { modules, .. }) in &it.site.graphs {
                 for (operation, module) in modules {
                     if let Some(component) = it.components.get(&(*node, *operation)) {
@@ -341,7 +388,7 @@ impl Host {
         for module in disabled.flat_map(|it| it.graphs.values()).flat_map(|it| it.modules.values()) {
             snapshot.add_component_as_it_is(&site.dir, &module.path)?;
         }
-        task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot))
+        Ok(snapshot)
     }
 
     /// Lets go of what sources of an earlier run hold that no longer are: sessions at
@@ -412,19 +459,15 @@ impl Host {
     async fn try_all(
         &mut self,
         site: &Site,
-        prepared: &BTreeMap<&str, Vec<Prepared<'_>>>,
+        prepared: &BTreeMap<&str, Prepared<'_>>,
         diagnostics: &mut Diagnostics,
     ) {
         for tenant in &site.tenants {
-            let running = self.tenants.get(&tenant.name);
-            let shard = running.map(|running| running.shard).unwrap_or_default();
+            let shard = self.tenants.get(&tenant.name).map(|running| running.shard).unwrap_or_default();
             let mut trial = None;
-            for it in prepared.get(tenant.name.as_str()).into_iter().flatten() {
+            let dataflows = &prepared[tenant.name.as_str()].dataflows;
+            for it in dataflows.iter().filter(|it| !it.runs) {
                 let name = &it.site.dataflow.name;
-                let same = |old: &RunningDataflow| old.fingerprint == it.fingerprint;
-                if running.and_then(|running| running.dataflows.get(&name.text)).is_some_and(same) {
-                    continue;
-                }
                 let sinks = dummy_sinks(it.site);
                 let trial = trial.get_or_insert_with(|| Tenant::new(&tenant.name, tenant.limits.clone()));
                 let plan =
@@ -444,21 +487,23 @@ impl Host {
     async fn remove_gone(
         &mut self,
         site: &Site,
-        prepared: &BTreeMap<&str, Vec<Prepared<'_>>>,
+        prepared: &BTreeMap<&str, Prepared<'_>>,
         applied: &mut Applied,
     ) {
-        let names: Vec<String> = self.tenants.keys().cloned().collect();
+        let is_wanted =
+            |name: &str, running: &RunningTenant| prepared.get(name).is_some_and(|it| it.is(running));
+        let touched = self.tenants.iter().filter(|(name, running)| !is_wanted(name, running));
+        let names: Vec<String> = touched.map(|(name, _)| name.clone()).collect();
         for name in names {
             let stays = site.tenant(&name);
-            let unchanged =
-                stays.is_some_and(|it| self.tenants[&name].fingerprint == self.tenant_fingerprint(site, it));
             let wanted = prepared.get(name.as_str());
             let mut running = self.tenants.remove(&name).expect("its name is a key");
+            let unchanged = wanted.is_some_and(|wanted| wanted.fingerprint == running.fingerprint);
             let mut kept = BTreeMap::new();
             for (flow, dataflow) in std::mem::take(&mut running.dataflows) {
-                let same = wanted.into_iter().flatten().find(|it| it.site.dataflow.name.text == flow);
-                match same {
-                    Some(same) if unchanged && same.fingerprint == dataflow.fingerprint => {
+                let mut dataflows = wanted.into_iter().flat_map(|wanted| &wanted.dataflows);
+                match dataflows.find(|it| it.site.dataflow.name.text == flow) {
+                    Some(same) if same.runs => {
                         kept.insert(flow, dataflow);
                     }
                     other => {
@@ -484,21 +529,13 @@ impl Host {
         }
     }
 
-    /// All that a tenant's dataflows share and that no running one can change.
-    fn tenant_fingerprint(&self, site: &Site, tenant: &TenantSite) -> Digest {
-        let grants: Vec<_> =
-            tenant.grants.iter().map(|it| (&it.endpoint, site.endpoints.get(&it.endpoint), it)).collect();
-        Digest::of(format!("{:?} {} {grants:?}", tenant.limits, tenant.world.text).as_bytes())
-    }
-
     async fn run_tenant(
         &mut self,
         site: &Site,
         tenant: &TenantSite,
-        dataflows: Vec<Prepared<'_>>,
+        Prepared { fingerprint, dataflows }: Prepared<'_>,
         applied: &mut Applied,
     ) {
-        let fingerprint = self.tenant_fingerprint(site, tenant);
         let mut running = match self.tenants.remove(&tenant.name) {
             Some(running) => running,
             None => RunningTenant {
@@ -527,7 +564,7 @@ impl Host {
                     continue;
                 }
             };
-            let Prepared { site: flow, components, .. } = &prepared;
+            let PreparedDataflow { site: flow, components, .. } = &prepared;
             let plan = Arc::new(deploy::plan(&running.tenant, tenant, flow, components, &sinks, space));
             let (reply, installed) = oneshot::channel();
             self.shards[running.shard].door.send(Command::Install { plan: plan.clone(), reply });
@@ -815,6 +852,16 @@ impl Host {
             "storeFailure": self.store.failure(), "tenants": tenants,
         })
     }
+}
+
+/// All that a tenant's dataflows share and that no running one can change.
+fn tenant_fingerprint(site: &Site, tenant: &TenantSite) -> Digest {
+    Digest::of_values(|feed| {
+        (&tenant.limits, &tenant.world.text, tenant.grants.len()).hash(feed);
+        for grants in &tenant.grants {
+            (grants, site.endpoints.get(&grants.endpoint)).hash(feed);
+        }
+    })
 }
 
 /// Whether a site still has a source, running or disabled: what is only replaced or

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 
 /// An MQTT topic filter: levels parted by `/`, `+` for one level, `#` for the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicFilter {
     text: String,
 }

@@ -89,7 +89,8 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let engine = engine::running(PoolSize { slots: 64, components: 64, ..PoolSize::default() })?;
     let compiler = Compiler::Child { program: std::env::current_exe()? };
     let cache = Cache::open(&cache_dir(), &engine, compiler)?;
-    let admitted = deploy::admit(&tenant, &flow, Some(&cache), &mut Known::default(), &mut diagnostics);
+    let admitted = deploy::admit(&tenant, &flow, &mut Known::default(), &mut diagnostics);
+    deploy::compile(&tenant, &flow, &admitted, &cache, &mut diagnostics);
     report(&diagnostics, false);
     if diagnostics.has_errors() {
         return Ok(ExitCode::FAILURE);

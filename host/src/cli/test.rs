@@ -209,8 +209,8 @@ impl Runner {
             module.schemas.extend(case.schema.clone());
         }
         let flow = run::around(graph);
-        let cache = self.components.cache();
-        let admitted = deploy::admit(&self.tenant, &flow, Some(cache), &mut self.known, diagnostics);
+        let admitted = deploy::admit(&self.tenant, &flow, &mut self.known, diagnostics);
+        deploy::compile(&self.tenant, &flow, &admitted, self.components.cache(), diagnostics);
         if diagnostics.has_errors() {
             return None;
         }

@@ -52,7 +52,7 @@ impl Moment {
 }
 
 /// How a dataflow tells time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// How far behind the latest a message may come and still be in time.
     pub lateness: Duration,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::Metadata,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,11 +16,10 @@ use crate::guest::{
     world::PolicyWorld,
 };
 
-/// A component's digest and shape; its bytes only if they had to be read.
+/// A component's digest and shape.
 pub struct Found {
     pub digest: Digest,
     pub shape: Arc<ComponentShape>,
-    pub bytes: Option<Vec<u8>>,
 }
 
 /// Why nothing could be found out.
@@ -38,7 +38,7 @@ pub struct Known {
     files: HashMap<PathBuf, (Stamp, Digest)>,
     shapes: HashMap<Digest, Arc<ComponentShape>>,
     /// Components that a world was found to grant all they ask for.
-    fit: HashSet<(Digest, String)>,
+    fit: HashSet<(Digest, &'static str)>,
 }
 
 /// What changes when a file does.
@@ -64,8 +64,8 @@ impl Known {
     }
 
     /// Whether a component asks for no more than a world grants.
-    pub fn fits(&mut self, found: &Found, world: &PolicyWorld) -> Result<(), Vec<Refusal>> {
-        let key = (found.digest, world.name.clone());
+    pub fn fits(&mut self, found: &Found, world: &'static PolicyWorld) -> Result<(), Vec<Refusal>> {
+        let key = (found.digest, world.name.as_str());
         if !self.fit.contains(&key) {
             found.shape.fits(world)?;
             self.fit.insert(key);
@@ -75,13 +75,12 @@ impl Known {
 
     /// The component in a file of at most `bytes_max`.
     pub fn find(&mut self, path: &Path, bytes_max: u64) -> Result<Found, FindError> {
-        check_size(path, bytes_max)?;
-        let stamp = Stamp::of(path);
-        let same = self.before.get(path).filter(|(before, _)| stamp.as_ref() == Some(before));
+        let stamp = Stamp::of(&check_size(path, bytes_max)?);
+        let same = self.before.get(path).filter(|(before, _)| stamp == *before);
         if let Some((stamp, digest)) = same.copied()
             && let Some(shape) = self.shapes.get(&digest)
         {
-            let found = Found { digest, shape: shape.clone(), bytes: None };
+            let found = Found { digest, shape: shape.clone() };
             self.files.insert(path.to_owned(), (stamp, digest));
             return Ok(found);
         }
@@ -95,22 +94,21 @@ impl Known {
                 shape
             }
         };
-        if let Some(stamp) = stamp.filter(Stamp::is_trusted) {
+        if stamp.is_trusted() {
             self.files.insert(path.to_owned(), (stamp, digest));
         }
-        Ok(Found { digest, shape, bytes: Some(bytes) })
+        Ok(Found { digest, shape })
     }
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let data = std::fs::metadata(path).ok()?;
-        Some(Stamp {
+    fn of(data: &Metadata) -> Self {
+        Stamp {
             device: data.dev(),
             inode: data.ino(),
             bytes: data.size(),
             changed: (data.ctime(), data.ctime_nsec()),
-        })
+        }
     }
 
     fn is_trusted(&self) -> bool {
@@ -138,24 +136,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.wasm");
         std::fs::write(&path, component(1)).expect("written");
+        let stamp = || Stamp::of(&std::fs::metadata(&path).expect("it is there"));
         let mut known = Known::default();
-        let read = |known: &mut Known| {
-            known.begin();
-            let Found { digest, bytes, .. } = known.find(&path, 1 << 20).expect("a component");
-            (digest, bytes.is_some())
-        };
-        let (first, was_read) = read(&mut known);
-        assert!(was_read);
-        // As if it had been read long after it was written.
-        known.files.insert(path.clone(), (Stamp::of(&path).expect("it is there"), first));
-        assert_eq!(read(&mut known), (first, false));
-        let stamp = Stamp::of(&path).expect("it is there");
-        while Stamp::of(&path) == Some(stamp) {
+        let find = |known: &mut Known| known.find(&path, 1 << 20).expect("a component").digest;
+        let first = find(&mut known);
+        // As if it had been read long after it was written; the digest says that it is
+        // not read again.
+        let told = Digest::of(b"told");
+        known.shapes.insert(told, known.shapes[&first].clone());
+        known.files.insert(path.clone(), (stamp(), told));
+        known.begin();
+        assert_eq!(find(&mut known), told);
+        let before = stamp();
+        while stamp() == before {
             std::fs::write(&path, component(2)).expect("written");
         }
-        let (second, was_read) = read(&mut known);
-        assert!(was_read);
-        assert_ne!(first, second);
+        known.begin();
+        assert_eq!(find(&mut known), Digest::of(&component(2)));
     }
 
     #[test]

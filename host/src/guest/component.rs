@@ -2,7 +2,10 @@
 //! the least recently used unloaded. Between the compile process and instances.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::Metadata,
+    hash::Hasher,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Weak, mpsc},
 };
@@ -30,9 +33,30 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
+    /// Of all that `feed` hashes. The same only within one build of the program, since
+    /// so is what values hash.
+    pub fn of_values(feed: impl FnOnce(&mut Feed)) -> Self {
+        let mut fed = Feed(Sha256::new());
+        feed(&mut fed);
+        Digest(fed.0.finalize().into())
+    }
+
     /// The first 12 hexadecimal digits, as messages show it.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
+    }
+}
+
+/// Takes what a digest is made of.
+pub struct Feed(Sha256);
+
+impl Hasher for Feed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        unreachable!("the digest is taken instead")
     }
 }
 
@@ -202,13 +226,13 @@ pub fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
     std::fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })
 }
 
-/// Whether a component's file is there and not too large.
-pub fn check_size(path: &Path, bytes_max: u64) -> Result<(), ReadError> {
+/// A component's file, which is there and not too large.
+pub fn check_size(path: &Path, bytes_max: u64) -> Result<Metadata, ReadError> {
     let data = std::fs::metadata(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
     if data.len() > bytes_max {
         return Err(ReadError::TooLarge { path: path.to_owned(), bytes: data.len(), bytes_max });
     }
-    Ok(())
+    Ok(data)
 }
 
 /// Why a component's file gives no bytes.

@@ -15,7 +15,7 @@ pub struct Endpoint {
     pub kind: EndpointKind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointKind {
     Mqtt(MqttSettings),
     /// JSON lines; the path is below the site folder unless absolute.
@@ -27,7 +27,7 @@ pub enum EndpointKind {
 }
 
 /// AIO's `mqttSettings`, as far as they are done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MqttSettings {
     /// `host:port`.
     pub address: String,

@@ -35,7 +35,7 @@ pub struct Operation {
     pub parameters: Vec<Parameter>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperationKind {
     Source,
     Map,
@@ -79,7 +79,7 @@ pub struct Parameter {
     pub default: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Connection {
     /// Places in the graph's operations.
     pub from: usize,

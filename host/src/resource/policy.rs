@@ -33,21 +33,21 @@ pub struct EndpointGrant {
 }
 
 /// What one tenant may read and write at one endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Grants {
     pub endpoint: String,
     pub read: Vec<TopicFilter>,
     pub write: Vec<TopicFilter>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnError {
     /// AIO's rule.
     Drop,
     DeadLetter,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Late {
     Drop,
     DeadLetter,
@@ -56,7 +56,7 @@ pub enum Late {
 
 /// Every limit of a policy, after its defaults. Fuel in wasmtime's units, CPU in
 /// thousandths of a core.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Share of a shard beside other busy tenants.
     pub weight: u32,

@@ -84,7 +84,7 @@ pub struct ModuleSite {
 }
 
 /// A JSON schema in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SchemaFile {
     /// The file's name.
     pub name: String,

@@ -83,6 +83,13 @@ pub(super) struct Manifest {
 }
 
 impl Store {
+    /// Keeps components ahead of [`Self::keep_applied`]; what is not applied in the end
+    /// goes when the next host has applied something.
+    pub fn keep_components(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
+        let before = self.applied.lock().expect("no panic under this lock");
+        keep_blobs(&blobs_of(data), before.as_ref(), snapshot)
+    }
+
     /// Replaces what was applied before, as a whole; on disk when this returns.
     pub fn keep_applied(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
         let blobs = blobs_of(data);
@@ -90,11 +97,7 @@ impl Store {
             Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
         // Known once something was applied in this run: what it names is there.
         let mut before = self.applied.lock().expect("no panic under this lock");
-        let has: BTreeSet<&str> = before.iter().flat_map(Manifest::digests).collect();
-        keep_blobs(
-            &blobs,
-            snapshot.components.values().filter(|(_, digest)| !has.contains(digest.as_str())),
-        )?;
+        keep_blobs(&blobs, before.as_ref(), snapshot)?;
         for (path, (_, digest)) in &snapshot.components {
             manifest.components.insert(path.clone(), digest.clone());
         }
@@ -104,9 +107,9 @@ impl Store {
         let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
         self.with(|database| {
             let mut missing = Vec::new();
-            for (path, text) in &snapshot.texts {
-                let digest = &manifest.texts[path];
-                if !has.contains(digest.as_str()) && !database.files.contains_key(digest)? {
+            for ((path, text), digest) in snapshot.texts.iter().zip(manifest.texts.values()) {
+                let is_known = before.as_ref().is_some_and(|it| it.texts.get(path) == Some(digest));
+                if !is_known && !database.files.contains_key(digest)? {
                     missing.push((digest, text));
                 }
             }
@@ -126,7 +129,6 @@ impl Store {
             database.db.flush()?;
             Ok(())
         })?;
-        drop(has);
         self.sweep(&blobs, before.as_ref(), &manifest);
         *before = Some(manifest);
         Ok(())
@@ -176,9 +178,13 @@ impl Store {
     /// Removes what no manifest names any more: what `before` named, or whatever there
     /// is. What stays behind costs only space.
     fn sweep(&self, blobs: &Path, before: Option<&Manifest>, manifest: &Manifest) {
+        let left = before.map(|before| before.left_by(manifest));
+        if left.as_ref().is_some_and(Vec::is_empty) {
+            return;
+        }
         let named: BTreeSet<&str> = manifest.digests().collect();
         let gone: Option<Vec<&str>> =
-            before.map(|before| before.digests().filter(|digest| !named.contains(digest)).collect());
+            left.map(|left| left.into_iter().filter(|digest| !named.contains(digest)).collect());
         let swept = self.with(|database| match &gone {
             Some(gone) => gone.iter().try_for_each(|digest| database.files.remove(digest).map(drop)),
             None => database.files.iter().keys().try_for_each(|key| {
@@ -212,6 +218,15 @@ impl Manifest {
     fn digests(&self) -> impl Iterator<Item = &str> {
         self.texts.values().chain(self.components.values()).map(String::as_str)
     }
+
+    /// Digests that `next` has no more where this had them.
+    fn left_by(&self, next: &Manifest) -> Vec<&str> {
+        let pairs = [(&self.texts, &next.texts), (&self.components, &next.components)];
+        let left = pairs.into_iter().flat_map(|(ours, theirs)| {
+            ours.iter().filter(|(path, digest)| theirs.get(*path) != Some(*digest))
+        });
+        left.map(|(_, digest)| digest.as_str()).collect()
+    }
 }
 
 /// As an OCI image layout has it.
@@ -223,13 +238,14 @@ fn hex(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// Keeps a copy of each component under its digest; on disk when this returns.
-fn keep_blobs<'a>(
-    blobs: &Path,
-    components: impl Iterator<Item = &'a (PathBuf, String)>,
-) -> Result<(), AppliedError> {
+/// Keeps a copy of each component under its digest, those aside that are kept since
+/// `before`; on disk when this returns.
+fn keep_blobs(blobs: &Path, before: Option<&Manifest>, snapshot: &Snapshot) -> Result<(), AppliedError> {
     let mut any = false;
-    for (from, digest) in components {
+    for (path, (from, digest)) in &snapshot.components {
+        if before.is_some_and(|before| before.components.get(path) == Some(digest)) {
+            continue;
+        }
         let place = blobs.join(digest);
         if place.exists() {
             continue;

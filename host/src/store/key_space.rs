@@ -29,7 +29,7 @@ const RECORD_BYTES: u64 = 160;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How much a tenant may keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StateLimits {
     pub keys_max: u64,
     /// Keys and values together.
