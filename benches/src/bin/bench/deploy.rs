@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 pub fn run(quick: bool) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
     let tenants = if quick { 50 } else { 200 };
-    let times = deploys(dir.path(), tenants)?;
+    let (times, unchanged) = deploys(dir.path(), tenants)?;
     let (host, bare, ratios) = starts(quick)?;
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);
@@ -33,6 +33,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
         cases: vec![
             Case::median("apply to first sink write, p99", "ms", &[p99]).hold(Hold::AtMost(5.0)),
             Case::median("apply to first sink write", "ms", &times),
+            Case::median("an apply that changes nothing, a tenant", "µs", &unchanged),
             Case::median("instance and init, host ÷ bare", "x", &ratios).hold(Hold::AtMost(1.2)),
             Case::median("instance and init, host", "µs", &host),
             Case::median("instance and init, bare", "µs", &bare),
@@ -45,8 +46,9 @@ fn name(index: usize) -> String {
 }
 
 /// Adds one tenant after the other to a running host, each with a component of its
-/// own that is compiled already; ms until its first message is written.
-fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<Vec<f64>> {
+/// own that is compiled already; ms until its first message is written. Then µs a
+/// tenant that an apply takes when nothing has changed.
+fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
     let names: Vec<String> = (0..tenants).map(name).collect();
     for (index, name) in names.iter().enumerate() {
@@ -92,8 +94,15 @@ fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<Vec<f64>> {
         let written = rx.recv_timeout(WITHIN)?;
         times.push((written - begin).as_secs_f64() * 1e3);
     }
+    let site = upto(tenants)?;
+    let mut unchanged = Vec::new();
+    for _ in 0..100 {
+        let begin = Instant::now();
+        inside.apply(&site)?;
+        unchanged.push(begin.elapsed().as_secs_f64() * 1e6 / tenants as f64);
+    }
     inside.stop();
-    Ok(times)
+    Ok((times, unchanged))
 }
 
 /// µs for an instance and its `init`, through the shard and bare; and their ratios.
