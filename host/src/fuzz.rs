@@ -45,6 +45,7 @@ pub fn mqtt(data: &[u8]) {
         filters: vec![TopicFilter::parse("a/#").expect("a filter")],
         payload_bytes_max: 64,
         node: "fuzz".into(),
+        identifies: true,
         oversize: Box::new(|oversize| oversize.settle.ack()),
         stop: Stop::default(),
     };

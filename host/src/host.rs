@@ -423,6 +423,7 @@ impl Host {
             filters,
             payload_bytes_max: Batch::BYTES_MAX,
             node: self.name.clone(),
+            identifies: false,
             // Not acknowledged: it goes with the session.
             oversize: Box::new(|oversize| oversize.settle.abandon()),
             stop: stop.clone(),
@@ -665,6 +666,7 @@ impl Host {
                         filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
                         payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
                         node: self.name.clone(),
+                        identifies: !plan.windows.is_empty(),
                         oversize: oversize::bury(
                             plan.clone(),
                             name.clone(),

@@ -24,9 +24,40 @@ pub struct Delivery {
     pub source: u32,
     pub batch: Batch,
     /// By which its messages are known when they are delivered again.
-    pub places: Option<Places>,
+    pub marks: Option<Marks>,
     pub settle: Settle,
     pub credit: Credit,
+}
+
+/// What is special to each message of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marks {
+    Places(Places),
+    Sendings(Sendings),
+}
+
+/// How a broker sent the messages of a delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sendings {
+    /// The broker began with nothing: none of what it sent before comes again.
+    pub anew: bool,
+    pub messages: Vec<Sending>,
+}
+
+impl Sendings {
+    /// Most messages that a broker may have sent and not seen acknowledged.
+    pub const OPEN_MAX: u16 = 1024;
+}
+
+/// How a broker sent one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// 0 for one that is sent once at most.
+    pub packet_id: u16,
+    /// Of all that the message says.
+    pub digest: u64,
+    /// It may have been sent before, under the same packet id.
+    pub again: bool,
 }
 
 /// Where the messages of a delivery stand in what a source reads, such as a file.
@@ -150,14 +181,14 @@ impl SourceDoor {
 
     /// Hands over `batch` and gives its number: from 1, without gaps.
     pub fn deliver(&mut self, credit: Credit, batch: Batch) -> u64 {
-        self.deliver_at(credit, batch, None)
+        self.deliver_marked(credit, batch, None)
     }
 
-    /// Hands over `batch` of messages that are known by their `places`.
-    pub fn deliver_at(&mut self, credit: Credit, batch: Batch, places: Option<Places>) -> u64 {
+    /// Hands over `batch` of messages that are known by their `marks`.
+    pub fn deliver_marked(&mut self, credit: Credit, batch: Batch, marks: Option<Marks>) -> u64 {
         self.delivered += 1;
         let settle = Settle::new(self.settled.clone(), self.delivered);
-        self.queue.push(Delivery { source: self.source, batch, places, settle, credit });
+        self.queue.push(Delivery { source: self.source, batch, marks, settle, credit });
         self.delivered
     }
 

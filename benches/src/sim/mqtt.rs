@@ -85,6 +85,7 @@ impl Mqtt {
             filters: vec![TopicFilter::parse("in").expect("a filter")],
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             node: "host".into(),
+            identifies: false,
             // Nobody listens any more only when the simulation ends.
             oversize: Box::new(move |oversize| tx.send(oversize).unwrap_or_default()),
             stop: self.stop.clone(),

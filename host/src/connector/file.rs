@@ -31,7 +31,7 @@ use super::{status::Status, stop::Stop};
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     clock::Clock,
-    queue::{Places, SourceDoor},
+    queue::{Marks, Places, SourceDoor},
     store::Position,
     write::{SinkQueue, Write},
 };
@@ -422,8 +422,8 @@ impl FileSource {
             match self.door.poll_credit(bytes, &mut waiter.context()) {
                 Poll::Ready(credit) => {
                     let stream = [self.behind.inode, self.again];
-                    let places = Places { stream, ends: std::mem::take(&mut self.ends) };
-                    self.delivered = self.door.deliver_at(credit, batch, Some(places));
+                    let places = Marks::Places(Places { stream, ends: std::mem::take(&mut self.ends) });
+                    self.delivered = self.door.deliver_marked(credit, batch, Some(places));
                     self.unsettled.push_back((self.delivered, self.behind));
                     return;
                 }

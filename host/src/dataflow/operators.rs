@@ -46,7 +46,7 @@ use crate::{
     guest::AcquireError,
     hlc::Hlc,
     planted::{self, Bug},
-    queue::{Delivery, Places, Queue},
+    queue::{Delivery, Marks, Places, Queue},
     settle::Settle,
     write::{Confirmed, Confirms, Write},
 };
@@ -275,7 +275,7 @@ impl Parts {
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
             return Some(flow);
         }
-        let Delivery { source, mut batch, places, settle, credit } = self.queue.pop()?;
+        let Delivery { source, mut batch, marks, settle, credit } = self.queue.pop()?;
         self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
         lull::count(batch.len());
@@ -287,8 +287,8 @@ impl Parts {
             self.activators().commit.activate();
         }
         let delivery = Stamped::from(batch);
-        let known =
-            self.windows.as_ref().map_or(0, |parts| parts.windows.borrow_mut().arrived(source, places));
+        let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, marks);
+        let known = self.windows.as_ref().map(arrived).unwrap_or_default();
         Some(Flow { sequence, source, delivery, known, cause: Cause::Source(credit) })
     }
 
@@ -448,7 +448,7 @@ impl WindowParts {
         let release = windows.next_release()?;
         let source = (parts.plan.sources_outside() + release.window) as u32;
         let ends = vec![release.number; release.messages.batch.len()];
-        let known = windows.arrived(source, Some(Places { stream: [0; 2], ends }));
+        let known = windows.arrived(source, Some(Marks::Places(Places { stream: [0; 2], ends })));
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };
         Some(Flow { sequence, source, delivery: release.messages, known, cause })

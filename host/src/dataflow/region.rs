@@ -12,7 +12,7 @@ use crate::{
     dataflow::{
         plan::{Plan, Step, Target},
         watermark::Moment,
-        window::{Full, InTime, Windows},
+        window::{Full, InTime, Known, Windows},
     },
     dead_letter::{DeadLetter, Reason},
     guest::{
@@ -30,9 +30,8 @@ pub struct Flow {
     pub source: u32,
     /// As it came; dead letters and retries go back to it.
     pub delivery: Stamped,
-    /// So many of its messages, the first ones, were delivered before, and windows have
-    /// them.
-    pub known: u32,
+    /// Which of its messages were delivered before, and windows have them.
+    pub known: Known,
     pub cause: Cause,
 }
 
@@ -144,10 +143,10 @@ impl Region {
     ) -> Result<(), AcquireError> {
         let operator = &step.operator;
         let fresh;
-        let input = if flow.known == 0 {
+        let input = if flow.known.is_none() {
             input
         } else {
-            fresh = input.select(|_, entry| entry.origin >= flow.known);
+            fresh = input.select(|_, entry| !flow.known.has(entry.origin));
             self.plan.stats.recognised.add((input.len() - fresh.len()) as u64);
             &fresh
         };

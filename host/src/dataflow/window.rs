@@ -7,6 +7,7 @@
 //!                                                                        numbered
 //! ```
 
+mod covered;
 mod record;
 
 use std::{
@@ -14,14 +15,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use self::record::Key;
+pub use self::covered::Known;
+use self::{covered::Covered, record::Key};
 use crate::{
     batch::{Batch, BatchBuilder, Entry, Kind, Span, Stamped, Time},
     clock::Instant,
     dataflow::watermark::{Moment, Timing, Watermarks},
     guest::Operator,
-    planted::{self, Bug},
-    queue::Places,
+    queue::Marks,
     store::WindowSpace,
     tenant::Tenant,
 };
@@ -65,16 +66,6 @@ impl Drop for Windows {
 /// Windows hold as much as policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
-
-/// What windows have of a source.
-#[derive(Debug)]
-struct Covered {
-    name: String,
-    /// All messages of this stream up to this place.
-    upto: ([u64; 2], u64),
-    /// What is on its way.
-    arriving: Option<([u64; 2], u64)>,
-}
 
 #[derive(Debug, Default)]
 struct Window {
@@ -133,9 +124,8 @@ impl Windows {
         now: Instant,
     ) -> Self {
         let outside = sources.len() - plans.len();
-        let covered = |name| Covered { name, upto: ([0; 2], 0), arriving: None };
         let mut windows = Windows {
-            sources: sources.into_iter().map(covered).collect(),
+            sources: sources.into_iter().map(Covered::new).collect(),
             plans: plans.iter().map(|plan| plan.operator.clone()).collect(),
             upstream: plans.iter().map(|plan| plan.upstream.clone()).collect(),
             windows: plans.iter().map(|_| Window::default()).collect(),
@@ -152,9 +142,9 @@ impl Windows {
 
     fn load(&mut self) {
         for (key, value) in self.space.take_kept() {
-            if let Some((source, upto)) = record::read_covered(&key, &value) {
-                if let Some(covered) = self.sources.iter_mut().find(|covered| covered.name == source) {
-                    covered.upto = upto;
+            if let Some((source, record)) = record::read_had(&key, &value) {
+                if let Some(covered) = self.sources.iter_mut().find(|covered| covered.name() == source) {
+                    covered.restore(record);
                 }
                 continue;
             }
@@ -196,33 +186,16 @@ impl Windows {
         }
     }
 
-    /// A delivery has come. How many of its messages, the first ones, windows have
-    /// already.
-    pub fn arrived(&mut self, source: u32, places: Option<Places>) -> u32 {
-        let covered = &mut self.sources[source as usize];
-        covered.arriving = None;
-        let Some(Places { stream, ends }) = places else { return 0 };
-        covered.arriving = ends.last().map(|end| (stream, *end));
-        let (same, upto) = covered.upto;
-        if planted::is(Bug::CountTwice) {
-            return 0;
-        }
-        if stream == same { ends.partition_point(|end| *end <= upto) as u32 } else { 0 }
+    /// A delivery has come. Which of its messages windows have already.
+    pub fn arrived(&mut self, source: u32, marks: Option<Marks>) -> Known {
+        self.sources[source as usize].arrived(marks)
     }
 
     /// What came last from a source is through the region: with what windows took of
     /// it goes how far they have it.
     pub fn absorbed(&mut self, source: u32) {
-        if !self.has_changes() {
-            return;
-        }
-        let covered = &mut self.sources[source as usize];
-        if let Some((stream, end)) = covered.arriving.take()
-            && (covered.upto.0 != stream || covered.upto.1 < end)
-        {
-            covered.upto = (stream, end);
-            self.changes.push(record::covered(&covered.name, covered.upto));
-        }
+        let is_committed = self.has_changes();
+        self.sources[source as usize].absorbed(is_committed, &mut self.changes);
     }
 
     /// A delivery of an outside source, the latest of its messages at `latest`, is

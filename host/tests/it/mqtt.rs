@@ -175,6 +175,7 @@ impl Rig {
             filters: vec![TopicFilter::parse("in/#").expect("valid")],
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             node: "edge-1".into(),
+            identifies: false,
             oversize: Box::new(move |message| {
                 oversize.lock().expect("no panic under this lock").push((message,));
             }),

@@ -64,6 +64,8 @@ struct Online {
 /// What the broker said in its CONNACK.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Greeting {
+    /// The broker goes on with an earlier session.
+    pub session_present: bool,
     pub receive_max: u16,
     pub packet_bytes_max: usize,
 }
@@ -195,7 +197,7 @@ impl Link {
         if !matches!(self.phase, Phase::Connecting { .. }) {
             return Err(SessionError::Unexpected { packet: "CONNACK" });
         }
-        let properties = answer.properties;
+        let (session_present, properties) = (answer.session_present, answer.properties);
         if answer.code != ConnectReturnCode::Success {
             let text = properties.and_then(|properties| properties.reason_string);
             let reason =
@@ -220,6 +222,7 @@ impl Link {
             properties.as_ref().and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
         let packet_bytes_max = properties.as_ref().and_then(|properties| properties.max_packet_size);
         Ok(Greeting {
+            session_present,
             receive_max: receive_max.max(1),
             packet_bytes_max: packet_bytes_max.map_or(frame::REMAINING_BYTES_MAX, |bytes| bytes as usize),
         })

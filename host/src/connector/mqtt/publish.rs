@@ -3,6 +3,7 @@
 //! through rumqttc's codec. Knows nothing of sessions.
 
 use bytes::BytesMut;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     SessionError,
@@ -63,6 +64,25 @@ impl<'a> Incoming<'a> {
             }
         }
         Ok(publish)
+    }
+
+    /// Of what the message says, whenever it is sent: a broker counts its expiry down and
+    /// may give its topic an alias.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        add(self.topic.as_bytes());
+        add(self.content_type.unwrap_or_default().as_bytes());
+        add(self.payload);
+        for (key, value) in self.user_properties() {
+            add(key);
+            add(value);
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
     }
 
     /// Reads the beginning of a packet that is not kept whole. Properties that do

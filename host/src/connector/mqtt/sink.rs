@@ -93,7 +93,7 @@ impl SinkSession {
             first_write: 0,
             window: Window::default(),
             route: Route::default(),
-            greeting: Greeting { receive_max: 1, packet_bytes_max: 0 },
+            greeting: Greeting { session_present: false, receive_max: 1, packet_bytes_max: 0 },
             reads: true,
             patience: Patience::new(ANSWERS_WITHIN, EAGER_FROM),
             published_at: Instant(0),

@@ -36,7 +36,7 @@ use crate::{
         stop::{Farewell, Stop},
     },
     planted::{self, Bug},
-    queue::SourceDoor,
+    queue::{Marks, SourceDoor},
     settle::{Settle, Settled},
     topic::TopicFilter,
 };
@@ -63,6 +63,8 @@ pub struct SourceOptions {
     pub payload_bytes_max: usize,
     /// The host's node name, for messages without a timestamp of their own.
     pub node: String,
+    /// Whether anybody wants to know messages again that the broker sends again.
+    pub identifies: bool,
     /// Takes messages over the limit to the dead letters.
     pub oversize: Box<dyn FnMut(Oversize) + Send>,
     /// Once stopped, the session takes nothing more and finishes when all that it
@@ -114,7 +116,7 @@ impl SourceSession {
         let whole_bytes_max = (options.payload_bytes_max + AROUND_PAYLOAD_BYTES).min(link::PACKET_BYTES_MAX);
         SourceSession {
             deframer: Deframer::new(whole_bytes_max, link::PACKET_BYTES_MAX),
-            intake: Intake::new(options.node.clone(), door.delivery_bytes_max()),
+            intake: Intake::new(options.node.clone(), door.delivery_bytes_max(), options.identifies),
             link: Link::new(settings),
             options,
             door,
@@ -146,7 +148,10 @@ impl SourceSession {
             }
             Piece::Packet { first, body } if first >> 4 == SUBACK => self.take_suback(first, body),
             Piece::Packet { first, body } => {
-                if self.link.take_packet(first, body, now)?.is_some() {
+                if let Some(greeting) = self.link.take_packet(first, body, now)? {
+                    if !greeting.session_present {
+                        self.intake.begin_anew();
+                    }
                     self.subscribe()?;
                 }
                 Ok(())
@@ -274,8 +279,8 @@ impl SourceSession {
     fn deliver(&mut self, ctx: &mut Context<'_>) {
         while let Some(bytes) = self.intake.next_bytes() {
             let Poll::Ready(credit) = self.door.poll_credit(bytes, ctx) else { return };
-            let (expected, batch) = self.intake.take().expect("`next_bytes` gave its size");
-            let number = self.door.deliver(credit, batch);
+            let (expected, batch, sendings) = self.intake.take().expect("`next_bytes` gave its size");
+            let number = self.door.deliver_marked(credit, batch, sendings.map(Marks::Sendings));
             assert_eq!(number, expected, "deliveries are numbered as they were begun");
         }
     }

@@ -6,13 +6,14 @@
 //! OPERATION 0 'r' number          a release that is not confirmed
 //! OPERATION 0 'w'                 watermark, number of the last release
 //! SOURCE 0 'c'                    how far windows have what it delivered
+//! SOURCE 0 'm' number             messages of a delivery that may be sent again
 //! ```
 
 use bytes::Bytes;
 
 use crate::{
     batch::{Batch, Entry, Span, Stamped, Time},
-    dataflow::watermark::Moment,
+    dataflow::{watermark::Moment, window::Change},
 };
 
 /// A key, without its operation.
@@ -109,24 +110,62 @@ pub fn reached(moment: Moment, number: u64) -> Vec<u8> {
     bytes
 }
 
-/// How far windows have the messages of a source: stream, and place in it.
-pub fn covered(source: &str, (stream, place): ([u64; 2], u64)) -> (Vec<u8>, Option<Vec<u8>>) {
-    let key = [source.as_bytes(), &[0, b'c']].concat();
-    let value = [stream[0], stream[1], place].map(u64::to_be_bytes).concat();
+/// What windows have of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Had {
+    /// All messages of a stream up to a place.
+    Upto([u64; 2], u64),
+    /// Of the delivery of a number these messages, by packet id and digest.
+    Sent(u64, Vec<(u16, u64)>),
+}
+
+/// The record that says so.
+pub fn had(source: &str, had: &Had) -> Change {
+    let (key, value) = match had {
+        Had::Upto(stream, place) => (
+            [source.as_bytes(), &[0, b'c']].concat(),
+            [stream[0], stream[1], *place].map(u64::to_be_bytes).concat(),
+        ),
+        Had::Sent(number, messages) => {
+            let message = |(id, digest): &(u16, u64)| {
+                [id.to_be_bytes().as_slice(), digest.to_be_bytes().as_slice()].concat()
+            };
+            (sent_key(source, *number), messages.iter().flat_map(message).collect())
+        }
+    };
     (key, Some(value))
 }
 
-/// Reads what [`covered`] wrote.
-pub fn read_covered<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, ([u64; 2], u64))> {
+/// None of the messages of this delivery comes again.
+pub fn not_again(source: &str, number: u64) -> Change {
+    (sent_key(source, number), None)
+}
+
+fn sent_key(source: &str, number: u64) -> Vec<u8> {
+    [source.as_bytes(), &[0, b'm'], &number.to_be_bytes()].concat()
+}
+
+/// Reads what [`had`] wrote.
+pub fn read_had<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Had)> {
     // Numbers in other keys may look like this at their end.
     let end = key.iter().position(|byte| *byte == 0)?;
-    if key[end + 1..] != [b'c'] {
-        return None;
-    }
     let source = std::str::from_utf8(&key[..end]).ok()?;
     let rest = &mut &value[..];
-    let mut number = || Some(u64::from_be_bytes(take(rest)?));
-    Some((source, ([number()?, number()?], number()?)))
+    let had = match key[end + 1..].split_first()? {
+        (b'c', []) => {
+            let mut number = || Some(u64::from_be_bytes(take(rest)?));
+            Had::Upto([number()?, number()?], number()?)
+        }
+        (b'm', number) => {
+            let mut messages = Vec::with_capacity(value.len() / 10);
+            while !rest.is_empty() {
+                messages.push((u16::from_be_bytes(take(rest)?), u64::from_be_bytes(take(rest)?)));
+            }
+            Had::Sent(u64::from_be_bytes(number.try_into().ok()?), messages)
+        }
+        _ => return None,
+    };
+    Some((source, had))
 }
 
 /// Reads a record of the operation that `find` knows.

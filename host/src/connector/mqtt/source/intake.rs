@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     connector::mqtt::publish::Incoming,
+    queue::{Sending, Sendings},
 };
 
 /// Batches in order; the last may still grow.
@@ -14,9 +15,13 @@ pub(super) struct Intake {
     node: String,
     /// Most bytes of one delivery, unless a single message is larger.
     batch_bytes_max: usize,
-    full: VecDeque<Batch>,
+    full: VecDeque<(Batch, Sendings)>,
     full_bytes: usize,
     open: Option<BatchBuilder>,
+    /// Of the messages of the open batch, or the next.
+    sendings: Sendings,
+    /// Nobody asks for sendings otherwise.
+    identifies: bool,
     /// Number of the delivery that was begun last.
     begun: u64,
     /// How much the last batch held, which the next is prepared for.
@@ -25,13 +30,16 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(node: String, batch_bytes_max: usize) -> Self {
+    /// With `identifies`, it says of each message how it was sent.
+    pub(super) fn new(node: String, batch_bytes_max: usize, identifies: bool) -> Self {
         Intake {
             node,
             batch_bytes_max,
             full: VecDeque::new(),
             full_bytes: 0,
             open: None,
+            sendings: Sendings::default(),
+            identifies,
             begun: 0,
             messages_last: 0,
             bytes_last: 0,
@@ -51,8 +59,19 @@ impl Intake {
             self.begun += 1;
             BatchBuilder::with_capacity(&self.node, self.messages_last, self.bytes_last)
         });
+        if self.identifies {
+            let again = publish.dup;
+            let digest = publish.digest();
+            self.sendings.messages.push(Sending { packet_id: publish.packet_id, digest, again });
+        }
         open.push(publish.topic.as_bytes(), publish.content_type, publish.payload, publish.user_properties());
         self.begun
+    }
+
+    /// What comes from here on comes from a broker that remembers nothing.
+    pub(super) fn begin_anew(&mut self) {
+        self.close();
+        self.sendings.anew = true;
     }
 
     /// Nothing more is added to the open batch.
@@ -62,26 +81,27 @@ impl Intake {
         self.bytes_last = open.bytes_len();
         let batch = open.finish();
         self.full_bytes += batch.bytes_held();
-        self.full.push_back(batch);
+        self.full.push_back((batch, std::mem::take(&mut self.sendings)));
     }
 
     /// What the next batch would cost to hold.
     pub(super) fn next_bytes(&self) -> Option<usize> {
         match self.full.front() {
-            Some(batch) => Some(batch.bytes_held()),
+            Some((batch, _)) => Some(batch.bytes_held()),
             None => self.open.as_ref().map(builder_bytes),
         }
     }
 
-    /// The next batch and the number of its delivery.
-    pub(super) fn take(&mut self) -> Option<(u64, Batch)> {
+    /// The next batch, the number of its delivery, and how it was sent if that was
+    /// asked for.
+    pub(super) fn take(&mut self) -> Option<(u64, Batch, Option<Sendings>)> {
         if self.full.is_empty() {
             self.close();
         }
-        let batch = self.full.pop_front()?;
+        let (batch, sendings) = self.full.pop_front()?;
         self.full_bytes -= batch.bytes_held();
         let later = self.full.len() + usize::from(self.open.is_some());
-        Some((self.begun - later as u64, batch))
+        Some((self.begun - later as u64, batch, self.identifies.then_some(sendings)))
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -43,6 +43,7 @@ impl Bench {
             filters: ["a/#", "b"].map(|filter| TopicFilter::parse(filter).expect("valid")).to_vec(),
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             node: "edge-1".into(),
+            identifies: false,
             oversize: Box::new(move |oversize| {
                 tx.lock().expect("one thread").send(oversize).expect("the test listens");
             }),

@@ -1,6 +1,6 @@
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Key, Restored, covered, reached, read, read_covered, write};
+use super::{Had, Key, Restored, had, reached, read, read_had, write};
 use crate::{
     batch::{BatchBuilder, Span, Time},
     dataflow::watermark::Moment,
@@ -36,7 +36,7 @@ fn what_is_written_is_read_again_and_damage_never_panics() {
         let number = [b'c'.into(), b'w'.into(), rng.random()][rng.random_range(0..3)];
         let value = write(&batch, &[time], node);
         let key = Key::Piece { moment, number }.to_bytes("second");
-        assert!(read_covered(&key, &value).is_none(), "seed {seed}");
+        assert!(read_had(&key, &value).is_none(), "seed {seed}");
         match read(&key, &value, operation) {
             Some((1, Restored::Piece { moment: again, number: same, messages })) => {
                 assert_eq!((again, same), (moment, number));
@@ -92,6 +92,9 @@ fn how_far_a_window_and_its_sources_are_is_read_again() {
         matches!(read, Some((0, Restored::Reached { moment: it, number: 8 })) if it == moment),
         "{read:?}"
     );
-    let (key, value) = covered("a source", ([1, 2], 3));
-    assert_eq!(read_covered(&key, &value.expect("it is kept")), Some(("a source", ([1, 2], 3))));
+    for kept in [Had::Upto([1, 2], 3), Had::Sent(4, vec![(5, 6), (7, u64::MAX)]), Had::Sent(u64::MAX, vec![])]
+    {
+        let (key, value) = had("a source", &kept);
+        assert_eq!(read_had(&key, &value.expect("it is kept")), Some(("a source", kept)));
+    }
 }

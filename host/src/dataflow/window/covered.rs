@@ -1,0 +1,176 @@
+//! `Covered`: which messages of a source windows have, so that one that is delivered
+//! again does not count twice. Between the marks of deliveries and the records that
+//! are committed with what windows took; knows no window.
+//!
+//! A file's messages are known by their place. Of what a broker sent, only that can come
+//! again which it has not seen acknowledged: the last messages that it sent, as many as
+//! it may have open at once. It says that it sends them again, under the packet id that
+//! they had, which tells messages apart that say the same. One case stays open: a broker
+//! that gives a packet id again at once, to a message that says the same as the one before,
+//! and loses the connection while that is on its way: it is taken for the one before.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{
+    Change,
+    record::{self, Had},
+};
+use crate::{
+    planted::{self, Bug},
+    queue::{Marks, Places, Sendings},
+};
+
+/// Those messages of a delivery that windows have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// So many at its beginning.
+    first: u32,
+    /// And these, by origin, ascending.
+    others: Vec<u32>,
+}
+
+impl Known {
+    pub fn is_none(&self) -> bool {
+        self.first == 0 && self.others.is_empty()
+    }
+
+    pub fn has(&self, origin: u32) -> bool {
+        origin < self.first || self.others.binary_search(&origin).is_ok()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Covered {
+    name: String,
+    /// All messages of this stream up to this place.
+    upto: ([u64; 2], u64),
+    sent: Sent,
+    /// What is on its way, and whether windows have some of it.
+    arriving: Option<(Arriving, bool)>,
+}
+
+#[derive(Debug)]
+enum Arriving {
+    Upto([u64; 2], u64),
+    Sent(Vec<(u16, u64)>),
+}
+
+/// The last messages that a broker sent.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Of the last delivery.
+    number: u64,
+    /// Packet ids by delivery, the oldest first.
+    deliveries: VecDeque<(u64, Vec<u16>)>,
+    /// Over all deliveries.
+    messages: usize,
+    /// The digest of each packet id's last message, and its delivery.
+    by_id: HashMap<u16, (u64, u64)>,
+    /// Deliveries of which nothing comes again, though the disk still has them.
+    past: Vec<u64>,
+}
+
+impl Covered {
+    pub(super) fn new(name: String) -> Self {
+        Covered { name, upto: ([0; 2], 0), sent: Sent::default(), arriving: None }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes up a record of an earlier run, in the order of their keys.
+    pub(super) fn restore(&mut self, had: Had) {
+        match had {
+            Had::Upto(stream, place) => self.upto = (stream, place),
+            Had::Sent(number, messages) => self.sent.push(number, &messages),
+        }
+    }
+
+    /// A delivery has come.
+    pub(super) fn arrived(&mut self, marks: Option<Marks>) -> Known {
+        self.arriving = None;
+        let known = match marks {
+            None => return Known::default(),
+            Some(Marks::Places(Places { stream, ends })) => {
+                let (same, upto) = self.upto;
+                let Some(end) = ends.last() else { return Known::default() };
+                self.arriving = Some((Arriving::Upto(stream, *end), false));
+                let first = if stream == same { ends.partition_point(|end| *end <= upto) } else { 0 };
+                Known { first: first as u32, others: Vec::new() }
+            }
+            Some(Marks::Sendings(Sendings { anew, messages })) => {
+                if anew {
+                    self.sent.forget_all();
+                }
+                let is_known = |place: &usize| {
+                    let sending = &messages[*place];
+                    let before = self.sent.by_id.get(&sending.packet_id);
+                    sending.again && before.is_some_and(|(digest, _)| *digest == sending.digest)
+                };
+                let others: Vec<u32> =
+                    (0..messages.len()).filter(is_known).map(|place| place as u32).collect();
+                let lasting = messages.iter().filter(|sending| sending.packet_id != 0);
+                let ids = lasting.map(|sending| (sending.packet_id, sending.digest)).collect();
+                self.arriving = Some((Arriving::Sent(ids), !others.is_empty()));
+                Known { first: 0, others }
+            }
+        };
+        if planted::is(Bug::CountTwice) { Known::default() } else { known }
+    }
+
+    /// What came last is through the region. What is to be committed for it goes to
+    /// `changes`, if anything is.
+    pub(super) fn absorbed(&mut self, is_committed: bool, changes: &mut Vec<Change>) {
+        match self.arriving.take() {
+            Some((Arriving::Upto(stream, end), _)) if is_committed => {
+                if self.upto.0 != stream || self.upto.1 < end {
+                    self.upto = (stream, end);
+                    changes.push(record::had(&self.name, &Had::Upto(stream, end)));
+                }
+            }
+            Some((Arriving::Sent(ids), is_known)) if !ids.is_empty() => {
+                let number = self.sent.number + 1;
+                self.sent.push(number, &ids);
+                // What is known stays known: its earlier record may go before it does.
+                if is_committed || is_known {
+                    let past = self.sent.past.drain(..);
+                    changes.extend(past.map(|number| record::not_again(&self.name, number)));
+                    changes.push(record::had(&self.name, &Had::Sent(number, ids)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Sent {
+    fn push(&mut self, number: u64, messages: &[(u16, u64)]) {
+        self.number = number;
+        self.messages += messages.len();
+        self.deliveries.push_back((number, messages.iter().map(|(id, _)| *id).collect()));
+        self.by_id.extend(messages.iter().map(|(id, digest)| (*id, (*digest, number))));
+        while let Some((past, ids)) = self.deliveries.front()
+            && self.messages - ids.len() >= usize::from(Sendings::OPEN_MAX)
+        {
+            for id in ids {
+                if self.by_id.get(id).is_some_and(|(_, number)| number == past) {
+                    self.by_id.remove(id);
+                }
+            }
+            self.messages -= ids.len();
+            self.past.push(*past);
+            self.deliveries.pop_front();
+        }
+    }
+
+    fn forget_all(&mut self) {
+        self.past.extend(self.deliveries.drain(..).map(|(number, _)| number));
+        self.messages = 0;
+        self.by_id.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;
