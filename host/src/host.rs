@@ -49,7 +49,6 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Site,
         dataflow::FlowNodeKind,
-        diagnostic::SourceFile,
         endpoint::MqttSettings,
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
@@ -287,25 +286,21 @@ impl Host {
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
-        let snapshot = task::block_in_place(|| self.snapshot(site, &prepared)).map(Arc::new);
-        // Nobody waits for the disk twice: components are kept while they are tried.
-        let early = snapshot.as_ref().ok().map(|snapshot| {
-            let (store, data, snapshot) = (self.store.clone(), self.data.clone(), snapshot.clone());
-            task::spawn_blocking(move || store.keep_components(&data, &snapshot))
+        let staging = task::block_in_place(|| self.snapshot(site, &prepared)).map(|snapshot| {
+            let (store, data) = (self.store.clone(), self.data.clone());
+            task::spawn_blocking(move || store.stage_applied(&data, snapshot))
         });
         self.try_all(site, &prepared, &mut diagnostics).await;
-        let early = match early {
-            Some(early) => early.await.expect("keeping components does not panic"),
-            None => Ok(()),
+        let staged = match staging {
+            Ok(staging) => staging.await.expect("staging does not panic"),
+            Err(error) => Err(error),
         };
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
         // Before anything changes: a host that is killed from here on starts again
         // with all of it.
-        let kept = early
-            .and(snapshot)
-            .and_then(|snapshot| task::block_in_place(|| self.store.keep_applied(&self.data, &snapshot)));
+        let kept = staged.and_then(|staged| task::block_in_place(|| self.store.keep_applied(staged)));
         if let Err(error) = kept {
             let label = "nothing was changed; apply again once the data folder can be written";
             diagnostics.error("store/applied", None, chain(&error), label);
@@ -367,11 +362,10 @@ impl Host {
         site: &Site,
         prepared: &BTreeMap<&str, Prepared<'_>>,
     ) -> Result<Snapshot, AppliedError> {
-        let text = |(path, file): (&String, &Arc<SourceFile>)| (path.clone(), file.text.clone());
         let mut snapshot = Snapshot {
             dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
             tenants: site.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
-            texts: site.texts.iter().map(text).collect(),
+            texts: site.texts.values().cloned().collect(),
             ..Snapshot::default()
         };
         for it in prepared.values().flat_map(|it| &it.dataflows) {

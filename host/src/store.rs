@@ -26,7 +26,7 @@ use self::{
     windows::Commit,
 };
 pub use self::{
-    applied::{AppliedError, Snapshot},
+    applied::{AppliedError, Snapshot, Staged},
     key_space::{Answer, KeySpace, Set, StateLimits, Usage},
     position::{Head, Position},
     record::{Condition, Record, StateError, Version},

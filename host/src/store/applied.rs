@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use sled::{
 };
 
 use super::{Store, StoreError};
-use crate::guest::component::Digest;
+use crate::{guest::component::Digest, resource::diagnostic::SourceFile};
 
 /// The key of the manifest in force.
 const MANIFEST: &str = "applied";
@@ -44,8 +45,8 @@ pub struct Snapshot {
     pub dir: PathBuf,
     /// Whose folders there are, be they empty.
     pub tenants: Vec<String>,
-    /// Texts by path below the site folder.
-    pub texts: BTreeMap<String, String>,
+    /// Every text once, as it was read.
+    pub texts: Vec<Arc<SourceFile>>,
     /// Components by path below the site folder, with where they lie now and their
     /// digest in hex.
     pub components: BTreeMap<String, (PathBuf, String)>,
@@ -82,35 +83,50 @@ pub(super) struct Manifest {
     components: BTreeMap<String, String>,
 }
 
+/// A site whose components are on disk, ready to be the one that was applied last.
+#[derive(Debug)]
+pub struct Staged {
+    blobs: PathBuf,
+    manifest: Manifest,
+    /// The manifest as it is kept.
+    bytes: Vec<u8>,
+    /// Texts that what was applied before did not have, by digest.
+    texts: Vec<(String, Arc<SourceFile>)>,
+}
+
 impl Store {
-    /// Keeps components ahead of [`Self::keep_applied`]; what is not applied in the end
-    /// goes when the next host has applied something.
-    pub fn keep_components(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
+    /// All of an apply that needs no decision: keeps components, and digests the rest.
+    /// Components that are not applied in the end go when the next host has applied
+    /// something.
+    pub fn stage_applied(&self, data: &Path, snapshot: Snapshot) -> Result<Staged, AppliedError> {
+        let Snapshot { dir, tenants, texts, components } = snapshot;
+        let blobs = blobs_of(data);
+        // Known once something was applied in this run: what it names is there.
         let before = self.applied.lock().expect("no panic under this lock");
-        keep_blobs(&blobs_of(data), before.as_ref(), snapshot)
+        keep_blobs(&blobs, before.as_ref(), &components)?;
+        let components = components.into_iter().map(|(path, (_, digest))| (path, digest)).collect();
+        let mut manifest = Manifest { dir, tenants, components, texts: BTreeMap::new() };
+        let mut new = Vec::new();
+        for text in texts {
+            let digest = hex(text.text.as_bytes());
+            if before.as_ref().and_then(|before| before.texts.get(&text.path)) != Some(&digest) {
+                new.push((digest.clone(), text.clone()));
+            }
+            manifest.texts.insert(text.path.clone(), digest);
+        }
+        let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
+        Ok(Staged { blobs, manifest, bytes, texts: new })
     }
 
     /// Replaces what was applied before, as a whole; on disk when this returns.
-    pub fn keep_applied(&self, data: &Path, snapshot: &Snapshot) -> Result<(), AppliedError> {
-        let blobs = blobs_of(data);
-        let mut manifest =
-            Manifest { dir: snapshot.dir.clone(), tenants: snapshot.tenants.clone(), ..Manifest::default() };
-        // Known once something was applied in this run: what it names is there.
+    pub fn keep_applied(&self, staged: Staged) -> Result<(), AppliedError> {
+        let Staged { blobs, manifest, bytes, texts } = staged;
         let mut before = self.applied.lock().expect("no panic under this lock");
-        keep_blobs(&blobs, before.as_ref(), snapshot)?;
-        for (path, (_, digest)) in &snapshot.components {
-            manifest.components.insert(path.clone(), digest.clone());
-        }
-        for (path, text) in &snapshot.texts {
-            manifest.texts.insert(path.clone(), hex(text.as_bytes()));
-        }
-        let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
         self.with(|database| {
             let mut missing = Vec::new();
-            for ((path, text), digest) in snapshot.texts.iter().zip(manifest.texts.values()) {
-                let is_known = before.as_ref().is_some_and(|it| it.texts.get(path) == Some(digest));
-                if !is_known && !database.files.contains_key(digest)? {
-                    missing.push((digest, text));
+            for (digest, text) in &texts {
+                if !database.files.contains_key(digest)? {
+                    missing.push((digest, &text.text));
                 }
             }
             // All that it names and the one key that is in force at once.
@@ -240,9 +256,13 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Keeps a copy of each component under its digest, those aside that are kept since
 /// `before`; on disk when this returns.
-fn keep_blobs(blobs: &Path, before: Option<&Manifest>, snapshot: &Snapshot) -> Result<(), AppliedError> {
+fn keep_blobs(
+    blobs: &Path,
+    before: Option<&Manifest>,
+    components: &BTreeMap<String, (PathBuf, String)>,
+) -> Result<(), AppliedError> {
     let mut any = false;
-    for (path, (from, digest)) in &snapshot.components {
+    for (path, (from, digest)) in components {
         if before.is_some_and(|before| before.components.get(path) == Some(digest)) {
             continue;
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::resource::diagnostic::SourceFile;
 
 fn at(bytes: u64) -> Position {
     Position { bytes, inode: 7, head: Head::of(b"begin", bytes) }
@@ -52,10 +53,15 @@ fn snapshot(data: &Path, what: &str) -> Snapshot {
     let component = data.join("component.wasm");
     std::fs::write(&component, what).expect("the folder can be written");
     let mut snapshot = Snapshot { dir: "/site".into(), ..Snapshot::default() };
-    snapshot.texts.insert("platform/all.yaml".into(), what.into());
-    snapshot.texts.insert("platform/same.yaml".into(), "same".into());
+    for (path, text) in [("platform/all.yaml", what), ("platform/same.yaml", "same")] {
+        snapshot.texts.push(Arc::new(SourceFile { path: path.into(), text: text.into() }));
+    }
     snapshot.add_component_as_it_is(data, &component).expect("it can be read");
     snapshot
+}
+
+fn keep(store: &Store, data: &Path, snapshot: Snapshot) -> Result<(), AppliedError> {
+    store.keep_applied(store.stage_applied(data, snapshot)?)
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn what_was_applied_last_is_laid_out_again_and_what_was_before_is_gone() {
     let store = Store::open(&data.path().join("store")).expect("opens");
     assert!(store.lay_out_applied(data.path()).expect("reads").is_none());
     for what in ["first", "second"] {
-        store.keep_applied(data.path(), &snapshot(data.path(), what)).expect("kept");
+        keep(&store, data.path(), snapshot(data.path(), what)).expect("kept");
     }
     drop(store);
     let store = Store::open(&data.path().join("store")).expect("opens again");
@@ -86,10 +92,10 @@ fn what_was_applied_last_is_laid_out_again_and_what_was_before_is_gone() {
 fn a_component_that_is_no_longer_the_one_that_was_checked_is_not_kept() {
     let data = tempfile::tempdir().expect("a folder");
     let store = Store::open(&data.path().join("store")).expect("opens");
-    store.keep_applied(data.path(), &snapshot(data.path(), "first")).expect("kept");
+    keep(&store, data.path(), snapshot(data.path(), "first")).expect("kept");
     let changed = snapshot(data.path(), "second");
     std::fs::write(data.path().join("component.wasm"), "third").expect("the folder can be written");
-    let error = store.keep_applied(data.path(), &changed).expect_err("it changed");
+    let error = keep(&store, data.path(), changed).expect_err("it changed");
     assert!(error.to_string().contains("changed while it was applied"), "{error}");
     let (dir, _) = store.lay_out_applied(data.path()).expect("reads").expect("the first is in force");
     assert_eq!(std::fs::read_to_string(dir.join("platform/all.yaml")).expect("laid out"), "first");
@@ -99,7 +105,7 @@ fn a_component_that_is_no_longer_the_one_that_was_checked_is_not_kept() {
 fn a_damaged_component_is_said_and_not_run() {
     let data = tempfile::tempdir().expect("a folder");
     let store = Store::open(&data.path().join("store")).expect("opens");
-    store.keep_applied(data.path(), &snapshot(data.path(), "first")).expect("kept");
+    keep(&store, data.path(), snapshot(data.path(), "first")).expect("kept");
     for entry in std::fs::read_dir(data.path().join("blobs/sha256")).expect("it is there").flatten() {
         std::fs::write(entry.path(), "other").expect("the folder can be written");
     }
