@@ -113,6 +113,7 @@ pub fn tenant_under(policy: &Policy) -> TenantSite {
         world: policy.world.clone(),
         limits: policy.limits.clone(),
         grants: Vec::new(),
+        schemas: None,
         dataflows: Vec::new(),
     }
 }

@@ -122,7 +122,7 @@ pub fn check_schema(node: &Node, diagnostics: &mut Diagnostics) -> bool {
 
 /// The schema's finding in words that name what was written and what was expected.
 fn say(root: &Node, error: &ValidationError<'_>, diagnostics: &mut Diagnostics) {
-    let (node, key) = find(root, error.instance_path().as_str());
+    let (node, key) = root.at_pointer(error.instance_path().as_str());
     let what = key.map_or("a graph definition".to_owned(), |key| format!("`{key}`"));
     match error.kind() {
         ValidationErrorKind::Required { property } => {
@@ -208,28 +208,6 @@ fn kind_of(node: &Node) -> &'static str {
         Json::Array(_) => "a list",
         Json::Object(_) => "a mapping",
     }
-}
-
-/// The value at a JSON pointer, or as near as there is, and the last key before it.
-fn find<'n>(root: &'n Node, pointer: &str) -> (&'n Node, Option<String>) {
-    let mut node = root;
-    let mut key = None;
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        let next = match &node.value {
-            Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
-            _ => {
-                let found = node.get(&step);
-                key = Some(step);
-                found
-            }
-        };
-        match next {
-            Some(next) => node = next,
-            None => break,
-        }
-    }
-    (node, key)
 }
 
 impl Graph {

@@ -21,6 +21,7 @@ mod process;
 mod refusals;
 mod resources;
 mod run;
+mod schemas;
 mod sdk_aio;
 mod site;
 mod state;

@@ -88,6 +88,15 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/dataflows/unknown-output.yaml", 11, 23, Error, "dataflow/unknown-output"),
     ("tenants/a/dataflows/unused-parameter.yaml", 7, 62, Warning, "dataflow/unused-parameter"),
     ("tenants/a/dataflows/write-right.yaml", 7, 103, Error, "dataflow/write-right"),
+    ("tenants/a/schemas/alone/1.yaml", 1, 1, Error, "schema/descriptor"),
+    ("tenants/a/schemas/delta/1.json", 6, 5, Error, "schema/invalid"),
+    ("tenants/a/schemas/described/1.yaml", 1, 1, Error, "yaml/unknown-key"),
+    ("tenants/a/schemas/duplicate/1.json", 1, 1, Error, "schema/duplicate"),
+    ("tenants/a/schemas/format/1.yaml", 1, 9, Error, "yaml/choice"),
+    ("tenants/a/schemas/invalid/1.json", 3, 34, Error, "schema/invalid"),
+    ("tenants/a/schemas/json/1.json", 3, 16, Error, "schema/json"),
+    ("tenants/a/schemas/loose.json", 1, 1, Error, "schema/place"),
+    ("tenants/a/schemas/temperature/latest.json", 1, 1, Error, "schema/name"),
 ];
 
 #[test]
