@@ -144,8 +144,8 @@ pub fn around(graph: GraphSite) -> DataflowSite {
             ),
         ],
         connections: vec![
-            FlowConnection { from: 0, output: None, to: 1 },
-            FlowConnection { from: 1, output: None, to: 2 },
+            FlowConnection { from: 0, output: None, to: 1, schema: None },
+            FlowConnection { from: 1, output: None, to: 2, schema: None },
         ],
     };
     DataflowSite { dataflow, graphs: BTreeMap::from([(1, graph)]) }

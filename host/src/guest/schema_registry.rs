@@ -104,12 +104,7 @@ pub fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     )
 }
 
-fn get(
-    state: &GuestState,
-    id: &str,
-    version: &str,
-    (_, nanos): (u64, u32),
-) -> Result<Schema, SchemaError> {
+fn get(state: &GuestState, id: &str, version: &str, (_, nanos): (u64, u32)) -> Result<Schema, SchemaError> {
     if nanos >= 1_000_000_000 {
         return Err(SchemaError::Request(format!("{nanos} nanoseconds in a time-out")));
     }

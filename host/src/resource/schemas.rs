@@ -130,7 +130,11 @@ impl SchemaFolder {
 
     /// Reads the files of a folder, each with its path in it: `[NAMESPACE/]NAME/VERSION.json`
     /// is a schema, the YAML file beside it describes it. `namespace` is whose folder it is.
-    pub fn read(namespace: &str, files: &[(PathBuf, Arc<SourceFile>)], diagnostics: &mut Diagnostics) -> Self {
+    pub fn read(
+        namespace: &str,
+        files: &[(PathBuf, Arc<SourceFile>)],
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
         let mut folder = SchemaFolder::default();
         let mut descriptors = read_descriptors(namespace, files, diagnostics);
         let mut bytes = 0;
@@ -141,7 +145,8 @@ impl SchemaFolder {
             let Some(schema) = read_schema(&key, file, described, diagnostics) else { continue };
             if folder.len() == SCHEMAS_MAX || bytes > SCHEMAS_BYTES_MAX {
                 let message = format!("{} is one schema too many", file.path);
-                let label = format!("a folder has at most {SCHEMAS_MAX}, of {SCHEMAS_BYTES_MAX} bytes in all");
+                let label =
+                    format!("a folder has at most {SCHEMAS_MAX}, of {SCHEMAS_BYTES_MAX} bytes in all");
                 diagnostics.error("schema/too-large", start_of(file), message, label);
                 break;
             }
@@ -159,7 +164,12 @@ impl SchemaFolder {
         }
         for (file, _) in descriptors.into_values() {
             let message = format!("{} describes no schema", file.path);
-            diagnostics.error("schema/descriptor", start_of(&file), message, "put the schema beside it, as `.json`");
+            diagnostics.error(
+                "schema/descriptor",
+                start_of(&file),
+                message,
+                "put the schema beside it, as `.json`",
+            );
         }
         folder
     }
@@ -205,7 +215,12 @@ struct Key {
 }
 
 impl Key {
-    fn of(namespace: &str, path: &Path, file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<Self> {
+    fn of(
+        namespace: &str,
+        path: &Path,
+        file: &Arc<SourceFile>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
         let path = path.with_extension("");
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
         let (namespace, name, version) = match *parts.as_slice() {
@@ -221,7 +236,9 @@ impl Key {
         let sound = [namespace, name, version].into_iter().all(is_part) && version != LATEST;
         if !sound {
             let message = format!("the path of {} names no schema", file.path);
-            let label = format!("at most {PART_LEN_MAX} of a-z, A-Z, 0-9, `-`, `_` and `.`; no version is `{LATEST}`");
+            let label = format!(
+                "at most {PART_LEN_MAX} of a-z, A-Z, 0-9, `-`, `_` and `.`; no version is `{LATEST}`"
+            );
             diagnostics.error("schema/name", start_of(file), message, label);
             return None;
         }

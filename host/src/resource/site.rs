@@ -17,7 +17,7 @@ use crate::resource::{
     diagnostic::{Diagnostics, SourceFile, nearest},
     graph::OperationKind,
     policy,
-    schemas::{PLATFORM, SchemaFolder},
+    schemas::{PLATFORM, SchemaFolder, parse_reference},
     tenant::TenantResource,
     yaml::{self, FILE_BYTES_MAX, Node, Object, Text, Unknown, Value},
 };
@@ -548,7 +548,9 @@ impl Raw {
             let artifacts = Folder::new(files, own.join("artifacts"));
             for dataflow in self.dataflows.get(name).into_iter().flatten() {
                 self.check_rights(dataflow, &tenant, diagnostics);
-                tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
+                let schemas = tenant.schemas.as_deref().expect("a site has schemas");
+                let dataflow = resolve(dataflow, &artifacts, schemas, diagnostics);
+                tenant.dataflows.extend(dataflow);
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
@@ -818,6 +820,7 @@ impl Folder<'_> {
 fn resolve(
     dataflow: &Dataflow,
     artifacts: &Folder<'_>,
+    schemas: &Schemas,
     diagnostics: &mut Diagnostics,
 ) -> Option<DataflowSite> {
     let before = diagnostics.errors();
@@ -828,10 +831,39 @@ fn resolve(
         let Some(file) = artifacts.files.read(&path, diagnostics) else { continue };
         let Some(graph) = read_graph(&file, diagnostics) else { continue };
         check_outputs(dataflow, index, &graph, diagnostics);
-        let modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
+        let mut modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
+        let told = schemas_into(dataflow, index, schemas, diagnostics);
+        modules.values_mut().for_each(|module| module.schemas.clone_from(&told));
         graphs.insert(index, GraphSite { graph, modules });
     }
     (diagnostics.errors() == before).then(|| DataflowSite { dataflow: dataflow.clone(), graphs })
+}
+
+/// Schemas of the messages that come into a node, each once.
+fn schemas_into(
+    dataflow: &Dataflow,
+    node: usize,
+    schemas: &Schemas,
+    diagnostics: &mut Diagnostics,
+) -> Vec<SchemaFile> {
+    let mut told: Vec<SchemaFile> = Vec::new();
+    for reference in
+        dataflow.connections.iter().filter(|it| it.to == node).filter_map(|it| it.schema.as_ref())
+    {
+        let (id, version) = parse_reference(&reference.text).expect("checked when it was read");
+        match schemas.find(id, version) {
+            Ok(schema) if told.iter().all(|it| it.name != schema.name || it.content != schema.content) => {
+                told.push(SchemaFile { name: schema.name.clone(), content: schema.content.clone() });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("the schema `{}` cannot be found", reference.text);
+                let place = reference.place.clone();
+                diagnostics.error("dataflow/unknown-schema", place, message, error.to_string());
+            }
+        }
+    }
+    told
 }
 
 fn read_graph(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {

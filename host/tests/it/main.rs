@@ -28,4 +28,5 @@ mod state;
 mod status;
 mod store;
 mod tidy;
+mod unfit;
 mod windows;

@@ -4,8 +4,7 @@ fn folder(namespace: &str, files: &[(&str, &str)]) -> (SchemaFolder, Vec<&'stati
     let source = |path: &str, text: &str| {
         Arc::new(SourceFile { path: format!("schemas/{path}"), text: text.to_owned() })
     };
-    let files: Vec<_> =
-        files.iter().map(|(path, text)| (PathBuf::from(path), source(path, text))).collect();
+    let files: Vec<_> = files.iter().map(|(path, text)| (PathBuf::from(path), source(path, text))).collect();
     let mut diagnostics = Diagnostics::default();
     let folder = SchemaFolder::read(namespace, &files, &mut diagnostics);
     (folder, diagnostics.iter().map(|it| it.rule).collect())
@@ -59,7 +58,8 @@ fn a_schema_is_found_by_name_and_version_the_tenants_own_first() {
         ("reading:1", "1", Err("`reading:1` is no name of a schema: write `[NAMESPACE/]NAME`")),
         ("reading", "1/2", Err("`1/2` is no version of a schema")),
     ] {
-        let found = schemas.find(id, version).map(|it| format!("{}/{}:{}", it.namespace, it.name, it.version));
+        let found =
+            schemas.find(id, version).map(|it| format!("{}/{}:{}", it.namespace, it.name, it.version));
         let found = found.map_err(|error| error.to_string());
         assert_eq!(found.as_deref().map_err(String::as_str), expected, "{id} {version}");
     }
@@ -71,7 +71,10 @@ fn a_schema_is_found_by_name_and_version_the_tenants_own_first() {
 fn what_a_descriptor_says_is_kept() {
     let schemas = schemas();
     let schema = schemas.find("common", "").expect("it is there");
-    assert_eq!((schema.display_name.as_deref(), schema.description.as_deref()), (Some("Common"), Some("for all")));
+    assert_eq!(
+        (schema.display_name.as_deref(), schema.description.as_deref()),
+        (Some("Common"), Some("for all"))
+    );
     assert_eq!(schema.tags, [("team".to_owned(), "platform".to_owned())]);
     // SHA-256 of the two bytes of its file, from another implementation.
     assert_eq!(schema.hash, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
@@ -79,7 +82,9 @@ fn what_a_descriptor_says_is_kept() {
 
 #[test]
 fn newer_versions_are_told_by_their_numbers() {
-    for (older, newer) in [("1", "2"), ("9", "10"), ("1.9", "1.10"), ("1", "1.0"), ("1.0.0", "1.0.1"), ("a", "1")] {
+    for (older, newer) in
+        [("1", "2"), ("9", "10"), ("1.9", "1.10"), ("1", "1.0"), ("1.0.0", "1.0.1"), ("a", "1")]
+    {
         assert!(Version::of(older) < Version::of(newer), "{older} {newer}");
     }
 }
@@ -103,7 +108,9 @@ fn references_name_one_version() {
 #[test]
 fn formats_are_told_apart_and_checked() {
     let delta = |fields: &str| {
-        format!(r#"{{"$schema":"Delta/1.0","type":"object","properties":{{"type":"struct","fields":{fields}}}}}"#)
+        format!(
+            r#"{{"$schema":"Delta/1.0","type":"object","properties":{{"type":"struct","fields":{fields}}}}}"#
+        )
     };
     let field = r#"[{"name":"a","type":"string","nullable":true,"metadata":{}}]"#;
     for (content, descriptor, expected) in [
@@ -123,7 +130,9 @@ fn formats_are_told_apart_and_checked() {
         let (folder, rules) = folder("a", &files);
         let schemas = Schemas::new("a", Arc::new(folder), Arc::default());
         match expected {
-            Ok(format) => assert_eq!((schemas.find("s", "").expect("it is there").format, rules), (format, vec![])),
+            Ok(format) => {
+                assert_eq!((schemas.find("s", "").expect("it is there").format, rules), (format, vec![]))
+            }
             Err(rule) => assert_eq!(rules, [rule], "{content} {descriptor:?}"),
         }
     }
