@@ -161,12 +161,13 @@ impl Rig {
         });
         let steps: Vec<Step> = steps.collect();
         let mut sources = vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }];
-        let windows = tidegate::deploy::window_plans(&mut sources, &steps);
+        let windows = tidegate::deploy::window_plans(&mut sources, &steps, &[]);
         Arc::new(Plan {
             tenant: tenant.clone(),
             dataflow: dataflow.into(),
             sources,
             steps,
+            checks: Vec::new(),
             windows,
             timing: Timing::default(),
             window_space: WindowSpace::memory(),

@@ -40,6 +40,8 @@ pub enum Reason {
     Late,
     /// Open windows hold as much as policy allows.
     WindowsFull,
+    /// Its payload does not fit the schema of a connection, or cannot be held against it.
+    Schema,
     /// The sink will never take it.
     Rejected,
     /// Larger than the tenant's payload limit.

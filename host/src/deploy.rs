@@ -4,6 +4,7 @@
 pub mod known;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     hash::Hash as _,
     sync::{Arc, Mutex},
@@ -13,7 +14,7 @@ use known::{FindError, Found, Known};
 
 use crate::{
     dataflow::{
-        plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
+        plan::{Check, DestinationPlan, Health, Plan, SourcePlan, Step, Target},
         window::WindowPlan,
     },
     guest::{
@@ -29,6 +30,7 @@ use crate::{
         graph::Graph,
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
     },
+    schema::PayloadSchema,
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
     tenant::Tenant,
@@ -175,8 +177,13 @@ pub fn plan(
     sinks: &BTreeMap<String, Arc<SinkQueue>>,
     window_space: WindowSpace,
 ) -> Plan {
-    let mut flattening =
-        Flattening { dataflow, steps: HashMap::new(), destinations: HashMap::new(), sources: Vec::new() };
+    let mut flattening = Flattening {
+        dataflow,
+        steps: HashMap::new(),
+        destinations: HashMap::new(),
+        sources: Vec::new(),
+        checks: RefCell::default(),
+    };
     let order = dataflow.dataflow.order().expect("checked when it was read");
     let mut operators = Vec::new();
     for node in &order {
@@ -239,13 +246,15 @@ pub fn plan(
         }
     });
     let steps: Vec<Step> = steps.collect();
-    let windows = window_plans(&mut sources, &steps);
+    let checks = flattening.checks.take();
+    let windows = window_plans(&mut sources, &steps, &checks);
     Plan {
         tenant: tenant.clone(),
         dataflow: dataflow.dataflow.name.text.clone(),
         sources,
         steps,
         destinations,
+        checks,
         windows,
         timing: dataflow.dataflow.timing,
         window_space,
@@ -256,7 +265,7 @@ pub fn plan(
 
 /// The windows among `steps`, each with the sources whose messages reach it without
 /// passing another; adds them to the sources.
-pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step]) -> Vec<WindowPlan> {
+pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step], checks: &[Check]) -> Vec<WindowPlan> {
     let outside = sources.len();
     let holding = || steps.iter().filter(|step| step.window.is_some());
     sources.extend(holding().map(|step| SourcePlan {
@@ -269,7 +278,14 @@ pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step]) -> Vec<Window
         let mut reached = vec![false; steps.len()];
         let mut waiting = plan.targets.clone();
         while let Some(target) = waiting.pop() {
-            let Target::Step(index) = target else { continue };
+            let index = match target {
+                Target::Step(index) => index,
+                Target::Destination(_) => continue,
+                Target::Check(index) => {
+                    waiting.push(checks[index].target);
+                    continue;
+                }
+            };
             if std::mem::replace(&mut reached[index], true) {
                 continue;
             }
@@ -322,6 +338,8 @@ struct Flattening<'a> {
     steps: HashMap<(usize, usize), usize>,
     destinations: HashMap<usize, usize>,
     sources: Vec<usize>,
+    /// Schemas met on the way.
+    checks: RefCell<Vec<Check>>,
 }
 
 impl Flattening<'_> {
@@ -351,13 +369,27 @@ impl Flattening<'_> {
         let mut targets = Vec::new();
         for connection in leaving {
             let to = &graph.operations[connection.to];
-            match to.kind {
-                OperationKind::Sink => targets.extend(self.after_node(node, Some(&to.name.text))),
-                OperationKind::Concatenate => targets.extend(self.after_operation(node, connection.to, None)),
-                _ => targets.push(Target::Step(self.steps[&(node, connection.to)])),
+            let ends = match to.kind {
+                OperationKind::Sink => self.after_node(node, Some(&to.name.text)),
+                OperationKind::Concatenate => self.after_operation(node, connection.to, None),
+                _ => vec![Target::Step(self.steps[&(node, connection.to)])],
+            };
+            match connection.schema {
+                None => targets.extend(ends),
+                Some(schema) => {
+                    let check = |target| self.check(&graph.schemas[schema], &to.name.text, target);
+                    targets.extend(ends.into_iter().map(check));
+                }
             }
         }
         targets
+    }
+
+    /// A check before `target`; those behind it have their places already.
+    fn check(&self, schema: &Arc<PayloadSchema>, operation: &str, target: Target) -> Target {
+        let mut checks = self.checks.borrow_mut();
+        checks.push(Check { schema: schema.clone(), operation: operation.to_owned(), target });
+        Target::Check(checks.len() - 1)
     }
 }
 
@@ -379,7 +411,7 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
                 FlowNodeKind::Graph { artifact, .. } => (2, &artifact.text).hash(feed),
             }
         }
-        for FlowConnection { from, output, to } in connections {
+        for FlowConnection { from, output, to, .. } in connections {
             (from, output.as_ref().map(|output| &output.text), to).hash(feed);
         }
         for (node, GraphSite { graph, modules }) in &dataflow.graphs {
@@ -390,6 +422,7 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
                 (&operation.name.text, operation.kind, module, digest).hash(feed);
             }
             graph.connections.hash(feed);
+            graph.schemas.iter().for_each(|schema| (schema.name(), schema.text()).hash(feed));
         }
     })
 }

@@ -14,6 +14,7 @@ pub mod linker;
 pub mod log;
 pub mod metrics;
 pub mod packed;
+mod schema_registry;
 pub mod signature;
 pub mod state;
 mod state_store;

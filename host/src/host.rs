@@ -319,7 +319,8 @@ impl Host {
         self.remove_gone(site, &prepared, &mut applied).await;
         for tenant in &site.tenants {
             let wanted = prepared.remove(tenant.name.as_str()).expect("every tenant was prepared");
-            if self.tenants.get(&tenant.name).is_some_and(|running| wanted.is(running)) {
+            if let Some(running) = self.tenants.get(&tenant.name).filter(|running| wanted.is(running)) {
+                running.tenant.replace_schemas(tenant.schemas.clone());
                 applied.unchanged += wanted.dataflows.len();
             } else {
                 self.run_tenant(site, tenant, wanted, &mut applied).await;
@@ -464,7 +465,9 @@ impl Host {
             for it in dataflows.iter().filter(|it| !it.runs) {
                 let name = &it.site.dataflow.name;
                 let sinks = dummy_sinks(it.site);
-                let trial = trial.get_or_insert_with(|| Tenant::new(&tenant.name, tenant.limits.clone()));
+                let trial = trial.get_or_insert_with(|| {
+                    Tenant::on_trial(&tenant.name, tenant.limits.clone(), tenant.schemas.clone())
+                });
                 let plan =
                     deploy::plan(trial, tenant, it.site, &it.components, &sinks, WindowSpace::memory());
                 let operators = plan.operators().cloned().collect();
@@ -532,11 +535,14 @@ impl Host {
         applied: &mut Applied,
     ) {
         let mut running = match self.tenants.remove(&tenant.name) {
-            Some(running) => running,
+            Some(running) => {
+                running.tenant.replace_schemas(tenant.schemas.clone());
+                running
+            }
             None => RunningTenant {
                 tenant: {
                     let keys = self.store.key_space(&tenant.name, &self.name, tenant.limits.state);
-                    Tenant::keeping(&tenant.name, tenant.limits.clone(), keys)
+                    Tenant::keeping(&tenant.name, tenant.limits.clone(), keys, tenant.schemas.clone())
                 },
                 shard: self.place(),
                 fingerprint,

@@ -16,6 +16,7 @@ pub mod write;
 pub mod topic;
 pub mod connector;
 pub mod dead_letter;
+pub mod schema;
 
 pub mod store;
 

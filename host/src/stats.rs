@@ -56,6 +56,8 @@ counters! {
         late,
         /// Messages that a delay wanted to send back in time: they kept theirs.
         clamped,
+        /// Messages that did not fit the schema of a connection; they are among `dead`.
+        unfit,
         /// Messages written to the dead letters.
         dead,
         /// Deliveries taken, and deliveries settled.

@@ -2,11 +2,15 @@
 //! credit, counters. Knows nothing of resources or connections.
 
 use std::sync::{
-    Arc,
+    Arc, RwLock,
     atomic::{AtomicU32, AtomicU64},
 };
 
-use crate::{ledger::Ledger, resource::Limits, store::KeySpace};
+use crate::{
+    ledger::Ledger,
+    resource::{Limits, Schemas},
+    store::KeySpace,
+};
 
 /// A tenant as the path sees it; one per tenant, shared by all its dataflows.
 #[derive(Debug)]
@@ -22,17 +26,30 @@ pub struct Tenant {
     pub keys: KeySpace,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
+    /// Schemas that its operators may look up; none where there is no site. An apply
+    /// puts others in their place.
+    schemas: RwLock<Option<Arc<Schemas>>>,
 }
 
 impl Tenant {
-    /// Its operators' state is in memory and ends with it.
+    /// Its operators' state is in memory and ends with it, and they have no schemas.
     pub fn new(name: impl Into<String>, limits: Limits) -> Arc<Self> {
+        Self::on_trial(name, limits, None)
+    }
+
+    /// Its operators' state is in memory and ends with it.
+    pub fn on_trial(name: impl Into<String>, limits: Limits, schemas: Option<Arc<Schemas>>) -> Arc<Self> {
         let keys = KeySpace::memory(limits.state);
-        Self::keeping(name, limits, keys)
+        Self::keeping(name, limits, keys, schemas)
     }
 
     /// Its operators' state is in `keys`.
-    pub fn keeping(name: impl Into<String>, limits: Limits, keys: KeySpace) -> Arc<Self> {
+    pub fn keeping(
+        name: impl Into<String>,
+        limits: Limits,
+        keys: KeySpace,
+        schemas: Option<Arc<Schemas>>,
+    ) -> Arc<Self> {
         let ledger = Ledger::new(limits.inflight_bytes_max as usize);
         Arc::new(Tenant {
             name: name.into(),
@@ -41,6 +58,16 @@ impl Tenant {
             instances: AtomicU32::new(0),
             keys,
             window_bytes: AtomicU64::new(0),
+            schemas: RwLock::new(schemas),
         })
+    }
+
+    pub fn schemas(&self) -> Option<Arc<Schemas>> {
+        self.schemas.read().expect("no panic under this lock").clone()
+    }
+
+    /// What its operators look up from now on.
+    pub fn replace_schemas(&self, schemas: Option<Arc<Schemas>>) {
+        *self.schemas.write().expect("no panic under this lock") = schemas;
     }
 }

@@ -113,6 +113,7 @@ pub fn tenant_under(policy: &Policy) -> TenantSite {
         world: policy.world.clone(),
         limits: policy.limits.clone(),
         grants: Vec::new(),
+        schemas: None,
         dataflows: Vec::new(),
     }
 }
@@ -143,8 +144,8 @@ pub fn around(graph: GraphSite) -> DataflowSite {
             ),
         ],
         connections: vec![
-            FlowConnection { from: 0, output: None, to: 1 },
-            FlowConnection { from: 1, output: None, to: 2 },
+            FlowConnection { from: 0, output: None, to: 1, schema: None },
+            FlowConnection { from: 1, output: None, to: 2, schema: None },
         ],
     };
     DataflowSite { dataflow, graphs: BTreeMap::from([(1, graph)]) }

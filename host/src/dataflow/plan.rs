@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::{
     dataflow::{watermark::Timing, window::WindowPlan},
     guest::Operator,
+    schema::PayloadSchema,
     stats::DataflowStats,
     store::WindowSpace,
     tenant::Tenant,
@@ -23,6 +24,8 @@ pub struct Plan {
     /// Operators, each after all that feed it.
     pub steps: Vec<Step>,
     pub destinations: Vec<DestinationPlan>,
+    /// Schemas on edges, each after those that it leads to.
+    pub checks: Vec<Check>,
     /// Accumulates and delays: each is a step to what comes in, and a source, behind
     /// those outside, of what it releases.
     pub windows: Vec<WindowPlan>,
@@ -74,6 +77,18 @@ pub struct DestinationPlan {
 pub enum Target {
     Step(usize),
     Destination(usize),
+    /// One of the plan's checks, and through it.
+    Check(usize),
+}
+
+/// A schema on a connection of a graph: what does not fit goes no further.
+#[derive(Debug)]
+pub struct Check {
+    pub schema: Arc<PayloadSchema>,
+    /// The operation at the connection's end.
+    pub operation: String,
+    /// Where the rest goes.
+    pub target: Target,
 }
 
 impl Plan {

@@ -2,7 +2,9 @@
 //! a row, up to where windows hold what they are given. Between ingest and sink; knows
 //! guests as futures, and neither Timely nor transports.
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc};
+use std::{
+    borrow::Cow, cell::RefCell, collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll,
+};
 
 use smallvec::SmallVec;
 
@@ -10,7 +12,7 @@ use crate::{
     batch::{Batch, Stamped, Time},
     clock::Clock,
     dataflow::{
-        plan::{Plan, Step, Target},
+        plan::{Check, Plan, Step, Target},
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
     },
@@ -77,9 +79,11 @@ impl Region {
         let mut edges = Edges {
             steps: plan.steps.iter().map(|_| Arrived::new()).collect(),
             destinations: plan.destinations.iter().map(|_| Arrived::new()).collect(),
+            checks: plan.checks.iter().map(|_| Arrived::new()).collect(),
         };
         let mut dead = Vec::new();
         edges.route(&plan.sources[flow.source as usize].targets, Cow::Borrowed(&flow.delivery.batch));
+        self.run_checks(&mut edges, flow, &mut dead).await;
         for (index, step) in plan.steps.iter().enumerate() {
             let input = merge(std::mem::take(&mut edges.steps[index]));
             if input.is_empty() {
@@ -92,11 +96,60 @@ impl Region {
             let arms = self.run_operator(&step.operator, flow, &input, &mut dead).await?;
             edges.route(&step.targets, merge(arms.untrue));
             edges.route(&step.targets_true, merge(arms.r#true));
+            self.run_checks(&mut edges, flow, &mut dead).await;
         }
         let writes: Writes =
             edges.destinations.into_iter().map(|arrived| merge(arrived).into_owned()).collect();
         plan.stats.written.add(writes.iter().map(|batch| batch.len() as u64).sum());
         Ok(Outcome { writes, dead })
+    }
+
+    /// Lets what fits its schema through all checks that hold messages.
+    async fn run_checks(&self, edges: &mut Edges<'_>, flow: &Flow, dead: &mut Vec<DeadLetter>) {
+        for (index, check) in self.plan.checks.iter().enumerate().rev() {
+            if edges.checks[index].is_empty() {
+                continue;
+            }
+            let batch = merge(std::mem::take(&mut edges.checks[index]));
+            let unfit = self.run_check(check, flow, &batch, dead).await;
+            let fitting = match unfit.is_empty() {
+                true => batch,
+                false => Cow::Owned(batch.select(|place, _| unfit.binary_search(&place).is_err())),
+            };
+            edges.route(&[check.target], fitting);
+        }
+    }
+
+    /// Places of the messages that do not fit, for which it leaves dead letters.
+    async fn run_check(
+        &self,
+        check: &Check,
+        flow: &Flow,
+        batch: &Batch,
+        dead: &mut Vec<DeadLetter>,
+    ) -> Vec<usize> {
+        let mut unfit = Vec::new();
+        let mut work = 0;
+        for (place, entry) in batch.entries.iter().enumerate() {
+            let checked = check.schema.check(entry.payload.bytes(&batch.arena));
+            work += checked.work;
+            if work > CHECK_WORK_PER_SLICE {
+                work = 0;
+                yield_once().await;
+            }
+            let Some(violation) = checked.violation else { continue };
+            unfit.push(place);
+            self.plan.stats.unfit.add(1);
+            if dead.iter().any(|letter| letter.message.entries[0].origin == entry.origin) {
+                continue;
+            }
+            let detail = format!("schema `{}`: {violation}", check.schema.name());
+            let letter = self.dead_letter(flow, entry.origin, Reason::Schema, detail);
+            let operation = Some(check.operation.clone());
+            tracing::warn!(dataflow = %self.plan.name(), ?operation, detail = %letter.detail, "message given up");
+            dead.push(DeadLetter { operation, ..letter });
+        }
+        unfit
     }
 
     /// One call of the operator's guest; after a fault its instance is gone.
@@ -193,10 +246,27 @@ fn merge(mut arrived: Arrived<'_>) -> Cow<'_, Batch> {
     }
 }
 
+/// Work of schema checks between two yields, about 100 µs.
+const CHECK_WORK_PER_SLICE: u64 = 10_000;
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|ctx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        ctx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What waits at the ends of the region's edges.
 struct Edges<'a> {
     steps: SmallVec<[Arrived<'a>; 4]>,
     destinations: SmallVec<[Arrived<'a>; 2]>,
+    /// Empty without schemas, which allocates nothing.
+    checks: Vec<Arrived<'a>>,
 }
 
 impl<'a> Edges<'a> {
@@ -215,6 +285,7 @@ impl<'a> Edges<'a> {
         match target {
             Target::Step(index) => &mut self.steps[index],
             Target::Destination(index) => &mut self.destinations[index],
+            Target::Check(index) => &mut self.checks[index],
         }
     }
 }

@@ -173,8 +173,7 @@ impl fmt::Display for RefusalReason {
 }
 
 /// AIO's host interfaces that components may rightly ask for and do not get yet.
-const NOT_THERE_YET: [&str; 2] =
-    ["wasm-graph:processor/schema-registry", "wasm-graph:processor/command-invoker"];
+const NOT_THERE_YET: [&str; 1] = ["wasm-graph:processor/command-invoker"];
 
 impl ComponentShape {
     /// Reads a component's description of itself and checks its operators against

@@ -255,8 +255,8 @@ impl Guests {
             hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
         };
         let (clock, timers) = (inner.clock.clone(), inner.timers.clone());
-        let keys = operator.tenant.keys.clone();
-        let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, keys);
+        let tenant = operator.tenant.clone();
+        let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant);
         state.share_metrics(operator.metrics.clone());
         let mut store = Store::new(inner.components.engine(), state);
         GuestState::configure(&mut store);

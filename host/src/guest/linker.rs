@@ -20,6 +20,7 @@ use crate::guest::{
     aio::Buffer,
     log::Severity,
     metrics::{self, Labels, Sample},
+    schema_registry,
     state::GuestState,
     state_store,
     world::{Grant, PolicyWorld},
@@ -76,6 +77,7 @@ fn add_real(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()>
         "wasm-graph:processor/types" => add_types(linker),
         "wasm-graph:processor/logger" => add_logger(linker),
         "wasm-graph:processor/metrics" => add_metrics(linker),
+        "wasm-graph:processor/schema-registry" => schema_registry::add_to_linker(linker),
         "wasm-graph:processor/state-store" => state_store::add_to_linker(linker),
         other => Err(wasmtime::Error::msg(format!("`{other}` has no real implementation"))),
     }

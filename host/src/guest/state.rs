@@ -26,6 +26,7 @@ use crate::{
         metrics::GuestMetrics,
     },
     store::KeySpace,
+    tenant::Tenant,
 };
 
 /// Handles that one instance may hold, on the guest's side and on the host's.
@@ -67,6 +68,7 @@ pub struct GuestState {
     pub(super) stdout: LineStream,
     pub(super) stderr: LineStream,
     pub(super) metrics: Arc<GuestMetrics>,
+    pub(super) tenant: Arc<Tenant>,
     /// The tenant's.
     pub(super) keys: KeySpace,
     /// The last change of this instance that may not be on disk yet.
@@ -86,7 +88,14 @@ pub struct GuestState {
 impl GuestState {
     /// `name` is the operator's, `tenant/dataflow/operation`; the guest's random
     /// numbers follow from `seed` alone.
-    pub fn new(name: &str, bounds: Bounds, clock: Clock, timers: Timers, seed: u64, keys: KeySpace) -> Self {
+    pub fn new(
+        name: &str,
+        bounds: Bounds,
+        clock: Clock,
+        timers: Timers,
+        seed: u64,
+        tenant: Arc<Tenant>,
+    ) -> Self {
         let log = GuestLog::new(name);
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -100,7 +109,8 @@ impl GuestState {
             stderr: LineStream::new(log.clone(), Severity::Warn, "stderr"),
             log,
             metrics: Arc::default(),
-            keys,
+            keys: tenant.keys.clone(),
+            tenant,
             unflushed: None,
             clock,
             timers,

@@ -120,7 +120,7 @@ impl Rig {
             Clock::Virtual(clock.clone()),
             timers.clone(),
             seed,
-            crate::store::KeySpace::memory(Default::default()),
+            crate::tenant::Tenant::new("acme", Default::default()),
         );
         let mut store = Store::new(&ENGINE, state);
         GuestState::configure(&mut store);

@@ -7,6 +7,7 @@ use crate::{
     resource::{
         diagnostic::{Diagnostics, nearest},
         quantity,
+        schemas::parse_reference,
         yaml::{Node, Object, Text, Unknown, Value},
     },
     topic::{TopicFilter, TopicTemplate},
@@ -52,6 +53,8 @@ pub struct FlowConnection {
     /// The graph's sink that this connection starts at, of `node.sink`.
     pub output: Option<Text>,
     pub to: usize,
+    /// `aio-sr://[NAMESPACE/]NAME:VERSION` of what its messages look like.
+    pub schema: Option<Text>,
 }
 
 const NAME_LEN: std::ops::RangeInclusive<usize> = 3..=63;
@@ -404,10 +407,8 @@ fn read_connection(
         raw.need("to", diagnostics).map(|it| Object::of(it, "`to`", Unknown::Warning, diagnostics))?;
     let from_name = from.need_text("name", diagnostics)?;
     let to_name = to.need_text("name", diagnostics)?;
-    if let Some(schema) = from.get("schema") {
-        let message = "schemas on node connections have no effect yet";
-        diagnostics.warning("dataflow/not-yet", schema.place.clone(), message, "");
-    }
+    let schema = from.get("schema").filter(|node| !node.is_null());
+    let schema = schema.and_then(|node| read_schema(node, diagnostics));
     from.finish(diagnostics);
     to.finish(diagnostics);
     raw.finish(diagnostics);
@@ -444,7 +445,30 @@ fn read_connection(
         diagnostics.error("dataflow/connection", from_name.place, message, "Source to Graph to Destination");
         return None;
     }
-    Some(FlowConnection { from: source, output, to: target })
+    if let (Some(schema), FlowNodeKind::Destination { .. }) = (&schema, end) {
+        let message = "the schema of a connection to a destination has no effect";
+        let label = "it is told to the operators of a graph";
+        diagnostics.warning("dataflow/schema-unused", schema.place.clone(), message, label);
+    }
+    Some(FlowConnection { from: source, output, to: target, schema })
+}
+
+/// The reference of a connection's schema. What its messages are serialized as changes
+/// nothing here: they are passed on as they come.
+fn read_schema(node: &Node, diagnostics: &mut Diagnostics) -> Option<Text> {
+    let mut raw = Object::of(node, "a connection's schema", Unknown::Warning, diagnostics);
+    let formats = [("Json", ()), ("Avro", ()), ("Delta", ()), ("Parquet", ())];
+    raw.choice("serializationFormat", &formats, diagnostics);
+    let reference = raw.text("schemaRef", diagnostics);
+    raw.finish(diagnostics);
+    let reference = reference?;
+    if parse_reference(&reference.text).is_none() {
+        let message = format!("`{}` is no reference of a schema", reference.text);
+        let label = "write `aio-sr://[NAMESPACE/]NAME:VERSION`";
+        diagnostics.error("dataflow/schema-reference", reference.place, message, label);
+        return None;
+    }
+    Some(reference)
 }
 
 #[cfg(test)]

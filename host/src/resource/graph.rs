@@ -11,9 +11,12 @@ use jsonschema::{
     error::{TypeKind, ValidationErrorKind},
 };
 
-use crate::resource::{
-    diagnostic::{Diagnostics, Place, nearest},
-    yaml::{Node, Object, Text, Unknown, Value},
+use crate::{
+    resource::{
+        diagnostic::{Diagnostics, Place, nearest},
+        yaml::{Node, Object, Text, Unknown, Value},
+    },
+    schema::PayloadSchema,
 };
 
 /// A graph definition that passed both stages.
@@ -24,6 +27,8 @@ pub struct Graph {
     /// In the order of the file.
     pub operations: Vec<Operation>,
     pub connections: Vec<Connection>,
+    /// In the order of the file.
+    pub schemas: Vec<Arc<PayloadSchema>>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +91,8 @@ pub struct Connection {
     /// Which arm of a branch.
     pub arm: Option<bool>,
     pub to: usize,
+    /// Which of the graph's schemas its payloads must fit.
+    pub schema: Option<usize>,
 }
 
 /// Most operations, and four times as many connections, of one graph.
@@ -122,7 +129,7 @@ pub fn check_schema(node: &Node, diagnostics: &mut Diagnostics) -> bool {
 
 /// The schema's finding in words that name what was written and what was expected.
 fn say(root: &Node, error: &ValidationError<'_>, diagnostics: &mut Diagnostics) {
-    let (node, key) = find(root, error.instance_path().as_str());
+    let (node, key) = root.at_pointer(error.instance_path().as_str());
     let what = key.map_or("a graph definition".to_owned(), |key| format!("`{key}`"));
     match error.kind() {
         ValidationErrorKind::Required { property } => {
@@ -210,28 +217,6 @@ fn kind_of(node: &Node) -> &'static str {
     }
 }
 
-/// The value at a JSON pointer, or as near as there is, and the last key before it.
-fn find<'n>(root: &'n Node, pointer: &str) -> (&'n Node, Option<String>) {
-    let mut node = root;
-    let mut key = None;
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        let next = match &node.value {
-            Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
-            _ => {
-                let found = node.get(&step);
-                key = Some(step);
-                found
-            }
-        };
-        match next {
-            Some(next) => node = next,
-            None => break,
-        }
-    }
-    (node, key)
-}
-
 impl Graph {
     /// Both stages. `None` if there was any error.
     pub fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
@@ -274,10 +259,11 @@ impl Graph {
             }
         }
         read_configurations(&mut raw, &mut operations, diagnostics);
+        let schemas = read_schemas(&mut raw, diagnostics);
         let mut connections = Vec::new();
         let mut places = Vec::new();
         for node in raw.list("connections", diagnostics) {
-            if let Some(connection) = read_connection(node, &operations, diagnostics) {
+            if let Some(connection) = read_connection(node, &operations, &schemas, diagnostics) {
                 connections.push(connection);
                 places.push(node.place.clone());
             }
@@ -286,11 +272,16 @@ impl Graph {
             Some(Value::List(nodes)) => nodes.len(),
             _ => 0,
         };
+        let listed_schemas = listed("schemas");
+        let schemas: Vec<_> = schemas.into_iter().filter_map(|(_, schema)| schema).collect();
+        if schemas.len() != listed_schemas {
+            return None;
+        }
         // An operation or a connection that could not be read makes others look wrong.
         if (operations.len(), connections.len()) != (listed("operations"), listed("connections")) {
             return None;
         }
-        let graph = Graph { name: name.text, version: version.text, operations, connections };
+        let graph = Graph { name: name.text, version: version.text, operations, connections, schemas };
         graph.check_ends(node, diagnostics);
         graph.check_ports(diagnostics);
         graph.check_connections(&places, diagnostics);
@@ -558,6 +549,7 @@ fn unknown_label<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> St
 fn read_connection(
     node: &Node,
     operations: &[Operation],
+    schemas: &[NamedSchema],
     diagnostics: &mut Diagnostics,
 ) -> Option<Connection> {
     let mut raw = Object::of(node, "a connection", Unknown::Ignored, diagnostics);
@@ -575,15 +567,64 @@ fn read_connection(
     };
     let (source, target) = (find(&mut from), find(&mut to));
     let arm = from.choice("arm", &[("True", true), ("False", false)], diagnostics);
-    if let Some(schema) = from.text("schemaName", diagnostics) {
-        diagnostics.error(
-            NOT_YET_SUPPORTED,
-            schema.place,
-            "schemas on connections are not yet supported",
-            "",
-        );
+    let mut schema = None;
+    if let Some(name) = from.text("schemaName", diagnostics) {
+        schema = schemas.iter().position(|(other, _)| *other == name.text);
+        if schema.is_none() {
+            let message = format!("unknown schema `{}` on a connection", name.text);
+            let label = match nearest(&name.text, schemas.iter().map(|(name, _)| name.as_str())) {
+                Some(meant) => format!("no schema has this name; `{meant}` does"),
+                None => "the graph's `schemas` have no such name".to_owned(),
+            };
+            diagnostics.error("graph/unknown-schema", name.place, message, label);
+            return None;
+        }
     }
-    Some(Connection { from: source?, arm, to: target? })
+    Some(Connection { from: source?, arm, to: target?, schema })
+}
+
+/// A schema with its name, or the name alone of one that could not be read.
+type NamedSchema = (String, Option<Arc<PayloadSchema>>);
+
+fn read_schemas(raw: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Vec<NamedSchema> {
+    let mut schemas: Vec<NamedSchema> = Vec::new();
+    for node in raw.list("schemas", diagnostics) {
+        let mut raw = Object::of(node, "a schema", Unknown::Ignored, diagnostics);
+        let (name, format, text) =
+            (raw.text("name", diagnostics), raw.text("format", diagnostics), raw.text("schema", diagnostics));
+        let (Some(name), Some(format), Some(text)) = (name, format, text) else { continue };
+        if schemas.len() == OPERATIONS_MAX {
+            let message = format!("a graph has at most {OPERATIONS_MAX} schemas");
+            diagnostics.error("graph/too-large", name.place, message, "this is one too many");
+            break;
+        }
+        if schemas.iter().any(|(other, _)| *other == name.text) {
+            let message = format!("two schemas are named `{}`", name.text);
+            diagnostics.error("graph/duplicate-schema", name.place, message, "names are unique");
+            continue;
+        }
+        let mut schema = None;
+        if !is_json_schema(&format.text) {
+            let message = format!("payloads cannot be held against a schema of format `{}`", format.text);
+            diagnostics.error("graph/schema-format", format.place, message, "write `json`");
+        } else {
+            match PayloadSchema::compile(&name.text, &text.text) {
+                Ok(compiled) => schema = Some(Arc::new(compiled)),
+                Err(error) => {
+                    let message = format!("the schema `{}` cannot be used", name.text);
+                    diagnostics.error("graph/schema-invalid", text.place, message, error.to_string());
+                }
+            }
+        }
+        schemas.push((name.text, schema));
+    }
+    schemas
+}
+
+/// AIO does not say what `format` may be; its registry writes `JsonSchema/draft-07`.
+fn is_json_schema(format: &str) -> bool {
+    let format = format.to_ascii_lowercase();
+    format == "json" || format == "jsonschema" || format.starts_with("jsonschema/")
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use std::{
 
 use crate::dataflow::watermark::Timing;
 use crate::resource::{
-    Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy,
+    Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas,
     dataflow::FlowNodeKind,
     diagnostic::{Diagnostics, SourceFile, nearest},
     graph::OperationKind,
     policy,
+    schemas::{PLATFORM, SchemaFolder, parse_reference},
     tenant::TenantResource,
     yaml::{self, FILE_BYTES_MAX, Node, Object, Text, Unknown, Value},
 };
@@ -46,6 +47,8 @@ pub struct TenantSite {
     pub world: Text,
     pub limits: Limits,
     pub grants: Vec<Grants>,
+    /// What its operators and dataflows may look up; nothing where there is no site.
+    pub schemas: Option<Arc<Schemas>>,
     pub dataflows: Vec<DataflowSite>,
 }
 
@@ -137,7 +140,8 @@ impl Site {
         }
         let files = Files::new(dir);
         let folders = subfolders(&dir.join("tenants"), &mut diagnostics);
-        let platform = Folder::new(&files, dir.join("platform"));
+        let except = Some(dir.join("platform").join(SCHEMAS));
+        let platform = Folder { except, ..Folder::new(&files, dir.join("platform")) };
         read_files(&platform, &Owner::Platform, &mut raw, &mut diagnostics);
         say_strays(dir, &dir.join("tenants"), &mut diagnostics);
         for tenant in &folders {
@@ -280,15 +284,17 @@ struct Folder<'a> {
     dir: PathBuf,
     /// Components lie there as a build leaves them: without tags, `_` for `-`.
     as_built: bool,
+    /// A folder in it that is read as something else.
+    except: Option<PathBuf>,
 }
 
 impl<'a> Folder<'a> {
     fn new(files: &'a Files<'a>, dir: PathBuf) -> Self {
-        Folder { files, dir, as_built: false }
+        Folder { files, dir, as_built: false, except: None }
     }
 
     fn as_built(files: &'a Files<'a>, dir: PathBuf) -> Self {
-        Folder { files, dir, as_built: true }
+        Folder { as_built: true, ..Folder::new(files, dir) }
     }
 
     /// A link may not lead out of the folder: what it leads to is somebody else's.
@@ -306,6 +312,9 @@ impl<'a> Folder<'a> {
         let mut folders = vec![(self.dir.clone(), 0)];
         while let Some((dir, depth)) = folders.pop() {
             for path in entries(&dir, diagnostics) {
+                if self.except.as_ref() == Some(&path) {
+                    continue;
+                }
                 if path.is_dir() && !path.is_symlink() && depth < FOLDERS_DEEP_MAX {
                     folders.push((path, depth + 1));
                 } else if path.is_dir() || is_resource_file(&path) {
@@ -323,6 +332,20 @@ impl<'a> Folder<'a> {
         files
     }
 
+    /// What can be read of these files.
+    fn texts(&self, diagnostics: &mut Diagnostics) -> Vec<(PathBuf, Arc<SourceFile>)> {
+        let mut texts = Vec::new();
+        for path in self.files(diagnostics) {
+            if path.is_dir() || !self.holds(&path) {
+                let message = format!("{} leads out of its folder, or is too deep in it", self.shown(&path));
+                diagnostics.error("site/link", None, message, "put the file itself there");
+            } else if let Some(file) = self.files.read(&path, diagnostics) {
+                texts.push((path, file));
+            }
+        }
+        texts
+    }
+
     fn shown(&self, path: &Path) -> String {
         shown(self.files.base, path)
     }
@@ -333,16 +356,29 @@ fn is_resource_file(path: &Path) -> bool {
 }
 
 fn read_files(folder: &Folder<'_>, owner: &Owner, raw: &mut Raw, diagnostics: &mut Diagnostics) {
-    for path in folder.files(diagnostics) {
-        if path.is_dir() || !folder.holds(&path) {
-            let message = format!("{} leads out of its folder, or is too deep in it", folder.shown(&path));
-            diagnostics.error("site/link", None, message, "put the file itself there");
-        } else if let Some(file) = folder.files.read(&path, diagnostics) {
-            for node in yaml::parse(&file, diagnostics) {
-                raw.read_document(&node, owner, diagnostics);
-            }
+    for (_, file) in folder.texts(diagnostics) {
+        for node in yaml::parse(&file, diagnostics) {
+            raw.read_document(&node, owner, diagnostics);
         }
     }
+}
+
+/// The folder of schemas in an owner's folder.
+const SCHEMAS: &str = "schemas";
+
+/// `owner` is the folder of the owner named `namespace`.
+fn read_schemas(
+    files: &Files<'_>,
+    owner: &Path,
+    namespace: &str,
+    diagnostics: &mut Diagnostics,
+) -> Arc<SchemaFolder> {
+    let folder = Folder::new(files, owner.join(SCHEMAS));
+    let mut texts = folder.texts(diagnostics);
+    for (path, _) in &mut texts {
+        *path = path.strip_prefix(&folder.dir).expect("it was found there").to_owned();
+    }
+    Arc::new(SchemaFolder::read(namespace, &texts, diagnostics))
 }
 
 /// Files beside the folders that are read would do nothing, silently.
@@ -477,6 +513,7 @@ impl Raw {
                 );
             }
         }
+        let shared = read_schemas(files, &files.base.join("platform"), PLATFORM, diagnostics);
         let mut tenants = Vec::new();
         for (name, resource) in &self.tenants {
             if !folders.contains(name) {
@@ -497,18 +534,23 @@ impl Raw {
                 continue;
             };
             let limits = resource.limits_under(&policy.limits, diagnostics);
+            let own = files.base.join("tenants").join(name);
+            let schemas = read_schemas(files, &own, name, diagnostics);
             let mut tenant = TenantSite {
                 name: name.clone(),
                 policy: policy.name.clone(),
                 world: policy.world.clone(),
                 limits,
                 grants: policy.grants_for(name),
+                schemas: Some(Arc::new(Schemas::new(name, schemas, shared.clone()))),
                 dataflows: Vec::new(),
             };
-            let artifacts = Folder::new(files, files.base.join("tenants").join(name).join("artifacts"));
+            let artifacts = Folder::new(files, own.join("artifacts"));
             for dataflow in self.dataflows.get(name).into_iter().flatten() {
                 self.check_rights(dataflow, &tenant, diagnostics);
-                tenant.dataflows.extend(resolve(dataflow, &artifacts, diagnostics));
+                let schemas = tenant.schemas.as_deref().expect("a site has schemas");
+                let dataflow = resolve(dataflow, &artifacts, schemas, diagnostics);
+                tenant.dataflows.extend(dataflow);
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
@@ -778,6 +820,7 @@ impl Folder<'_> {
 fn resolve(
     dataflow: &Dataflow,
     artifacts: &Folder<'_>,
+    schemas: &Schemas,
     diagnostics: &mut Diagnostics,
 ) -> Option<DataflowSite> {
     let before = diagnostics.errors();
@@ -788,10 +831,39 @@ fn resolve(
         let Some(file) = artifacts.files.read(&path, diagnostics) else { continue };
         let Some(graph) = read_graph(&file, diagnostics) else { continue };
         check_outputs(dataflow, index, &graph, diagnostics);
-        let modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
+        let mut modules = resolve_modules(&graph, settings, artifact, artifacts, diagnostics);
+        let told = schemas_into(dataflow, index, schemas, diagnostics);
+        modules.values_mut().for_each(|module| module.schemas.clone_from(&told));
         graphs.insert(index, GraphSite { graph, modules });
     }
     (diagnostics.errors() == before).then(|| DataflowSite { dataflow: dataflow.clone(), graphs })
+}
+
+/// Schemas of the messages that come into a node, each once.
+fn schemas_into(
+    dataflow: &Dataflow,
+    node: usize,
+    schemas: &Schemas,
+    diagnostics: &mut Diagnostics,
+) -> Vec<SchemaFile> {
+    let mut told: Vec<SchemaFile> = Vec::new();
+    for reference in
+        dataflow.connections.iter().filter(|it| it.to == node).filter_map(|it| it.schema.as_ref())
+    {
+        let (id, version) = parse_reference(&reference.text).expect("checked when it was read");
+        match schemas.find(id, version) {
+            Ok(schema) if told.iter().all(|it| it.name != schema.name || it.content != schema.content) => {
+                told.push(SchemaFile { name: schema.name.clone(), content: schema.content.clone() });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("the schema `{}` cannot be found", reference.text);
+                let place = reference.place.clone();
+                diagnostics.error("dataflow/unknown-schema", place, message, error.to_string());
+            }
+        }
+    }
+    told
 }
 
 fn read_graph(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {

@@ -57,6 +57,28 @@ impl Node {
         }
     }
 
+    /// The value at a JSON pointer, or as near as there is, and the last key before it.
+    pub fn at_pointer(&self, pointer: &str) -> (&Node, Option<String>) {
+        let mut node = self;
+        let mut key = None;
+        for step in pointer.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            let next = match &node.value {
+                Value::List(nodes) => step.parse::<usize>().ok().and_then(|index| nodes.get(index)),
+                _ => {
+                    let found = node.get(&step);
+                    key = Some(step);
+                    found
+                }
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        (node, key)
+    }
+
     /// What kind of value it is, for messages.
     pub fn kind(&self) -> &'static str {
         match &self.value {

@@ -154,6 +154,22 @@ fn a_message_that_an_operator_refuses_is_dropped_and_named_in_a_note() {
 }
 
 #[test]
+fn a_schema_before_a_window_keeps_out_what_does_not_fit_and_holds_up_nothing() {
+    let schema = "schemas:\n  - { name: reading, format: json, schema: '{ \"required\": [ \"t\" ] }' }\n";
+    let graph = WINDOWS.replace("name: align }, to", "name: align, schemaName: reading }, to") + schema;
+    assert!(graph.contains("schemaName"));
+    let tests = Tests::new(&graph, &[r#"{"t":1}"#, r#"{"u":2}"#, r#"{"t":6}"#]);
+    let expected = r#"[{"payload":{"count":2,"sum":7}}]"#;
+    tests.test("window", expected, "timeout: 3600000\nselect: [payload.count, payload.sum]\n");
+    let run = tests.run(&["--json"]);
+    let document = document(&run);
+    let test = &document["tests"][0];
+    assert_eq!((&test["outputs"], &test["differences"]), (&1.into(), &serde_json::json!([])), "{test:#}");
+    let fault = "`sum` lost a message: schema `reading`: \"t\" is a required property";
+    assert_eq!(test["faults"], serde_json::json!([fault]));
+}
+
+#[test]
 fn a_window_of_ten_minutes_passes_in_virtual_time_and_a_short_timeout_comes_before_it() {
     let tests = Tests::new(WINDOWS, &[r#"{"t":1}"#, r#"{"t":2}"#, r#"{"t":6}"#]);
     let expected = r#"[{"payload":{"count":3,"sum":9,"min":1,"max":6,"mean":3}}]"#;

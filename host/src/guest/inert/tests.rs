@@ -39,7 +39,7 @@ fn state(seed: u64) -> GuestState {
         clock,
         Timers::default(),
         seed,
-        crate::store::KeySpace::memory(Default::default()),
+        crate::tenant::Tenant::new("acme", Default::default()),
     )
 }
 
@@ -304,7 +304,7 @@ fn clocks_are_the_shards_in_steps_of_a_microsecond() {
         Clock::Virtual(clock.clone()),
         timers,
         1,
-        crate::store::KeySpace::memory(Default::default()),
+        crate::tenant::Tenant::new("acme", Default::default()),
     );
     clock.advance(Duration::from_nanos(1_234_567));
     assert_eq!(monotonic_clock::Host::now(&mut state).unwrap(), 1_234_000);

@@ -8,7 +8,7 @@ fn state() -> GuestState {
         Clock::Virtual(Arc::default()),
         Timers::default(),
         1,
-        crate::store::KeySpace::memory(Default::default()),
+        crate::tenant::Tenant::new("acme", Default::default()),
     )
 }
 

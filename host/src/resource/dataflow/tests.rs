@@ -80,7 +80,22 @@ fn one_change_makes_one_finding() {
         (
             "from: { name: in }",
             "from: { name: in, schema: { schemaRef: x } }",
-            Some((Warning, "dataflow/not-yet")),
+            Some((Error, "dataflow/schema-reference")),
+        ),
+        (
+            "from: { name: in }",
+            "from: { name: in, schema: { serializationFormat: Json, schemaRef: \"aio-sr://plant/reading:1\" } }",
+            None,
+        ),
+        (
+            "from: { name: in }",
+            "from: { name: in, schema: { serializationFormat: Xml } }",
+            Some((Error, "yaml/choice")),
+        ),
+        (
+            "from: { name: in }",
+            "from: { name: in, schema: { schemaref: x } }",
+            Some((Warning, "yaml/unknown-key")),
         ),
         ("to: { name: g }", "to: { name: in }", Some((Error, "dataflow/connection"))),
     ] {
