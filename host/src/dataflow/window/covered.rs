@@ -124,11 +124,11 @@ impl Covered {
     /// `changes`, if anything is.
     pub(super) fn absorbed(&mut self, is_committed: bool, changes: &mut Vec<Change>) {
         match self.arriving.take() {
-            Some((Arriving::Upto(stream, end), _)) if is_committed => {
-                if self.upto.0 != stream || self.upto.1 < end {
-                    self.upto = (stream, end);
-                    changes.push(record::had(&self.name, &Had::Upto(stream, end)));
-                }
+            Some((Arriving::Upto(stream, end), _))
+                if is_committed && (self.upto.0 != stream || self.upto.1 < end) =>
+            {
+                self.upto = (stream, end);
+                changes.push(record::had(&self.name, &Had::Upto(stream, end)));
             }
             Some((Arriving::Sent(ids), is_known)) if !ids.is_empty() => {
                 let number = self.sent.number + 1;
