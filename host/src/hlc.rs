@@ -10,7 +10,8 @@ use crate::batch::{Batch, Entry, Properties, Span};
 /// The user property that carries a message's time, as AIO names it.
 pub const PROPERTY: &str = "__ts";
 
-/// Furthest that another's clock may run ahead before it is not followed.
+/// Furthest that another's clock may run ahead: it is followed no further, and its
+/// messages are no later.
 const DRIFT_MAX: Duration = Duration::from_secs(60);
 
 /// The host's own clock: never goes back, and past what it has seen of others.
@@ -25,6 +26,15 @@ pub struct Hlc {
 pub struct Point {
     pub ms: u64,
     pub counter: u64,
+}
+
+/// Messages whose own time could not be taken as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amended {
+    /// Further ahead than clocks may drift: held to the furthest.
+    pub ahead: u64,
+    /// No time at all: given the host's.
+    pub unreadable: u64,
 }
 
 impl Hlc {
@@ -51,33 +61,56 @@ impl Hlc {
     }
 
     /// Gives every message of a delivery its logical time: its own `__ts` if it
-    /// has one that can be read, the host's otherwise.
-    pub fn stamp(&mut self, batch: &mut Batch, wall: Duration) {
+    /// has one that can be read, the host's otherwise. One that is far ahead would
+    /// complete every window before it, so that it is held back.
+    pub fn stamp(&mut self, batch: &mut Batch, wall: Duration) -> Amended {
         let arena = batch.arena.clone();
+        let furthest = Point { ms: (wall + DRIFT_MAX).as_millis() as u64, counter: 0 };
+        let mut amended = Amended::default();
         for entry in &mut batch.entries {
-            let own = if entry.properties.is_absent() { None } else { own_time(entry, &arena) };
-            let (point, node) = match own {
-                Some((point, node)) => {
+            let (point, node) = match own_time(entry, &arena) {
+                Own::At(point, node) if point.ms > furthest.ms => {
+                    amended.ahead += 1;
+                    (furthest, node)
+                }
+                Own::At(point, node) => {
                     self.observe(point, wall);
                     (point, node)
                 }
-                None => (self.tick(wall), entry.node),
+                own => {
+                    amended.unreadable += u64::from(own == Own::Unreadable);
+                    (self.tick(wall), entry.node)
+                }
             };
             entry.seconds = point.ms / 1000;
             entry.nanos = (point.ms % 1000) as u32 * 1_000_000;
             entry.counter = point.counter;
             entry.node = node;
         }
+        amended
     }
 }
 
-fn own_time(entry: &Entry, arena: &[u8]) -> Option<(Point, Span)> {
+/// What a message says of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Nothing,
+    Unreadable,
+    At(Point, Span),
+}
+
+fn own_time(entry: &Entry, arena: &[u8]) -> Own {
+    if entry.properties.is_absent() {
+        return Own::Nothing;
+    }
     let encoded = entry.properties.bytes(arena);
-    let (_, value) = Properties::of(encoded).find(|(key, _)| *key == PROPERTY.as_bytes())?;
-    let (point, node) = parse(value)?;
+    let Some((_, value)) = Properties::of(encoded).find(|(key, _)| *key == PROPERTY.as_bytes()) else {
+        return Own::Nothing;
+    };
+    let Some((point, node)) = parse(value) else { return Own::Unreadable };
     // Where the node stands in the arena: both are slices of it.
     let offset = node.as_ptr() as usize - arena.as_ptr() as usize;
-    Some((point, Span { offset: offset as u32, len: node.len() as u32 }))
+    Own::At(point, Span { offset: offset as u32, len: node.len() as u32 })
 }
 
 /// Reads `<ms>:<counter>:<node>`, leniently: any number of digits, any node.

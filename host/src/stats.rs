@@ -56,6 +56,10 @@ counters! {
         late,
         /// Messages that a delay wanted to send back in time: they kept theirs.
         clamped,
+        /// Messages whose own time was further ahead than clocks may drift: held back.
+        ahead,
+        /// Messages whose own time could not be read: given the host's.
+        unreadable,
         /// Messages that did not fit the schema of a connection; they are among `dead`.
         unfit,
         /// Messages written to the dead letters.

@@ -44,7 +44,7 @@ use crate::{
     },
     dead_letter::{DeadLetters, Reason},
     guest::AcquireError,
-    hlc::Hlc,
+    hlc::{Amended, Hlc},
     planted::{self, Bug},
     queue::{Delivery, Marks, Places, Queue},
     settle::Settle,
@@ -276,8 +276,12 @@ impl Parts {
             return Some(flow);
         }
         let Delivery { source, mut batch, marks, settle, credit } = self.queue.pop()?;
-        self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
+        let Amended { ahead, unreadable } = self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
+        if ahead + unreadable > 0 {
+            stats.ahead.add(ahead);
+            stats.unreadable.add(unreadable);
+        }
         lull::count(batch.len());
         stats.deliveries.add(1);
         stats.received.add(batch.len() as u64);

@@ -43,8 +43,12 @@ fn a_delivery_is_stamped_from_its_own_times_or_the_hosts() {
     builder.push(b"t", None, b"", [(b"a".as_slice(), b"b".as_slice()), (b"__ts", b"1699999999123:4:sensor")]);
     builder.push(b"t", None, b"", []);
     builder.push(b"t", None, b"", [(b"__ts".as_slice(), b"nonsense".as_slice())]);
+    for ms in [WALL.as_millis() + 60_000, WALL.as_millis() + 60_001, u128::from(u64::MAX) / 3_000_000] {
+        builder.push(b"t", None, b"", [(b"__ts".as_slice(), format!("{ms}:9:fast").as_bytes())]);
+    }
     let mut batch = builder.finish();
-    Hlc::default().stamp(&mut batch, WALL);
+    let amended = Hlc::default().stamp(&mut batch, WALL);
+    assert_eq!(amended, Amended { ahead: 2, unreadable: 1 });
     let read = |index: usize| {
         let entry = &batch.entries[index];
         let node = std::str::from_utf8(entry.node.bytes(&batch.arena)).expect("UTF-8");
@@ -53,6 +57,9 @@ fn a_delivery_is_stamped_from_its_own_times_or_the_hosts() {
     assert_eq!(read(0), (1_699_999_999, 123_000_000, 4, "sensor".into()));
     assert_eq!(read(1), (1_700_000_000, 0, 0, "edge-1".into()));
     assert_eq!(read(2), (1_700_000_000, 0, 1, "edge-1".into()));
+    assert_eq!(read(3), (1_700_000_060, 0, 9, "fast".into()));
+    assert_eq!(read(4), (1_700_000_060, 0, 0, "fast".into()));
+    assert_eq!(read(5), (1_700_000_060, 0, 0, "fast".into()));
 }
 
 proptest! {

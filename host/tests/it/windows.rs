@@ -124,6 +124,17 @@ fn a_silent_source_holds_no_window_open() {
 }
 
 #[test]
+fn a_clock_far_ahead_closes_no_window_of_others() {
+    let mut site = Site::new(&[ALIGN, AGGREGATE], Late::Drop);
+    let wall = Clock::Virtual(site.clock.clone()).wall().as_secs() - START;
+    // Two hours ahead, held to a minute: what comes within the minute is in time.
+    assert_eq!(site.send(&[(wall, 1.0), (wall + 7_200, 9.0)]), [summary(1, 1.0, 1.0, 1.0)]);
+    assert_eq!(site.flow.plan.stats.ahead.get(), 1);
+    assert_eq!(site.send(&[(wall + 60, 2.0)]), [""; 0]);
+    assert_eq!(site.flow.plan.stats.late.get(), 0);
+}
+
+#[test]
 fn late_messages_have_the_fate_that_policy_says() {
     for (late, closed, dead) in [
         (Late::Drop, vec![summary(1, 5.0, 5.0, 5.0)], 0),
