@@ -37,6 +37,12 @@ impl Inside {
         applied.map(drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))
     }
 
+    /// What of the site folder has changed since it was applied.
+    pub fn read(&self, dir: &Path) -> anyhow::Result<Site> {
+        let (site, problems) = Site::load_since(dir, self.host().seen());
+        site.with_context(|| format!("{problems:?}"))
+    }
+
     pub fn host(&self) -> &Host {
         self.host.as_ref().expect("until it is stopped")
     }

@@ -35,7 +35,10 @@ use crate::{
         shard::{Census, Command, DataflowId, Removed, Shard, ShardDoor, ShardSetup, install_panic_hook},
     },
     dead_letter::DeadLetters,
-    deploy::{self, chain, known::Known},
+    deploy::{
+        self, chain,
+        known::{IsNew, Known},
+    },
     guest::{
         Operator,
         compile::{Cache, Compiler},
@@ -47,7 +50,7 @@ use crate::{
     ledger::Ledger,
     queue::{Queue, SourceDoor},
     resource::{
-        Diagnostics, EndpointKind, HostConfig, Site,
+        Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
         endpoint::MqttSettings,
         host::BrokerPorts,
@@ -105,6 +108,8 @@ pub struct Host {
     memory: Arc<Doors>,
     /// Components as they were at the last apply.
     known: Known,
+    /// The site as it was applied last.
+    seen: Arc<Seen>,
     rng: rand::rngs::StdRng,
 }
 
@@ -207,6 +212,7 @@ impl Host {
             None => store.host_name(draw_name)?,
         };
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
+        let known = Known::telling(begin_ahead(&components, &store, data));
         let mut host = Host {
             name,
             config: config.clone(),
@@ -219,7 +225,8 @@ impl Host {
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             memory: Arc::default(),
-            known: Known::default(),
+            known,
+            seen: Arc::default(),
             rng: rand::rngs::StdRng::from_os_rng(),
         };
         for shard in 0..config.shards {
@@ -278,12 +285,23 @@ impl Host {
         &self.memory
     }
 
+    /// What it runs, for [`Site::load_since`].
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Runs what the site says: added dataflows start, removed ones drain, changed
     /// ones are replaced. With an error anywhere nothing changes.
     pub async fn apply(&mut self, site: &Site) -> Result<(Applied, Diagnostics), Diagnostics> {
         let mut diagnostics = Diagnostics::default();
+        if let Some(stranger) = site.unchanged.iter().find(|name| !self.tenants.contains_key(*name)) {
+            let message = format!("the site was read as if the tenant `{stranger}` ran already");
+            diagnostics.error("site/read", None, message, "apply again");
+            return Err(diagnostics);
+        }
         let mut prepared = task::block_in_place(|| self.prepare(site, &mut diagnostics));
         if diagnostics.has_errors() {
+            self.components.forget_ahead();
             return Err(diagnostics);
         }
         let staging = task::block_in_place(|| self.snapshot(site, &prepared)).map(|snapshot| {
@@ -291,6 +309,7 @@ impl Host {
             task::spawn_blocking(move || store.stage_applied(&data, snapshot))
         });
         self.try_all(site, &prepared, &mut diagnostics).await;
+        self.components.forget_ahead();
         let staged = match staging {
             Ok(staging) => staging.await.expect("staging does not panic"),
             Err(error) => Err(error),
@@ -301,11 +320,14 @@ impl Host {
         // Before anything changes: a host that is killed from here on starts again
         // with all of it.
         let kept = staged.and_then(|staged| task::block_in_place(|| self.store.keep_applied(staged)));
-        if let Err(error) = kept {
-            let label = "nothing was changed; apply again once the data folder can be written";
-            diagnostics.error("store/applied", None, chain(&error), label);
-            return Err(diagnostics);
-        }
+        let leftovers = match kept {
+            Ok(leftovers) => leftovers,
+            Err(error) => {
+                let label = "nothing was changed; apply again once the data folder can be written";
+                diagnostics.error("store/applied", None, chain(&error), label);
+                return Err(diagnostics);
+            }
+        };
         if site.host != self.config {
             let message = "what the Host resource says has changed";
             diagnostics.warning(
@@ -326,6 +348,10 @@ impl Host {
                 self.run_tenant(site, tenant, wanted, &mut applied).await;
             }
         }
+        let unchanged = site.unchanged.iter().filter_map(|name| self.tenants.get(name));
+        applied.unchanged += unchanged.map(|running| running.dataflows.len()).sum::<usize>();
+        self.seen = site.seen.clone();
+        task::block_in_place(|| self.store.sweep_applied(leftovers));
         Ok((applied, diagnostics))
     }
 
@@ -366,6 +392,7 @@ impl Host {
         let mut snapshot = Snapshot {
             dir: std::path::absolute(&site.home).unwrap_or_else(|_| site.home.clone()),
             tenants: site.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            unchanged: site.unchanged.clone(),
             texts: site.texts.values().cloned().collect(),
             ..Snapshot::default()
         };
@@ -373,7 +400,7 @@ impl Host {
             for (node, GraphSite { modules, .. }) in &it.site.graphs {
                 for (operation, module) in modules {
                     if let Some(component) = it.components.get(&(*node, *operation)) {
-                        snapshot.add_component(&site.dir, &module.path, component.digest.to_string())?;
+                        snapshot.add_component(&site.dir, &module.path, component.digest)?;
                     }
                 }
             }
@@ -490,7 +517,8 @@ impl Host {
     ) {
         let is_wanted =
             |name: &str, running: &RunningTenant| prepared.get(name).is_some_and(|it| it.is(running));
-        let touched = self.tenants.iter().filter(|(name, running)| !is_wanted(name, running));
+        let tenants = self.tenants.iter().filter(|(name, _)| !site.unchanged.contains(*name));
+        let touched = tenants.filter(|(name, running)| !is_wanted(name, running));
         let names: Vec<String> = touched.map(|(name, _)| name.clone()).collect();
         for name in names {
             let stays = site.tenant(&name);
@@ -971,6 +999,17 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
             task.abort();
         }
     }
+}
+
+/// Loads a component that was compiled before, and keeps it, while it is taken apart:
+/// these three are most of the time of an apply that brings one component.
+fn begin_ahead(components: &Components, store: &Store, data: &Path) -> IsNew {
+    let (components, store, data) = (components.clone(), store.clone(), data.to_owned());
+    Box::new(move |digest, bytes| {
+        components.load_ahead(digest);
+        let (store, data, bytes) = (store.clone(), data.clone(), bytes.clone());
+        task::spawn_blocking(move || store.stage_ahead(&data, digest, &bytes));
+    })
 }
 
 /// The site that was applied last to the host of a data folder, which does not run.

@@ -6,6 +6,7 @@
 pub mod dataflow;
 pub mod diagnostic;
 pub mod endpoint;
+pub mod footprint;
 pub mod graph;
 pub mod host;
 pub mod json_path;
@@ -20,6 +21,7 @@ pub mod yaml;
 pub use dataflow::Dataflow;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use endpoint::{Endpoint, EndpointKind};
+pub use footprint::Seen;
 pub use graph::{Graph, OperationKind};
 pub use host::HostConfig;
 pub use policy::{Grants, Late, Limits, OnError, Policy};

@@ -26,7 +26,7 @@ use self::{
     windows::Commit,
 };
 pub use self::{
-    applied::{AppliedError, Snapshot, Staged},
+    applied::{AppliedError, Leftovers, Snapshot, Staged},
     key_space::{Answer, KeySpace, Set, StateLimits, Usage},
     position::{Head, Position},
     record::{Condition, Record, StateError, Version},
@@ -61,6 +61,8 @@ pub struct Store {
     reads: mpsc::Sender<Read>,
     /// What this run has applied last.
     applied: Arc<Mutex<Option<Manifest>>>,
+    /// Held by whoever writes components.
+    blobs: Arc<Mutex<()>>,
     _closer: Arc<Closer>,
 }
 
@@ -82,6 +84,8 @@ struct Database {
     db: sled::Db,
     positions: sled::Tree,
     files: sled::Tree,
+    /// What is applied, by path.
+    applied: sled::Tree,
     meta: sled::Tree,
     state: sled::Tree,
     windows: sled::Tree,
@@ -151,6 +155,7 @@ impl Store {
             spaces: Arc::default(),
             reads,
             applied: Arc::default(),
+            blobs: Arc::default(),
             _closer: Arc::new(closer),
         })
     }
@@ -427,6 +432,7 @@ impl Database {
         Ok(Database {
             positions: db.open_tree("positions")?,
             files: db.open_tree("files")?,
+            applied: db.open_tree("applied")?,
             meta: db.open_tree("meta")?,
             state: db.open_tree("state")?,
             windows: db.open_tree("windows")?,

@@ -237,7 +237,7 @@ async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {
         let body = json!({ "diagnostics": diagnostics.to_json(), "text": diagnostics.to_text(false) });
         (StatusCode::UNPROCESSABLE_ENTITY, body)
     };
-    let (site, mut diagnostics) = Site::load(dir);
+    let (site, mut diagnostics) = Site::load_since(dir, host.seen());
     let Some(site) = site else { return refused(diagnostics) };
     match host.apply(&site).await {
         Ok((applied, warnings)) => {

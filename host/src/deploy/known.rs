@@ -3,17 +3,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::Metadata,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::guest::{
-    component::{Digest, ReadError, check_size, read_bytes},
-    imports::{ComponentError, ComponentShape, Refusal},
-    world::PolicyWorld,
+use crate::{
+    guest::{
+        component::{Digest, ReadError, check_size, read_bytes},
+        imports::{ComponentError, ComponentShape, Refusal},
+        world::PolicyWorld,
+    },
+    resource::footprint::Stamp,
 };
 
 /// A component's digest and shape.
@@ -39,27 +39,31 @@ pub struct Known {
     shapes: HashMap<Digest, Arc<ComponentShape>>,
     /// Components that a world was found to grant all they ask for.
     fit: HashSet<(Digest, &'static str)>,
+    is_new: Option<IsNew>,
+    /// Components that this pass has told of.
+    told: usize,
 }
 
-/// What changes when a file does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds; no program can set it.
-    changed: (i64, i64),
-}
+/// Most new components that a pass tells of: what is begun with them ahead of the rest
+/// takes memory.
+const TOLD_MAX: usize = 4;
 
-/// A file that changed less than this before it was read may change again without a
-/// trace in its stamp.
-const TRUSTED_AFTER_SECONDS: i64 = 2;
+/// Given a component's digest and bytes.
+pub type IsNew = Box<dyn Fn(Digest, &Arc<Vec<u8>>) + Send>;
 
 impl Known {
+    /// Tells of components that were not known, before it takes them apart, but for what
+    /// is above a small number at once; the default tells nobody.
+    pub fn telling(is_new: IsNew) -> Self {
+        Known { is_new: Some(is_new), ..Known::default() }
+    }
+
     /// Begins a pass; what the last one did not look for is forgotten.
     pub fn begin(&mut self) {
+        self.told = 0;
         self.before = std::mem::take(&mut self.files);
-        self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1 || !self.before.is_empty());
+        let looked_for: HashSet<_> = self.before.values().map(|(_, digest)| *digest).collect();
+        self.shapes.retain(|digest, _| looked_for.contains(digest));
         self.fit.retain(|(digest, _)| self.shapes.contains_key(digest));
     }
 
@@ -84,11 +88,15 @@ impl Known {
             self.files.insert(path.to_owned(), (stamp, digest));
             return Ok(found);
         }
-        let bytes = read_bytes(path, bytes_max)?;
+        let bytes = Arc::new(read_bytes(path, bytes_max)?);
         let digest = Digest::of(&bytes);
         let shape = match self.shapes.get(&digest) {
             Some(shape) => shape.clone(),
             None => {
+                if let Some(is_new) = self.is_new.as_ref().filter(|_| self.told < TOLD_MAX) {
+                    self.told += 1;
+                    is_new(digest, &bytes);
+                }
                 let shape = Arc::new(ComponentShape::read(&bytes)?);
                 self.shapes.insert(digest, shape.clone());
                 shape
@@ -98,22 +106,6 @@ impl Known {
             self.files.insert(path.to_owned(), (stamp, digest));
         }
         Ok(Found { digest, shape })
-    }
-}
-
-impl Stamp {
-    fn of(data: &Metadata) -> Self {
-        Stamp {
-            device: data.dev(),
-            inode: data.ino(),
-            bytes: data.size(),
-            changed: (data.ctime(), data.ctime_nsec()),
-        }
-    }
-
-    fn is_trusted(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-        self.changed.0 + TRUSTED_AFTER_SECONDS <= now
     }
 }
 

@@ -41,9 +41,20 @@ impl Digest {
         Digest(fed.0.finalize().into())
     }
 
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 12 hexadecimal digits, as messages show it.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
+    }
+}
+
+/// One that was computed before.
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Digest(bytes)
     }
 }
 
@@ -134,10 +145,17 @@ struct Shared {
 
 type LoadReply = oneshot::Sender<Result<Arc<Loaded>, LoadError>>;
 
+/// What the loading thread is asked for.
+enum Ask {
+    Load(Digest, LoadReply),
+    Ahead(Digest),
+    ForgetAhead,
+}
+
 #[derive(Clone)]
 enum LoadDoor {
     /// Reading files is not for a shard's thread.
-    Thread(mpsc::Sender<(Digest, LoadReply)>),
+    Thread(mpsc::Sender<Ask>),
     /// On the calling thread, so that a simulation is deterministic.
     Inline,
 }
@@ -145,13 +163,22 @@ enum LoadDoor {
 impl Components {
     /// Loads on a thread of its own, which ends with the last clone.
     pub fn threaded(engine: Engine, cache: Cache) -> io::Result<Self> {
-        let shared = Arc::new(Shared { engine, cache, alive: DashMap::new() });
-        let (tx, rx) = mpsc::channel::<(Digest, oneshot::Sender<_>)>();
+        let shared = Arc::new(Shared::new(engine, cache));
+        let (tx, rx) = mpsc::channel();
         let loader = shared.clone();
         std::thread::Builder::new().name("load".into()).spawn(move || {
-            for (digest, reply) in rx {
-                // A shard that went away needs no answer.
-                let _ = reply.send(loader.load(digest));
+            let mut ahead = Vec::new();
+            for ask in rx {
+                match ask {
+                    // A shard that went away needs no answer.
+                    Ask::Load(digest, reply) => drop(reply.send(loader.load(digest))),
+                    Ask::Ahead(digest) if loader.cache.has(digest) => {
+                        // Whoever asks for it is told what is wrong with it.
+                        ahead.extend(loader.load(digest));
+                    }
+                    Ask::Ahead(_) => {}
+                    Ask::ForgetAhead => ahead.clear(),
+                }
             }
         })?;
         Ok(Components { shared, door: LoadDoor::Thread(tx) })
@@ -159,10 +186,7 @@ impl Components {
 
     /// Loads on the calling thread.
     pub fn inline(engine: Engine, cache: Cache) -> Self {
-        Components {
-            shared: Arc::new(Shared { engine, cache, alive: DashMap::new() }),
-            door: LoadDoor::Inline,
-        }
+        Components { shared: Arc::new(Shared::new(engine, cache)), door: LoadDoor::Inline }
     }
 
     pub fn engine(&self) -> &Engine {
@@ -182,9 +206,28 @@ impl Components {
             LoadDoor::Inline => self.shared.load(digest),
             LoadDoor::Thread(door) => {
                 let (tx, rx) = oneshot::channel();
-                door.send((digest, tx)).map_err(|_| LoadError::ShuttingDown)?;
+                door.send(Ask::Load(digest, tx)).map_err(|_| LoadError::ShuttingDown)?;
                 rx.await.map_err(|_| LoadError::ShuttingDown)?
             }
+        }
+    }
+
+    /// Begins to load what was compiled before and will soon be asked for; it stays in
+    /// memory until [`Components::forget_ahead`].
+    pub fn load_ahead(&self, digest: Digest) {
+        self.ask(Ask::Ahead(digest));
+    }
+
+    /// The deploys that [`Components::load_ahead`] was for are done.
+    pub fn forget_ahead(&self) {
+        self.ask(Ask::ForgetAhead);
+    }
+
+    /// For a thread; loading on the calling one is never ahead.
+    fn ask(&self, ask: Ask) {
+        if let LoadDoor::Thread(door) = &self.door {
+            // Without its thread the host ends.
+            let _ = door.send(ask);
         }
     }
 
@@ -201,6 +244,10 @@ impl fmt::Debug for Components {
 }
 
 impl Shared {
+    fn new(engine: Engine, cache: Cache) -> Self {
+        Shared { engine, cache, alive: DashMap::new() }
+    }
+
     fn alive(&self, digest: Digest) -> Option<Arc<Loaded>> {
         self.alive.get(&digest).and_then(|loaded| loaded.upgrade())
     }

@@ -155,6 +155,11 @@ impl Diagnostics {
         self.found.iter()
     }
 
+    /// How many errors and warnings there are, kept or not.
+    pub fn count(&self) -> usize {
+        self.errors + self.warnings
+    }
+
     /// How many errors there are, kept or not.
     pub fn errors(&self) -> usize {
         self.errors

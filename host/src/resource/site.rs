@@ -5,16 +5,19 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
+    hash::Hash as _,
     io::{self, Read as _},
     path::{Component as PathPart, Path, PathBuf},
     sync::Arc,
 };
 
 use crate::dataflow::watermark::Timing;
+use crate::guest::component::Digest;
 use crate::resource::{
-    Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas,
+    Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
     dataflow::FlowNodeKind,
     diagnostic::{Diagnostics, SourceFile, nearest},
+    footprint::footprint,
     graph::OperationKind,
     policy,
     schemas::{PLATFORM, SchemaFolder, parse_reference},
@@ -32,10 +35,14 @@ pub struct Site {
     pub home: PathBuf,
     pub host: HostConfig,
     pub endpoints: BTreeMap<String, EndpointKind>,
-    /// In order of their names.
+    /// In order of their names; without those that are unchanged.
     pub tenants: Vec<TenantSite>,
+    /// Tenants that a host runs already as they are here.
+    pub unchanged: BTreeSet<String>,
     /// Every text that was read, by its path below the folder.
     pub texts: BTreeMap<String, Arc<SourceFile>>,
+    /// What a host that runs this site has seen.
+    pub seen: Arc<Seen>,
 }
 
 /// One tenant with everything resolved.
@@ -111,7 +118,8 @@ struct Raw {
     policies: BTreeMap<String, Policy>,
     tenants: BTreeMap<String, TenantResource>,
     endpoints: BTreeMap<String, Endpoint>,
-    dataflows: BTreeMap<String, Vec<Dataflow>>,
+    /// Of one tenant.
+    dataflows: Vec<Dataflow>,
     /// Kind and name of all that was there, whether it could be read or not: what
     /// is broken is said once, not again by each that names it.
     named: BTreeSet<(String, String)>,
@@ -131,6 +139,12 @@ impl Site {
 
     /// Reads and checks the folder. There is a site only if there is no error.
     pub fn load(dir: &Path) -> (Option<Site>, Diagnostics) {
+        Site::load_since(dir, &Seen::default())
+    }
+
+    /// The same for a host that has seen it before: tenants of which neither the folder
+    /// has changed, nor what the platform says of them, are not read.
+    pub fn load_since(dir: &Path, seen: &Seen) -> (Option<Site>, Diagnostics) {
         let mut diagnostics = Diagnostics::default();
         let mut raw = Raw::default();
         if !dir.join("platform").is_dir() && !dir.join("tenants").is_dir() {
@@ -144,14 +158,8 @@ impl Site {
         let platform = Folder { except, ..Folder::new(&files, dir.join("platform")) };
         read_files(&platform, &Owner::Platform, &mut raw, &mut diagnostics);
         say_strays(dir, &dir.join("tenants"), &mut diagnostics);
-        for tenant in &folders {
-            let folder = dir.join("tenants").join(tenant);
-            say_strays(dir, &folder, &mut diagnostics);
-            let folder = Folder::new(&files, folder.join("dataflows"));
-            read_files(&folder, &Owner::Tenant(tenant.clone()), &mut raw, &mut diagnostics);
-        }
         raw.add_standard_policy();
-        let site = raw.assemble(&files, &folders, &mut diagnostics);
+        let site = raw.assemble(&files, &folders, seen, &mut diagnostics);
         let site = (!diagnostics.has_errors()).then_some(site);
         (site, diagnostics)
     }
@@ -363,6 +371,16 @@ fn read_files(folder: &Folder<'_>, owner: &Owner, raw: &mut Raw, diagnostics: &m
     }
 }
 
+/// The dataflows in a tenant's folder.
+fn read_dataflows(files: &Files<'_>, tenant: &str, diagnostics: &mut Diagnostics) -> Vec<Dataflow> {
+    let folder = files.base.join("tenants").join(tenant);
+    say_strays(files.base, &folder, diagnostics);
+    let mut raw = Raw::default();
+    let folder = Folder::new(files, folder.join("dataflows"));
+    read_files(&folder, &Owner::Tenant(tenant.to_owned()), &mut raw, diagnostics);
+    raw.dataflows
+}
+
 /// The folder of schemas in an owner's folder.
 const SCHEMAS: &str = "schemas";
 
@@ -469,11 +487,10 @@ impl Raw {
                 .is_some_and(|it| self.tenants.insert(it.name.text.clone(), it).is_some()),
             ("DataflowEndpoint", _) => Endpoint::read(name, spec, ours, diagnostics)
                 .is_some_and(|it| self.endpoints.insert(it.name.text.clone(), it).is_some()),
-            ("DataflowGraph", Owner::Tenant(tenant)) => {
+            ("DataflowGraph", Owner::Tenant(_)) => {
                 let Some(dataflow) = Dataflow::read(name, annotations, spec, diagnostics) else { return };
-                let dataflows = self.dataflows.entry(tenant.clone()).or_default();
-                let taken = dataflows.iter().any(|it| it.name.text == at.text);
-                dataflows.push(dataflow);
+                let taken = self.dataflows.iter().any(|it| it.name.text == at.text);
+                self.dataflows.push(dataflow);
                 taken
             }
             // A registry is named by dataflows; artifacts are found in the site.
@@ -501,8 +518,17 @@ impl Raw {
         self.named.contains(&(kind.to_owned(), name.to_owned()))
     }
 
-    fn assemble(self, files: &Files<'_>, folders: &[String], diagnostics: &mut Diagnostics) -> Site {
+    fn assemble(
+        self,
+        files: &Files<'_>,
+        folders: &[String],
+        seen: &Seen,
+        diagnostics: &mut Diagnostics,
+    ) -> Site {
         for folder in folders {
+            if !self.tenants.contains_key(folder) {
+                read_dataflows(files, folder, diagnostics);
+            }
             if !self.is_named("Tenant", folder) {
                 let message = format!("the folder `tenants/{folder}` has no Tenant of that name");
                 diagnostics.error(
@@ -514,7 +540,10 @@ impl Raw {
             }
         }
         let shared = read_schemas(files, &files.base.join("platform"), PLATFORM, diagnostics);
-        let mut tenants = Vec::new();
+        let to_all = self.digest_of_what_all_share(files);
+        let dir = std::path::absolute(files.base).unwrap_or_else(|_| files.base.to_owned());
+        let mut now = Seen { dir, ..Seen::default() };
+        let (mut tenants, mut unchanged) = (Vec::new(), BTreeSet::new());
         for (name, resource) in &self.tenants {
             if !folders.contains(name) {
                 let message = format!("the tenant `{name}` has no folder `tenants/{name}`");
@@ -522,6 +551,7 @@ impl Raw {
                 diagnostics.warning("site/tenant", resource.name.place.clone(), message, label);
             }
             let Some(policy) = self.policies.get(&resource.policy.text) else {
+                read_dataflows(files, name, diagnostics);
                 if self.is_named("Policy", &resource.policy.text) {
                     continue;
                 }
@@ -534,27 +564,42 @@ impl Raw {
                 continue;
             };
             let limits = resource.limits_under(&policy.limits, diagnostics);
+            let said = diagnostics.count();
+            let grants = policy.grants_for(name);
             let own = files.base.join("tenants").join(name);
+            // Before anything of it is read: what changes from here on shows next time.
+            let footprint = footprint(&own, |feed| {
+                (to_all, &policy.name, &policy.world.text, &limits, &grants).hash(feed);
+            });
+            if let Some(footprint) = footprint.filter(|it| seen.dir == now.dir && seen.is(name, *it)) {
+                now.tenants.insert(name.clone(), footprint);
+                unchanged.insert(name.clone());
+                continue;
+            }
             let schemas = read_schemas(files, &own, name, diagnostics);
             let mut tenant = TenantSite {
                 name: name.clone(),
                 policy: policy.name.clone(),
                 world: policy.world.clone(),
                 limits,
-                grants: policy.grants_for(name),
+                grants,
                 schemas: Some(Arc::new(Schemas::new(name, schemas, shared.clone()))),
                 dataflows: Vec::new(),
             };
             let artifacts = Folder::new(files, own.join("artifacts"));
-            for dataflow in self.dataflows.get(name).into_iter().flatten() {
-                self.check_rights(dataflow, &tenant, diagnostics);
+            for dataflow in read_dataflows(files, name, diagnostics) {
+                self.check_rights(&dataflow, &tenant, diagnostics);
                 let schemas = tenant.schemas.as_deref().expect("a site has schemas");
-                let dataflow = resolve(dataflow, &artifacts, schemas, diagnostics);
+                let dataflow = resolve(&dataflow, &artifacts, schemas, diagnostics);
                 tenant.dataflows.extend(dataflow);
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
             tenants.push(tenant);
+            // What is said of it is said every time.
+            if diagnostics.count() == said {
+                now.tenants.extend(footprint.map(|footprint| (name.clone(), footprint)));
+            }
         }
         let endpoints = self.endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.kind)).collect();
         Site {
@@ -563,8 +608,24 @@ impl Raw {
             host: self.host.unwrap_or_default(),
             endpoints,
             tenants,
+            unchanged,
             texts: files.read.take(),
+            seen: Arc::new(now),
         }
+    }
+
+    /// Of what the platform says to every tenant.
+    fn digest_of_what_all_share(&self, files: &Files<'_>) -> Digest {
+        let schemas = format!("platform/{SCHEMAS}/");
+        Digest::of_values(|feed| {
+            self.endpoints.iter().for_each(|(name, endpoint)| (name, &endpoint.kind).hash(feed));
+            let read = files.read.borrow();
+            for (path, file) in
+                read.range(schemas.clone()..).take_while(|(path, _)| path.starts_with(&schemas))
+            {
+                (path, &file.text).hash(feed);
+            }
+        })
     }
 }
 

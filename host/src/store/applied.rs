@@ -1,6 +1,7 @@
 //! The resources that were applied last: every file of the site that was read, kept
 //! so that a host starts again from its data folder alone. Texts are in the database
-//! by digest, components in `blobs/`; one key names them all and changes at once.
+//! by digest, components in `blobs/`; a tree names them by path, and an apply changes
+//! in it, at once, what differs from the one before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +21,8 @@ use sled::{
 use super::{Store, StoreError};
 use crate::{guest::component::Digest, resource::diagnostic::SourceFile};
 
-/// The key of the manifest in force.
-const MANIFEST: &str = "applied";
+/// The key of what is in force besides files.
+const HEAD: &str = "applied";
 
 /// Why what is applied cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -43,20 +44,21 @@ pub enum AppliedError {
 pub struct Snapshot {
     /// The site folder, absolute: paths of file endpoints are relative to it.
     pub dir: PathBuf,
-    /// Whose folders there are, be they empty.
+    /// Whose folders there are, be they empty; without those that are unchanged.
     pub tenants: Vec<String>,
+    /// Tenants whose files are those that were kept last in this run.
+    pub unchanged: BTreeSet<String>,
     /// Every text once, as it was read.
     pub texts: Vec<Arc<SourceFile>>,
-    /// Components by path below the site folder, with where they lie now and their
-    /// digest in hex.
-    pub components: BTreeMap<String, (PathBuf, String)>,
+    /// Components by path below the site folder, with where they lie now.
+    pub components: BTreeMap<String, (PathBuf, Digest)>,
 }
 
 impl Snapshot {
     /// Adds a component that lies below `dir`; it must have one digest throughout.
-    pub fn add_component(&mut self, dir: &Path, place: &Path, digest: String) -> Result<(), AppliedError> {
+    pub fn add_component(&mut self, dir: &Path, place: &Path, digest: Digest) -> Result<(), AppliedError> {
         let path = place.strip_prefix(dir).unwrap_or(place).display().to_string();
-        match self.components.insert(path, (place.to_owned(), digest.clone())) {
+        match self.components.insert(path, (place.to_owned(), digest)) {
             Some((_, other)) if other != digest => Err(AppliedError::Changed { path: place.to_owned() }),
             _ => Ok(()),
         }
@@ -70,17 +72,33 @@ impl Snapshot {
         }
         let bytes =
             fs::read(place).map_err(|source| AppliedError::Blob { path: place.to_owned(), source })?;
-        self.add_component(dir, place, hex(&bytes))
+        self.add_component(dir, place, Digest::of(&bytes))
     }
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Manifest {
+/// What is in force besides files.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Head {
     dir: PathBuf,
     tenants: Vec<String>,
-    /// Digests in hex, by path below the site folder.
-    texts: BTreeMap<String, String>,
-    components: BTreeMap<String, String>,
+}
+
+/// Files of one owner, by path below the site folder.
+type OwnersFiles = BTreeMap<String, AppliedFile>;
+
+#[derive(Debug, Default)]
+pub(super) struct Manifest {
+    head: Head,
+    /// By tenant; the platform's by an empty name. An owner without a change has the
+    /// same ones as before.
+    owners: BTreeMap<String, Arc<OwnersFiles>>,
+}
+
+/// A file in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AppliedFile {
+    Text(Digest),
+    Component(Digest),
 }
 
 /// A site whose components are on disk, ready to be the one that was applied last.
@@ -88,10 +106,17 @@ pub(super) struct Manifest {
 pub struct Staged {
     blobs: PathBuf,
     manifest: Manifest,
-    /// The manifest as it is kept.
-    bytes: Vec<u8>,
-    /// Texts that what was applied before did not have, by digest.
-    texts: Vec<(String, Arc<SourceFile>)>,
+    /// Texts that what was applied before did not have.
+    texts: Vec<(Digest, Arc<SourceFile>)>,
+}
+
+/// What an apply has left behind.
+#[derive(Debug)]
+#[must_use]
+pub struct Leftovers {
+    blobs: PathBuf,
+    /// What the site before had and this one has not; unknown, if nobody knows it.
+    left: Option<Vec<Digest>>,
 }
 
 impl Store {
@@ -99,42 +124,96 @@ impl Store {
     /// Components that are not applied in the end go when the next host has applied
     /// something.
     pub fn stage_applied(&self, data: &Path, snapshot: Snapshot) -> Result<Staged, AppliedError> {
-        let Snapshot { dir, tenants, texts, components } = snapshot;
+        let Snapshot { dir, mut tenants, unchanged, texts, components } = snapshot;
         let blobs = blobs_of(data);
         // Known once something was applied in this run: what it names is there.
         let before = self.applied.lock().expect("no panic under this lock");
-        keep_blobs(&blobs, before.as_ref(), &components)?;
-        let components = components.into_iter().map(|(path, (_, digest))| (path, digest)).collect();
-        let mut manifest = Manifest { dir, tenants, components, texts: BTreeMap::new() };
-        let mut new = Vec::new();
-        for text in texts {
-            let digest = hex(text.text.as_bytes());
-            if before.as_ref().and_then(|before| before.texts.get(&text.path)) != Some(&digest) {
-                new.push((digest.clone(), text.clone()));
-            }
-            manifest.texts.insert(text.path.clone(), digest);
+        let before = before.as_ref();
+        {
+            let _one_writes = self.blobs.lock().expect("no panic under this lock");
+            keep_blobs(&blobs, before, &components)?;
         }
-        let bytes = serde_json::to_vec(&manifest).expect("paths of a site are UTF-8");
-        Ok(Staged { blobs, manifest, bytes, texts: new })
+        let mut owners: BTreeMap<&str, OwnersFiles> = BTreeMap::new();
+        for (path, (_, digest)) in &components {
+            let files = owners.entry(owner_of(path)).or_default();
+            files.insert(path.clone(), AppliedFile::Component(*digest));
+        }
+        let mut new = Vec::new();
+        for text in &texts {
+            let digest = Digest::of(text.text.as_bytes());
+            let file = AppliedFile::Text(digest);
+            if before.and_then(|before| before.file(&text.path)) != Some(file) {
+                new.push((digest, text.clone()));
+            }
+            owners.entry(owner_of(&text.path)).or_default().insert(text.path.clone(), file);
+        }
+        let mut owners: BTreeMap<_, _> =
+            owners.into_iter().map(|(owner, files)| (owner.to_owned(), Arc::new(files))).collect();
+        for tenant in &unchanged {
+            let files = before.and_then(|before| before.owners.get(tenant));
+            owners.extend(files.map(|files| (tenant.clone(), files.clone())));
+        }
+        tenants.extend(unchanged);
+        tenants.sort();
+        Ok(Staged { blobs, manifest: Manifest { head: Head { dir, tenants }, owners }, texts: new })
     }
 
-    /// Replaces what was applied before, as a whole; on disk when this returns.
-    pub fn keep_applied(&self, staged: Staged) -> Result<(), AppliedError> {
-        let Staged { blobs, manifest, bytes, texts } = staged;
+    /// Begins with a component that will be staged soon, while others look at it. One
+    /// that cannot be kept now is tried again then.
+    pub fn stage_ahead(&self, data: &Path, digest: Digest, bytes: &[u8]) {
+        let blobs = blobs_of(data);
+        let _one_writes = self.blobs.lock().expect("no panic under this lock");
+        if !blobs.join(digest.to_string()).exists() {
+            // Without its folder on disk a power failure may lose it, never half of it.
+            let _ = write_blob(&blobs, digest, bytes).and_then(|()| sync_folder(&blobs));
+        }
+    }
+
+    /// Replaces what was applied before, as a whole; on disk when this returns. What is
+    /// left of what was there before is for [`Store::sweep_applied`].
+    pub fn keep_applied(&self, staged: Staged) -> Result<Leftovers, AppliedError> {
+        let Staged { blobs, manifest, texts } = staged;
         let mut before = self.applied.lock().expect("no panic under this lock");
+        let changes = before.as_ref().map(|before| manifest.since(before));
+        if let (Some(before), Some((left, changes))) = (before.as_ref(), &changes)
+            && before.head == manifest.head
+            && left.is_empty()
+            && changes.is_empty()
+        {
+            return Ok(Leftovers { blobs, left: Some(Vec::new()) });
+        }
+        let head = serde_json::to_vec(&manifest.head).expect("paths of a site are UTF-8");
         self.with(|database| {
             let mut missing = Vec::new();
             for (digest, text) in &texts {
-                if !database.files.contains_key(digest)? {
-                    missing.push((digest, &text.text));
+                let key = digest.to_string();
+                if !database.files.contains_key(&key)? {
+                    missing.push((key, &text.text));
                 }
             }
-            // All that it names and the one key that is in force at once.
-            let kept = (&database.files, &database.meta).transaction(|(files, meta)| {
+            let over;
+            let changes = match &changes {
+                Some((_, changes)) => changes,
+                None => {
+                    over = manifest.over(&database.applied)?;
+                    &over
+                }
+            };
+            let head = before.as_ref().is_none_or(|before| before.head != manifest.head).then_some(&head);
+            let trees = (&database.files, &database.applied, &database.meta);
+            let kept = trees.transaction(|(files, applied, meta)| {
                 for (digest, text) in &missing {
                     files.insert(digest.as_bytes(), text.as_bytes())?;
                 }
-                meta.insert(MANIFEST, bytes.as_slice())?;
+                for (path, file) in changes {
+                    match file {
+                        Some(file) => applied.insert(path.as_bytes(), file.record().as_slice())?,
+                        None => applied.remove(path.as_bytes())?,
+                    };
+                }
+                if let Some(head) = head {
+                    meta.insert(HEAD, head.as_slice())?;
+                }
                 Ok::<(), ConflictableTransactionError<Infallible>>(())
             });
             match kept {
@@ -145,17 +224,20 @@ impl Store {
             database.db.flush()?;
             Ok(())
         })?;
-        self.sweep(&blobs, before.as_ref(), &manifest);
         *before = Some(manifest);
-        Ok(())
+        Ok(Leftovers { blobs, left: changes.map(|(left, _)| left) })
     }
 
     /// Lays what was applied last out as a site folder below `data`, which is given
     /// with the folder that it came from.
     pub fn lay_out_applied(&self, data: &Path) -> Result<Option<(PathBuf, PathBuf)>, AppliedError> {
-        let Some(bytes) = self.with(|database| database.meta.get(MANIFEST))? else { return Ok(None) };
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| AppliedError::Damaged { what: format!("the list of its files: {error}") })?;
+        let read = self.with(|database| {
+            let head = database.meta.get(HEAD)?;
+            head.map(|head| Ok((head, database.applied.iter().collect::<sled::Result<Vec<_>>>()?)))
+                .transpose()
+        })?;
+        let Some((head, files)) = read else { return Ok(None) };
+        let manifest = Manifest::read(&head, &files).map_err(|what| AppliedError::Damaged { what })?;
         let dir = data.join("applied");
         let error = |path: &Path| {
             let path = path.to_owned();
@@ -166,41 +248,45 @@ impl Store {
             other => other.map_err(error(&dir))?,
         }
         fs::create_dir_all(dir.join("platform")).map_err(error(&dir))?;
-        for tenant in &manifest.tenants {
+        for tenant in &manifest.head.tenants {
             // Made with whatever lies in it.
             place_below(&dir, &format!("tenants/{tenant}/dataflows"))?;
         }
-        for (path, digest) in &manifest.texts {
-            let missing = || AppliedError::Damaged { what: format!("the text of {path}") };
-            let text = self.with(|database| database.files.get(digest))?.ok_or_else(missing)?;
-            if hex(&text) != *digest {
-                return Err(missing());
+        for (path, file) in manifest.files() {
+            match file {
+                AppliedFile::Text(digest) => self.lay_out_text(&dir, path, digest)?,
+                AppliedFile::Component(digest) => lay_out_component(&blobs_of(data), &dir, path, digest)?,
             }
-            let place = place_below(&dir, path)?;
-            fs::write(&place, &text).map_err(error(&place))?;
         }
-        for (path, digest) in &manifest.components {
-            let place = place_below(&dir, path)?;
-            let blob = blobs_of(data).join(digest);
-            let bytes = fs::read(&blob).map_err(error(&blob))?;
-            if hex(&bytes) != *digest {
-                return Err(AppliedError::Damaged { what: format!("the component {path}") });
-            }
-            fs::hard_link(&blob, &place).map_err(error(&place))?;
-        }
-        Ok(Some((dir, manifest.dir)))
+        Ok(Some((dir, manifest.head.dir)))
     }
 
-    /// Removes what no manifest names any more: what `before` named, or whatever there
-    /// is. What stays behind costs only space.
-    fn sweep(&self, blobs: &Path, before: Option<&Manifest>, manifest: &Manifest) {
-        let left = before.map(|before| before.left_by(manifest));
+    fn lay_out_text(&self, dir: &Path, path: &str, digest: Digest) -> Result<(), AppliedError> {
+        let missing = || AppliedError::Damaged { what: format!("the text of {path}") };
+        let text = self.with(|database| database.files.get(digest.to_string()))?.ok_or_else(missing)?;
+        if Digest::of(&text) != digest {
+            return Err(missing());
+        }
+        let place = place_below(dir, path)?;
+        fs::write(&place, &text).map_err(|source| AppliedError::LayOut { path: place, source })
+    }
+
+    /// Removes what the manifest in force does not name any more. What stays behind
+    /// costs only space.
+    pub fn sweep_applied(&self, Leftovers { blobs, left }: Leftovers) {
         if left.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
-        let named: BTreeSet<&str> = manifest.digests().collect();
-        let gone: Option<Vec<&str>> =
-            left.map(|left| left.into_iter().filter(|digest| !named.contains(digest)).collect());
+        let applied = self.applied.lock().expect("no panic under this lock");
+        let Some(manifest) = applied.as_ref() else { return };
+        let named: BTreeSet<Digest> = manifest.files().map(|(_, file)| file.digest()).collect();
+        let gone: Option<Vec<String>> = left.map(|left| {
+            left.into_iter().filter(|digest| !named.contains(digest)).map(|it| it.to_string()).collect()
+        });
+        let named: BTreeSet<String> = match gone {
+            Some(_) => BTreeSet::new(),
+            None => named.into_iter().map(|digest| digest.to_string()).collect(),
+        };
         let swept = self.with(|database| match &gone {
             Some(gone) => gone.iter().try_for_each(|digest| database.files.remove(digest).map(drop)),
             None => database.files.iter().keys().try_for_each(|key| {
@@ -212,7 +298,7 @@ impl Store {
         if let Err(error) = swept {
             tracing::warn!(%error, "texts of earlier sites stay in the store");
         }
-        let there = || fs::read_dir(blobs).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let there = || fs::read_dir(&blobs).into_iter().flatten().flatten().map(|entry| entry.file_name());
         let gone: Vec<_> = match gone {
             Some(gone) => gone.into_iter().map(Into::into).collect(),
             None => there().filter(|name| !name.to_str().is_some_and(|name| named.contains(name))).collect(),
@@ -230,18 +316,93 @@ impl Store {
 }
 
 impl Manifest {
-    /// Digests of all that it names.
-    fn digests(&self) -> impl Iterator<Item = &str> {
-        self.texts.values().chain(self.components.values()).map(String::as_str)
+    /// From its records; or what is wrong with them.
+    fn read(head: &[u8], files: &[(sled::IVec, sled::IVec)]) -> Result<Self, String> {
+        let head =
+            serde_json::from_slice(head).map_err(|error| format!("its folder and tenants: {error}"))?;
+        let mut manifest = Manifest { head, ..Manifest::default() };
+        for (path, record) in files {
+            let path = String::from_utf8_lossy(path).into_owned();
+            let file = AppliedFile::read(record).ok_or_else(|| format!("the record of {path}"))?;
+            let owner = manifest.owners.entry(owner_of(&path).to_owned()).or_default();
+            Arc::make_mut(owner).insert(path, file);
+        }
+        Ok(manifest)
     }
 
-    /// Digests that `next` has no more where this had them.
-    fn left_by(&self, next: &Manifest) -> Vec<&str> {
-        let pairs = [(&self.texts, &next.texts), (&self.components, &next.components)];
-        let left = pairs.into_iter().flat_map(|(ours, theirs)| {
-            ours.iter().filter(|(path, digest)| theirs.get(*path) != Some(*digest))
-        });
-        left.map(|(_, digest)| digest.as_str()).collect()
+    fn files(&self) -> impl Iterator<Item = (&str, AppliedFile)> {
+        self.owners.values().flat_map(|files| files.iter()).map(|(path, file)| (path.as_str(), *file))
+    }
+
+    fn file(&self, path: &str) -> Option<AppliedFile> {
+        self.owners.get(owner_of(path))?.get(path).copied()
+    }
+
+    /// What this does not have any more of `before`, and the changes to its records.
+    fn since(&self, before: &Manifest) -> (Vec<Digest>, Vec<(String, Option<AppliedFile>)>) {
+        let (mut left, mut changes) = (Vec::new(), Vec::new());
+        let is_same = |owner: &str, files: &Arc<OwnersFiles>, other: &Manifest| {
+            other.owners.get(owner).is_some_and(|others| Arc::ptr_eq(files, others))
+        };
+        for (_, files) in before.owners.iter().filter(|(owner, files)| !is_same(owner, files, self)) {
+            for (path, file) in files.iter() {
+                let now = self.file(path);
+                if now != Some(*file) {
+                    left.push(file.digest());
+                }
+                if now.is_none() {
+                    changes.push((path.clone(), None));
+                }
+            }
+        }
+        for (_, files) in self.owners.iter().filter(|(owner, files)| !is_same(owner, files, before)) {
+            let new = files.iter().filter(|(path, file)| before.file(path) != Some(**file));
+            changes.extend(new.map(|(path, file)| (path.clone(), Some(*file))));
+        }
+        (left, changes)
+    }
+
+    /// Changes to records that nobody has looked at.
+    fn over(&self, records: &sled::Tree) -> sled::Result<Vec<(String, Option<AppliedFile>)>> {
+        let ours: BTreeMap<_, _> = self.files().collect();
+        let mut changes = Vec::new();
+        for path in records.iter().keys() {
+            let path = String::from_utf8_lossy(&path?).into_owned();
+            if !ours.contains_key(path.as_str()) {
+                changes.push((path, None));
+            }
+        }
+        changes.extend(ours.into_iter().map(|(path, file)| (path.to_owned(), Some(file))));
+        Ok(changes)
+    }
+}
+
+impl AppliedFile {
+    fn digest(self) -> Digest {
+        match self {
+            AppliedFile::Text(digest) | AppliedFile::Component(digest) => digest,
+        }
+    }
+
+    /// What it is, and its digest.
+    fn record(self) -> [u8; 33] {
+        let kind = match self {
+            AppliedFile::Text(_) => b't',
+            AppliedFile::Component(_) => b'c',
+        };
+        let mut record = [kind; 33];
+        record[1..].copy_from_slice(self.digest().as_bytes());
+        record
+    }
+
+    fn read(record: &[u8]) -> Option<Self> {
+        let (kind, digest) = record.split_first()?;
+        let digest = Digest::from(<[u8; 32]>::try_from(digest).ok()?);
+        match kind {
+            b't' => Some(AppliedFile::Text(digest)),
+            b'c' => Some(AppliedFile::Component(digest)),
+            _ => None,
+        }
     }
 }
 
@@ -250,8 +411,20 @@ fn blobs_of(data: &Path) -> PathBuf {
     data.join("blobs/sha256")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Digest::of(bytes).to_string()
+fn lay_out_component(blobs: &Path, dir: &Path, path: &str, digest: Digest) -> Result<(), AppliedError> {
+    let place = place_below(dir, path)?;
+    let blob = blobs.join(digest.to_string());
+    let bytes = fs::read(&blob).map_err(|source| AppliedError::LayOut { path: blob.clone(), source })?;
+    if Digest::of(&bytes) != digest {
+        return Err(AppliedError::Damaged { what: format!("the component {path}") });
+    }
+    fs::hard_link(&blob, &place).map_err(|source| AppliedError::LayOut { path: place, source })
+}
+
+/// Whose a path below the site folder is: a tenant's name, or nothing for the platform.
+fn owner_of(path: &str) -> &str {
+    let tenants = path.strip_prefix("tenants/");
+    tenants.and_then(|rest| rest.split_once('/')).map_or("", |(owner, _)| owner)
 }
 
 /// Keeps a copy of each component under its digest, those aside that are kept since
@@ -259,39 +432,43 @@ fn hex(bytes: &[u8]) -> String {
 fn keep_blobs(
     blobs: &Path,
     before: Option<&Manifest>,
-    components: &BTreeMap<String, (PathBuf, String)>,
+    components: &BTreeMap<String, (PathBuf, Digest)>,
 ) -> Result<(), AppliedError> {
     let mut any = false;
     for (path, (from, digest)) in components {
-        if before.is_some_and(|before| before.components.get(path) == Some(digest)) {
+        if before.is_some_and(|before| before.file(path) == Some(AppliedFile::Component(*digest))) {
             continue;
         }
-        let place = blobs.join(digest);
-        if place.exists() {
+        if blobs.join(digest.to_string()).exists() {
             continue;
         }
         let error = |source| AppliedError::Blob { path: from.clone(), source };
         let bytes = fs::read(from).map_err(error)?;
-        if hex(&bytes) != *digest {
+        if Digest::of(&bytes) != *digest {
             return Err(AppliedError::Changed { path: from.clone() });
         }
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(blobs)?;
-            let beside = blobs.join(format!("{digest}.new"));
-            let mut file = File::create(&beside)?;
-            file.write_all(&bytes)?;
-            // Whole on disk before it has its name, so that what has a name is whole.
-            file.sync_all()?;
-            fs::rename(&beside, &place)
-        };
-        write().map_err(error)?;
+        write_blob(blobs, *digest, &bytes).map_err(error)?;
         any = true;
     }
     if any {
-        let error = |source| AppliedError::Blob { path: blobs.to_owned(), source };
-        File::open(blobs).and_then(|blobs| blobs.sync_all()).map_err(error)?;
+        sync_folder(blobs).map_err(|source| AppliedError::Blob { path: blobs.to_owned(), source })?;
     }
     Ok(())
+}
+
+/// On disk once [`sync_folder`] was called.
+fn write_blob(blobs: &Path, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(blobs)?;
+    let beside = blobs.join(format!("{digest}.new"));
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    // Whole on disk before it has its name, so that what has a name is whole.
+    file.sync_all()?;
+    fs::rename(&beside, blobs.join(digest.to_string()))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all())
 }
 
 /// A path of the manifest below `dir` and nowhere else, with its folder made.

@@ -61,7 +61,8 @@ fn snapshot(data: &Path, what: &str) -> Snapshot {
 }
 
 fn keep(store: &Store, data: &Path, snapshot: Snapshot) -> Result<(), AppliedError> {
-    store.keep_applied(store.stage_applied(data, snapshot)?)
+    store.sweep_applied(store.keep_applied(store.stage_applied(data, snapshot)?)?);
+    Ok(())
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 pub fn run(quick: bool) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
     let tenants = if quick { 50 } else { 200 };
-    let (times, unchanged) = deploys(dir.path(), tenants)?;
+    let Deploys { times, unchanged, read, read_all } = deploys(dir.path(), tenants)?;
     let (host, bare, ratios) = starts(quick)?;
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);
@@ -34,6 +34,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
             Case::median("apply to first sink write, p99", "ms", &[p99]).hold(Hold::AtMost(5.0)),
             Case::median("apply to first sink write", "ms", &times),
             Case::median("an apply that changes nothing, a tenant", "µs", &unchanged),
+            Case::median("reading a site that has not changed, a tenant", "µs", &read),
+            Case::median("reading all of a site, a tenant", "µs", &read_all),
             Case::median("instance and init, host ÷ bare", "x", &ratios).hold(Hold::AtMost(1.2)),
             Case::median("instance and init, host", "µs", &host),
             Case::median("instance and init, bare", "µs", &bare),
@@ -45,17 +47,27 @@ fn name(index: usize) -> String {
     format!("t{index:03}")
 }
 
+struct Deploys {
+    /// ms until the first message is written.
+    times: Vec<f64>,
+    /// µs a tenant that an apply takes when nothing has changed, reading the site for
+    /// it, and reading the site as if it were new.
+    unchanged: Vec<f64>,
+    read: Vec<f64>,
+    read_all: Vec<f64>,
+}
+
 /// Adds one tenant after the other to a running host, each with a component of its
-/// own that is compiled already; ms until its first message is written. Then µs a
-/// tenant that an apply takes when nothing has changed.
-fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+/// own that is compiled already; then applies the same site again and again.
+fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<Deploys> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
     let names: Vec<String> = (0..tenants).map(name).collect();
     for (index, name) in names.iter().enumerate() {
         site.tenant(name, &[Link { kind: "filter", module: "filter", configuration: FILTER }])?;
         site.component(name, "filter", "json_filter", Some(index as u32))?;
     }
-    let upto = |count: usize| {
+    // The folder with these tenants and no others.
+    let upto = |count: usize| -> anyhow::Result<()> {
         site.tenants(names[..count].iter().map(String::as_str))?;
         // A tenant's folder without its tenant would be an error.
         let hidden = dir.join(".later");
@@ -67,17 +79,18 @@ fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
                 std::fs::rename(from, to)?;
             }
         }
-        load(dir)
+        Ok(())
     };
     let data = dir.join(".tidegate");
     eprintln!("compiling {tenants} components");
     site.tenants(names.iter().map(String::as_str))?;
     let mut first = Inside::start(dir, &data)?;
-    first.apply(&upto(tenants)?)?;
+    upto(tenants)?;
+    first.apply(&load(dir)?)?;
     first.stop();
-    let empty = upto(0)?;
     let mut inside = Inside::start(dir, &data)?;
-    inside.apply(&empty)?;
+    upto(0)?;
+    inside.apply(&inside.read(dir)?)?;
     let (tx, rx) = mpsc::channel();
     let tx = Mutex::new(tx);
     inside.host().memory().watch(move |_, _| {
@@ -87,22 +100,28 @@ fn deploys(dir: &Path, tenants: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     });
     let mut times = Vec::new();
     for count in 1..=tenants {
-        let site = upto(count)?;
+        upto(count)?;
+        let site = inside.read(dir)?;
         inside.host().memory().feed(&format!("{}/flow/in", names[count - 1])).push(delivery(&[READING]));
         let begin = Instant::now();
         inside.apply(&site)?;
         let written = rx.recv_timeout(WITHIN)?;
         times.push((written - begin).as_secs_f64() * 1e3);
     }
-    let site = upto(tenants)?;
-    let mut unchanged = Vec::new();
+    let (mut unchanged, mut read, mut read_all) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..100 {
         let begin = Instant::now();
+        let site = inside.read(dir)?;
+        let done = Instant::now();
         inside.apply(&site)?;
-        unchanged.push(begin.elapsed().as_secs_f64() * 1e6 / tenants as f64);
+        let applied = Instant::now();
+        load(dir)?;
+        read_all.push(applied.elapsed().as_secs_f64() * 1e6 / tenants as f64);
+        read.push((done - begin).as_secs_f64() * 1e6 / tenants as f64);
+        unchanged.push((applied - done).as_secs_f64() * 1e6 / tenants as f64);
     }
     inside.stop();
-    Ok((times, unchanged))
+    Ok(Deploys { times, unchanged, read, read_all })
 }
 
 /// µs for an instance and its `init`, through the shard and bare; and their ratios.

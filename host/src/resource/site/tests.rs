@@ -126,7 +126,7 @@ fn a_folder_of_broken_files_gets_every_error_at_its_place_and_no_other() {
     assert!(files.len() > 70, "{} broken files", files.len());
 
     let about_files: Vec<_> = diagnostics.iter().filter(|it| it.place.is_none()).map(|it| it.rule).collect();
-    assert_eq!(about_files, ["site/stray", "site/tenant"], "{}", diagnostics.to_text(false));
+    assert_eq!(about_files, ["site/tenant", "site/stray"], "{}", diagnostics.to_text(false));
 }
 
 const PLATFORM: &str = r#"apiVersion: tidegate.dev/v1
@@ -384,7 +384,7 @@ fn azures_resource_manager_form_is_a_dataflow_too() {
         .iter()
         .for_each(|node| raw.read_document(node, &owner, &mut diagnostics));
     assert!(!diagnostics.has_errors(), "{}", diagnostics.to_text(false));
-    let dataflow = &raw.dataflows["a"][0];
+    let dataflow = &raw.dataflows[0];
     assert_eq!(
         (dataflow.name.text.as_str(), dataflow.nodes.len(), dataflow.enabled),
         ("resource-123", 4, true)
@@ -417,4 +417,77 @@ fn a_graph_alone_is_loaded_with_its_components() {
     let (graph, diagnostics) = load_graph(&files.path("absent.yaml"), &files.path("bin"), &[]);
     assert!(graph.is_none());
     assert_eq!(diagnostics.iter().map(|it| it.rule).collect::<Vec<_>>(), ["site/read"]);
+}
+
+#[test]
+fn a_tenant_is_read_again_only_if_anything_of_it_has_changed() {
+    let files = Files::site("m:1");
+    files.write("tenants/a/artifacts/m/1.wasm", "wasm");
+    files.write("tenants/b/schemas/s/1.json", "{}");
+    let both = |policy: &str| {
+        format!(
+            "{PLATFORM}---\napiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: b }}\nspec: {{ policy: {policy} }}\n"
+        )
+    };
+    files.write("platform/all.yaml", both("standard"));
+    files.write("platform/other.yaml", policy::STANDARD.replace("name: standard", "name: other"));
+    let dir = files.0.path();
+    let load = |seen: &Seen| {
+        let (site, diagnostics) = Site::load_since(dir, seen);
+        site.unwrap_or_else(|| panic!("{}", diagnostics.to_text(false)))
+    };
+    // Once what was just written can be told from what will be.
+    let settled = |tenants: usize| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let site = load(&Seen::default());
+            if site.seen.tenants.len() == tenants {
+                return site.seen;
+            }
+            assert!(std::time::Instant::now() < deadline, "the site is never remembered");
+        }
+    };
+    let endpoint = |port: u16| both("standard").replace(":1883", &format!(":{port}"));
+    let changes: [(&str, &dyn Fn(), &[&str]); 9] = [
+        ("nothing", &|| {}, &[]),
+        ("a component", &|| files.write("tenants/a/artifacts/m/1.wasm", "msaw"), &["a"]),
+        ("a dataflow", &|| files.write("tenants/a/dataflows/flow.yaml", format!("{DATAFLOW}\n")), &["a"]),
+        ("a tenant's schema", &|| files.write("tenants/b/schemas/s/1.json", "true"), &["b"]),
+        ("the platform's schemas", &|| files.write("platform/schemas/s/1.json", "{}"), &["a", "b"]),
+        ("a tenant's policy", &|| files.write("platform/all.yaml", both("other")), &["b"]),
+        ("back", &|| files.write("platform/all.yaml", both("standard")), &["b"]),
+        ("an endpoint", &|| files.write("platform/all.yaml", endpoint(1884)), &["a", "b"]),
+        (
+            "a comment of the platform's",
+            &|| files.write("platform/all.yaml", format!("{}# \n", endpoint(1884))),
+            &[],
+        ),
+    ];
+    for (what, change, read) in changes {
+        let seen = settled(2);
+        change();
+        let site = load(&seen);
+        let names: Vec<_> = site.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        assert_eq!(names, read, "{what}");
+        let unchanged: Vec<_> = site.unchanged.iter().map(String::as_str).collect();
+        assert_eq!(unchanged, ["a", "b"].into_iter().filter(|it| !read.contains(it)).collect::<Vec<_>>());
+        assert!(
+            site.texts
+                .keys()
+                .all(|path| unchanged.iter().all(|it| !path.starts_with(&format!("tenants/{it}/"))))
+        );
+    }
+    let seen = settled(2);
+    // Errors are found in what is read, and a tenant that is gone is neither.
+    files.write("tenants/a/dataflows/flow.yaml", "a: [");
+    let (site, diagnostics) = Site::load_since(dir, &seen);
+    assert!(site.is_none() && diagnostics.has_errors());
+    files.write("tenants/a/dataflows/flow.yaml", DATAFLOW);
+    fs::remove_dir_all(files.path("tenants/b")).expect("removed");
+    files.write("platform/all.yaml", PLATFORM);
+    let site = load(&seen);
+    assert!(site.tenant("a").is_some() && site.unchanged.is_empty() && site.tenants.len() == 1);
+    // The same below another folder is another site: files are read relative to it.
+    let elsewhere = Seen { dir: "/elsewhere".into(), ..(*settled(1)).clone() };
+    assert!(load(&elsewhere).unchanged.is_empty());
 }
