@@ -19,7 +19,7 @@ use tidegate::{
     dead_letter::{DeadLetters, Record},
     guest::{
         Contract, Operator, OperatorKind,
-        compile::{Cache, Compiler},
+        compile::{Cache, Code, Compiler},
         component::{Components, Digest},
         engine::{self, PoolSize},
         linker::Linkers,
@@ -113,7 +113,10 @@ impl Rig {
         let path = guest_path(guest);
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let digest = Digest::of(&bytes);
-        self.components.cache().compile(digest, &bytes, Duration::from_secs(60)).expect("compiles");
+        self.components
+            .cache()
+            .compile(digest, Code::Whole(&bytes), Duration::from_secs(60))
+            .expect("compiles");
         Arc::new(Operator {
             name: format!("{}/{dataflow}/{guest}", tenant.name),
             tenant: tenant.clone(),

@@ -2,6 +2,7 @@
 //! turns the result into text or JSON and an exit status: 0 good, 1 a problem was
 //! found or work failed, 2 wrong usage.
 
+mod compose;
 mod dead_letters;
 mod run;
 mod status;
@@ -75,13 +76,24 @@ enum Command {
         #[arg(long, default_value = "tidegate:policy/standard@0.1.0")]
         world: String,
     },
+    /// Fuse a map and its provider into one component.
+    ///
+    /// The map exports an AIO operator and imports a contract, such as `map:custom/custom`;
+    /// the provider exports that contract and holds the business logic. Neither source is
+    /// needed. What comes out is one component, deployed like any other; what host
+    /// interfaces both import are its imports.
+    ///
+    /// A dataflow may also name the two apart, and the host fuses them when it deploys:
+    /// with the annotation `tidegate.dev/provider.OPERATION: ARTIFACT`.
+    Compose(compose::ComposeArgs),
     /// Show the live state of a running host.
     Status(status::StatusArgs),
     /// List and read messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
+    /// Given a map's size, it is that map and then its provider.
     #[command(hide = true)]
-    CompileComponent { cpu_ms_max: u64 },
+    CompileComponent { cpu_ms_max: u64, map_bytes: Option<usize> },
 }
 
 /// Parses the command line and runs the command.
@@ -89,15 +101,16 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let json = args.json;
     let result = match args.command {
-        Command::CompileComponent { cpu_ms_max } => {
-            compile::child_main(cpu_ms_max).map(|code| ExitCode::from(code as u8)).map_err(Into::into)
-        }
+        Command::CompileComponent { cpu_ms_max, map_bytes } => compile::child_main(cpu_ms_max, map_bytes)
+            .map(|code| ExitCode::from(code as u8))
+            .map_err(Into::into),
         Command::Up(args) => up::up(args),
         Command::Apply { dir, data } => apply(&dir, data, json),
         Command::Run(args) => run::run(args, json),
         Command::Test(args) => test::test(args, json),
         Command::Check { paths } => check(&paths, json),
         Command::Inspect { file, world } => inspect(&file, &world, json),
+        Command::Compose(args) => compose::compose(args, json),
         Command::Status(args) => status::status(args, json),
         Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
     };

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use known::{FindError, Found, Known};
+use known::{FindError, Found, FuseError, Known, read_parts};
 
 use crate::{
     dataflow::{
@@ -19,8 +19,9 @@ use crate::{
     },
     guest::{
         Contract, Operator, OperatorKind, Schema,
-        compile::Cache,
+        compile::{Cache, Code},
         component::{Digest, read_bytes},
+        compose::{ComposeError, Parts},
         metrics::GuestMetrics,
         world::PolicyWorld,
     },
@@ -29,6 +30,7 @@ use crate::{
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::Graph,
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
+        yaml::Text,
     },
     schema::PayloadSchema,
     stats::{DataflowStats, OperatorStats},
@@ -41,6 +43,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     pub digest: Digest,
+    /// What it is fused from, if it is.
+    pub fused: Option<Parts>,
     pub contract: Contract,
 }
 
@@ -82,17 +86,7 @@ fn admit_one(
     diagnostics: &mut Diagnostics,
 ) -> Option<Admitted> {
     let place = || module.reference.place.clone();
-    let found = match known.find(&module.path, tenant.limits.component_bytes_max) {
-        Ok(found) => found,
-        Err(error) => {
-            let rule = match error {
-                FindError::Read(_) => "component/file",
-                FindError::Form(_) => "component/form",
-            };
-            diagnostics.error(rule, place(), said_of(module, "is refused"), error.to_string());
-            return None;
-        }
-    };
+    let found = find(module, tenant.limits.component_bytes_max, known, diagnostics)?;
     if let Err(refusals) = known.fits(&found, world) {
         for refusal in refusals {
             let label = "not granted by the policy".to_owned();
@@ -100,7 +94,7 @@ fn admit_one(
         }
         return None;
     }
-    let Found { digest, shape } = found;
+    let Found { digest, parts, shape } = found;
     let Some(contract) = shape.contract_for(kind) else {
         let has: Vec<_> = shape.operators.iter().map(|it| it.kind.name()).collect();
         let label = format!("it has {}", has.join(", "));
@@ -108,7 +102,7 @@ fn admit_one(
         diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    Some(Admitted { digest, contract })
+    Some(Admitted { digest, fused: parts, contract })
 }
 
 fn said_of(module: &ModuleSite, what: &str) -> String {
@@ -127,19 +121,68 @@ pub fn compile(
         modules.iter().map(move |(operation, module)| ((*node, *operation), module))
     });
     for (place, module) in modules {
-        let Some(Admitted { digest, .. }) = components.get(&place).filter(|it| !cache.has(it.digest)) else {
-            continue;
-        };
-        let bytes = read_bytes(&module.path, tenant.limits.component_bytes_max);
-        let compiled = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
-            if Digest::of(&bytes) != *digest {
-                return Err("it has changed since it was checked; apply again".to_owned());
-            }
-            cache.compile(*digest, &bytes, tenant.limits.compile_time_max).map_err(|error| chain(&error))
-        });
+        let Some(admitted) = components.get(&place).filter(|it| !cache.has(it.digest)) else { continue };
+        let compiled = compile_one(tenant, module, *admitted, cache);
         if let Err(cause) = compiled {
             let (place, message) = (module.reference.place.clone(), said_of(module, "is refused"));
             diagnostics.error("component/compile", place, message, cause);
+        }
+    }
+}
+
+fn compile_one(
+    tenant: &TenantSite,
+    module: &ModuleSite,
+    admitted: Admitted,
+    cache: &Cache,
+) -> Result<(), String> {
+    let bytes_max = tenant.limits.component_bytes_max;
+    let compile = |code: Code<'_>| {
+        let time_max = tenant.limits.compile_time_max;
+        cache.compile(admitted.digest, code, time_max).map_err(|error| chain(&error))
+    };
+    if let (Some(provider), Some(parts)) = (&module.provider, admitted.fused) {
+        let read = read_parts(&module.path, &provider.path, parts, bytes_max);
+        let (map, provider) = read.map_err(|error| error.to_string())?;
+        return compile(Code::Fused { map: &map, provider: &provider });
+    }
+    let bytes = read_bytes(&module.path, bytes_max).map_err(|error| error.to_string())?;
+    if Digest::of(&bytes) != admitted.digest {
+        return Err("it has changed since it was checked; apply again".to_owned());
+    }
+    compile(Code::Whole(&bytes))
+}
+
+/// The module's component, fused with its provider if it has one.
+fn find(
+    module: &ModuleSite,
+    bytes_max: u64,
+    known: &mut Known,
+    diagnostics: &mut Diagnostics,
+) -> Option<Found> {
+    let mut refuse = |rule: &'static str, reference: &Text, cause: String| {
+        let message = format!("the component `{}` is refused", reference.text);
+        diagnostics.error(rule, reference.place.clone(), message, cause);
+        None
+    };
+    let Some(provider) = &module.provider else {
+        return match known.find(&module.path, bytes_max) {
+            Ok(found) => Some(found),
+            Err(error @ FindError::Read(_)) => refuse("component/file", &module.reference, error.to_string()),
+            Err(error @ FindError::Form(_)) => refuse("component/form", &module.reference, error.to_string()),
+        };
+    };
+    match known.find_fused(&module.path, &provider.path, bytes_max) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            let (rule, at) = match error {
+                FuseError::Map(_) => ("component/file", &module.reference),
+                FuseError::Compose(ComposeError::Map(_)) => ("component/form", &module.reference),
+                FuseError::Provider(_) | FuseError::Changed(_) => ("component/file", &provider.reference),
+                FuseError::Compose(ComposeError::Provider(_)) => ("component/form", &provider.reference),
+                FuseError::Compose(_) => ("component/provider", &provider.reference),
+            };
+            refuse(rule, at, error.to_string())
         }
     }
 }
@@ -317,6 +360,7 @@ fn operator(
         kind,
         contract: component.contract,
         digest: component.digest,
+        fused: component.fused,
         world: site.world.text.as_str().into(),
         configuration: module.configuration.clone(),
         schemas: module.schemas.iter().map(schema).collect(),

@@ -5,6 +5,7 @@
 pub mod aio;
 pub mod compile;
 pub mod component;
+pub mod compose;
 pub mod engine;
 pub mod imports;
 mod inert;
@@ -29,7 +30,7 @@ pub use instance::{AcquireError, Guest, Guests};
 
 use crate::{
     batch::{Batch, Time},
-    guest::{component::Digest, metrics::GuestMetrics},
+    guest::{component::Digest, compose::Parts, metrics::GuestMetrics},
     stats::OperatorStats,
     tenant::Tenant,
 };
@@ -42,7 +43,9 @@ pub struct Operator {
     pub tenant: Arc<Tenant>,
     pub kind: OperatorKind,
     pub contract: Contract,
+    /// Of the component; of both together if it was fused.
     pub digest: Digest,
+    pub fused: Option<Parts>,
     /// The policy world whose imports the guest is linked with.
     pub world: Arc<str>,
     /// Key and value, as the operator sees them.

@@ -39,6 +39,7 @@ use crate::{
         self, chain,
         known::{IsNew, Known},
     },
+    guest::compose::Parts,
     guest::{
         Operator,
         compile::{Cache, Compiler},
@@ -400,7 +401,12 @@ impl Host {
             for (node, GraphSite { modules, .. }) in &it.site.graphs {
                 for (operation, module) in modules {
                     if let Some(component) = it.components.get(&(*node, *operation)) {
-                        snapshot.add_component(&site.dir, &module.path, component.digest)?;
+                        let parts = component.fused;
+                        let own = parts.map_or(component.digest, |parts| parts.map);
+                        snapshot.add_component(&site.dir, &module.path, own)?;
+                        if let (Some(provider), Some(parts)) = (&module.provider, parts) {
+                            snapshot.add_component(&site.dir, &provider.path, parts.provider)?;
+                        }
                     }
                 }
             }
@@ -409,6 +415,9 @@ impl Host {
         let disabled = site.tenants.iter().flat_map(|it| &it.dataflows).filter(|it| !it.dataflow.enabled);
         for module in disabled.flat_map(|it| it.graphs.values()).flat_map(|it| it.modules.values()) {
             snapshot.add_component_as_it_is(&site.dir, &module.path)?;
+            if let Some(provider) = &module.provider {
+                snapshot.add_component_as_it_is(&site.dir, &provider.path)?;
+            }
         }
         Ok(snapshot)
     }
@@ -938,8 +947,11 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let traffic = |status: &Option<Arc<Status>>| status.as_ref().map(|status| counters(status.values()));
     let dataflows = running.dataflows.iter().map(|(flow, it)| {
         let operators = it.plan.operators().map(|operator| {
+            let fused = operator.fused.map(|Parts { map, provider }| {
+                json!({ "map": map.short(), "provider": provider.short() })
+            });
             json!({
-                "name": operator.name, "component": operator.digest_short(),
+                "name": operator.name, "component": operator.digest_short(), "fused": fused,
                 "counters": counters(operator.stats.values()), "metrics": metrics(operator),
             })
         });

@@ -63,13 +63,16 @@ pub struct RunArgs {
     /// A parameter of the graph; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
+    /// What a map is fused with, as `tidegate compose` would; may be given several times.
+    #[arg(long, value_name = "OPERATION=ARTIFACT", value_parser = key_value)]
+    provider: Vec<(String, String)>,
     /// A file with a Policy, instead of the standard one.
     #[arg(long, value_name = "F")]
     policy: Option<PathBuf>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("there is no `=` in it")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -77,7 +80,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 pub const NAME: &str = "run";
 
 pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set);
+    let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set, &args.provider);
     let policy = policy_or_standard(args.policy.as_deref(), &mut diagnostics);
     let (Some(graph), Some(policy)) = (graph, policy) else {
         report(&diagnostics, false);
@@ -130,6 +133,7 @@ pub fn around(graph: GraphSite) -> DataflowSite {
         enabled: true,
         pinned: true,
         timing: Timing::default(),
+        providers: Vec::new(),
         nodes: vec![
             node("input", FlowNodeKind::Source { endpoint: text(NAME), topics: Vec::new() }),
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),

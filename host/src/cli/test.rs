@@ -202,7 +202,7 @@ impl Runner {
         diagnostics: &mut Diagnostics,
     ) -> Option<(Arc<Plan>, Arc<SinkQueue>)> {
         let artifacts = self.artifacts.clone().or_else(|| artifacts_above(file)).unwrap_or_default();
-        let (graph, found) = site::load_graph(&case.graph, &artifacts, &case.settings);
+        let (graph, found) = site::load_graph(&case.graph, &artifacts, &case.settings, &[]);
         diagnostics.extend(found);
         let mut graph = graph?;
         for module in graph.modules.values_mut() {

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     guest::{
         component::{Digest, ReadError, check_size, read_bytes},
+        compose::{ComposeError, Fusion, Parts},
         imports::{ComponentError, ComponentShape, Refusal},
         world::PolicyWorld,
     },
@@ -19,6 +20,8 @@ use crate::{
 /// A component's digest and shape.
 pub struct Found {
     pub digest: Digest,
+    /// What it is fused from, if it is.
+    pub parts: Option<Parts>,
     pub shape: Arc<ComponentShape>,
 }
 
@@ -29,6 +32,19 @@ pub enum FindError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Form(#[from] ComponentError),
+}
+
+/// Why a map and its provider are not one component.
+#[derive(Debug, thiserror::Error)]
+pub enum FuseError {
+    #[error(transparent)]
+    Map(ReadError),
+    #[error(transparent)]
+    Provider(ReadError),
+    #[error("{} changed while it was read; apply again", .0.display())]
+    Changed(PathBuf),
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
 }
 
 /// Files and components seen at the last pass over a site, and at this one.
@@ -84,7 +100,7 @@ impl Known {
         if let Some((stamp, digest)) = same.copied()
             && let Some(shape) = self.shapes.get(&digest)
         {
-            let found = Found { digest, shape: shape.clone() };
+            let found = Found { digest, parts: None, shape: shape.clone() };
             self.files.insert(path.to_owned(), (stamp, digest));
             return Ok(found);
         }
@@ -105,8 +121,62 @@ impl Known {
         if stamp.is_trusted() {
             self.files.insert(path.to_owned(), (stamp, digest));
         }
-        Ok(Found { digest, shape })
+        Ok(Found { digest, parts: None, shape })
     }
+
+    /// The component that a map and a provider in files of at most `bytes_max` each
+    /// make. Its bytes come from the compile process alone.
+    pub fn find_fused(&mut self, map: &Path, provider: &Path, bytes_max: u64) -> Result<Found, FuseError> {
+        let parts = Parts {
+            map: self.digest_of(map, bytes_max).map_err(FuseError::Map)?,
+            provider: self.digest_of(provider, bytes_max).map_err(FuseError::Provider)?,
+        };
+        let digest = parts.digest();
+        let shape = match self.shapes.get(&digest) {
+            Some(shape) => shape.clone(),
+            None => {
+                let (map, provider) = read_parts(map, provider, parts, bytes_max)?;
+                let shape = Arc::new(Fusion::check(&map, &provider)?.shape);
+                self.shapes.insert(digest, shape.clone());
+                shape
+            }
+        };
+        Ok(Found { digest, parts: Some(parts), shape })
+    }
+
+    /// The digest of a file, read only if it has changed.
+    fn digest_of(&mut self, path: &Path, bytes_max: u64) -> Result<Digest, ReadError> {
+        let stamp = Stamp::of(&check_size(path, bytes_max)?);
+        let seen = [&self.files, &self.before].into_iter().filter_map(|seen| seen.get(path));
+        let same = seen.copied().find(|(seen, _)| stamp == *seen);
+        let digest = match same {
+            Some((_, digest)) => digest,
+            None => Digest::of(&read_bytes(path, bytes_max)?),
+        };
+        if stamp.is_trusted() {
+            self.files.insert(path.to_owned(), (stamp, digest));
+        }
+        Ok(digest)
+    }
+}
+
+/// The bytes of a map and its provider, which are still those of the digests.
+pub fn read_parts(
+    map: &Path,
+    provider: &Path,
+    parts: Parts,
+    bytes_max: u64,
+) -> Result<(Vec<u8>, Vec<u8>), FuseError> {
+    let (map_bytes, provider_bytes) = (
+        read_bytes(map, bytes_max).map_err(FuseError::Map)?,
+        read_bytes(provider, bytes_max).map_err(FuseError::Provider)?,
+    );
+    for (path, bytes, digest) in [(map, &map_bytes, parts.map), (provider, &provider_bytes, parts.provider)] {
+        if Digest::of(bytes) != digest {
+            return Err(FuseError::Changed(path.to_owned()));
+        }
+    }
+    Ok((map_bytes, provider_bytes))
 }
 
 #[cfg(test)]

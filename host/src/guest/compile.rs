@@ -3,6 +3,7 @@
 //! compiler, and one of the two that may use `unsafe`: loading what we compiled.
 
 use std::{
+    borrow::Cow,
     fs,
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -16,7 +17,7 @@ use rand::RngCore as _;
 use wasmtime::{Engine, component::Component};
 
 use crate::{
-    guest::{component::Digest, engine},
+    guest::{component::Digest, compose::Fusion, engine},
     stats::ComponentStats,
 };
 
@@ -34,6 +35,17 @@ pub enum Compiler {
     /// In this process, without limits: for benches and simulations of our own
     /// components, whose process is not the host's binary.
     InProcess,
+}
+
+/// What is compiled.
+#[derive(Clone, Copy, Debug)]
+pub enum Code<'a> {
+    Whole(&'a [u8]),
+    /// Two components that are fused first, in the compile process as well.
+    Fused {
+        map: &'a [u8],
+        provider: &'a [u8],
+    },
 }
 
 /// Why a component was not compiled.
@@ -92,16 +104,16 @@ impl Cache {
         path.exists() && mac_path.exists()
     }
 
-    /// Compiles `bytes`, whose digest it is, unless that was done before.
-    pub fn compile(&self, digest: Digest, bytes: &[u8], time_max: Duration) -> Result<(), CompileError> {
+    /// Compiles `code`, whose digest it is, unless that was done before.
+    pub fn compile(&self, digest: Digest, code: Code<'_>, time_max: Duration) -> Result<(), CompileError> {
         if self.has(digest) {
             return Ok(());
         }
         let (path, mac_path) = self.paths(digest);
         self.stats.compiles.add(1);
         let compiled = match &self.compiler {
-            Compiler::InProcess => precompile(bytes).map_err(|cause| CompileError::Refused { cause })?,
-            Compiler::Child { program } => compile_in_child(program, bytes, time_max)?,
+            Compiler::InProcess => precompile(code).map_err(|cause| CompileError::Refused { cause })?,
+            Compiler::Child { program } => compile_in_child(program, code, time_max)?,
         };
         let mac = *self.mac(digest, &compiled).as_bytes();
         // The proof last: a file without one counts as absent.
@@ -188,15 +200,27 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
 }
 
 /// Compiles in this process; the text says what is wrong with the component.
-fn precompile(bytes: &[u8]) -> Result<Vec<u8>, String> {
+fn precompile(code: Code<'_>) -> Result<Vec<u8>, String> {
     let engine = engine::compiling().map_err(|error| error.to_string())?;
-    engine.precompile_component(bytes).map_err(|error| format!("{error:#}"))
+    let bytes = match code {
+        Code::Whole(bytes) => Cow::Borrowed(bytes),
+        Code::Fused { map, provider } => {
+            let fusion = Fusion::check(map, provider).map_err(|error| error.to_string())?;
+            Cow::Owned(fusion.encode(map, provider).map_err(|error| error.to_string())?)
+        }
+    };
+    engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))
 }
 
-fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<Vec<u8>, CompileError> {
+fn compile_in_child(program: &Path, code: Code<'_>, time_max: Duration) -> Result<Vec<u8>, CompileError> {
+    let (first, second) = match code {
+        Code::Whole(bytes) => (bytes, None),
+        Code::Fused { map, provider } => (map, Some(provider)),
+    };
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         .arg(time_max.as_millis().max(1).to_string())
+        .args(second.map(|_| first.len().to_string()))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -211,7 +235,7 @@ fn compile_in_child(program: &Path, bytes: &[u8], time_max: Duration) -> Result<
         scope.spawn(|| {
             // A child that dies early closes the pipe; its status tells why.
             if let Some(stdin) = stdin.take().as_mut() {
-                let _ = stdin.write_all(bytes);
+                let _ = stdin.write_all(first).and_then(|()| stdin.write_all(second.unwrap_or_default()));
             }
         });
         let stdout = scope.spawn(|| read_all(stdout));
@@ -275,8 +299,9 @@ fn wait_until(child: &mut std::process::Child, deadline: Instant) -> io::Result<
 
 /// The compile process itself: reads a component from standard input and writes the
 /// compiled one to standard output, under limits that it sets for itself first.
-/// Exit status 1 with a text on standard error if the component is refused.
-pub fn child_main(cpu_ms_max: u64) -> io::Result<i32> {
+/// Exit status 1 with a text on standard error if the component is refused. With
+/// `map_bytes` a map of so many bytes comes first, and then the provider to fuse it with.
+pub fn child_main(cpu_ms_max: u64, map_bytes: Option<usize>) -> io::Result<i32> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     // The compiler may use every core for the time that one would take. The system
@@ -287,7 +312,15 @@ pub fn child_main(cpu_ms_max: u64) -> io::Result<i32> {
     rustix::process::nice(10)?;
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    match precompile(&bytes) {
+    let code = match map_bytes {
+        None => Code::Whole(&bytes),
+        Some(len) => {
+            let (map, provider) =
+                bytes.split_at_checked(len).ok_or_else(|| io::Error::other("the map ends before its end"))?;
+            Code::Fused { map, provider }
+        }
+    };
+    match precompile(code) {
         Ok(_) if cpu_time() > Duration::from_millis(cpu_ms_max) => Ok(TOO_LONG),
         Ok(compiled) => {
             io::stdout().write_all(&compiled)?;

@@ -175,9 +175,14 @@ impl fmt::Display for RefusalReason {
 /// AIO's host interfaces that components may rightly ask for and do not get yet.
 const NOT_THERE_YET: [&str; 1] = ["wasm-graph:processor/command-invoker"];
 
-impl ComponentShape {
-    /// Reads a component's description of itself and checks its operators against
-    /// their contracts.
+/// A component's description of itself, whatever it is for.
+pub(super) struct Described {
+    pub resolve: Resolve,
+    world: WorldId,
+    pub resources: Resources,
+}
+
+impl Described {
     pub fn read(bytes: &[u8]) -> Result<Self, ComponentError> {
         check_preamble(bytes)?;
         let resources = Resources::read(bytes)?;
@@ -187,13 +192,51 @@ impl ComponentShape {
             .map_err(|error| ComponentError::Malformed { cause: format!("{error:#}") })?;
         match decoded {
             DecodedWasm::WitPackage(..) => Err(ComponentError::WitPackage),
-            DecodedWasm::Component(resolve, world) => Self::from_world(&resolve, world, resources),
+            DecodedWasm::Component(resolve, world) => Ok(Described { resolve, world, resources }),
         }
     }
 
-    fn from_world(resolve: &Resolve, world: WorldId, resources: Resources) -> Result<Self, ComponentError> {
-        let world = &resolve.worlds[world];
-        let imports = world.imports.iter().map(|(key, item)| Import::read(resolve, key, item)).collect();
+    pub fn imports(&self) -> impl Iterator<Item = Import> {
+        let world = &self.resolve.worlds[self.world];
+        world.imports.iter().map(|(key, item)| Import::read(&self.resolve, key, item))
+    }
+
+    /// The name of everything that it exports.
+    pub fn exports(&self) -> Vec<String> {
+        self.resolve.worlds[self.world].exports.keys().map(|key| key_name(&self.resolve, key)).collect()
+    }
+
+    pub fn imported(&self, name: &str) -> Option<&Interface> {
+        self.interface(name, &self.resolve.worlds[self.world].imports)
+    }
+
+    pub fn exported(&self, name: &str) -> Option<&Interface> {
+        self.interface(name, &self.resolve.worlds[self.world].exports)
+    }
+
+    fn interface<'a>(
+        &'a self,
+        name: &str,
+        items: impl IntoIterator<Item = (&'a WorldKey, &'a WorldItem)>,
+    ) -> Option<&'a Interface> {
+        let (_, item) = items.into_iter().find(|(key, _)| key_name(&self.resolve, key) == name)?;
+        match item {
+            WorldItem::Interface { id, .. } => Some(&self.resolve.interfaces[*id]),
+            WorldItem::Function(_) | WorldItem::Type { .. } => None,
+        }
+    }
+}
+
+impl ComponentShape {
+    /// Reads a component's description of itself and checks its operators against
+    /// their contracts.
+    pub fn read(bytes: &[u8]) -> Result<Self, ComponentError> {
+        Self::of(&Described::read(bytes)?)
+    }
+
+    pub(super) fn of(described: &Described) -> Result<Self, ComponentError> {
+        let Described { resolve, world, resources } = described;
+        let world = &resolve.worlds[*world];
         let (mut operators, mut other_exports) = (Vec::new(), Vec::new());
         for (key, item) in &world.exports {
             let name = key_name(resolve, key);
@@ -208,7 +251,8 @@ impl ComponentShape {
         if operators.is_empty() {
             return Err(ComponentError::NoOperator { exports: other_exports });
         }
-        Ok(ComponentShape { imports, operators, other_exports, resources })
+        let imports = described.imports().collect();
+        Ok(ComponentShape { imports, operators, other_exports, resources: *resources })
     }
 
     /// Whether it has an operator of this contract and kind.
@@ -274,6 +318,17 @@ impl Import {
 }
 
 impl Resources {
+    /// What two components need in one.
+    pub(super) fn plus(self, other: Resources) -> Resources {
+        let Resources { core_modules, memories, tables, memory_bytes_min } = self;
+        Resources {
+            core_modules: core_modules.saturating_add(other.core_modules),
+            memories: memories.saturating_add(other.memories),
+            tables: tables.saturating_add(other.tables),
+            memory_bytes_min: memory_bytes_min.saturating_add(other.memory_bytes_min),
+        }
+    }
+
     fn read(bytes: &[u8]) -> Result<Self, ComponentError> {
         let malformed =
             |error: wasmparser::BinaryReaderError| ComponentError::Malformed { cause: error.to_string() };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::guest::{
     Contract,
     component::Digest,
+    compose::{self, Inner},
     imports::{ComponentError, ComponentShape, Import, Refusal, Resources},
     world::{Grant, InterfaceName, PolicyWorld},
 };
@@ -18,6 +19,8 @@ pub struct Inspection {
     pub digest: Digest,
     pub bytes: usize,
     pub shape: ComponentShape,
+    /// What it was fused from; empty if it was not.
+    pub inside: Vec<Inner>,
     /// For each shipped world, smallest first, what stands in the way.
     pub worlds: Vec<Fit>,
     /// The policy world that was asked about.
@@ -46,7 +49,8 @@ impl Inspection {
     pub fn of(bytes: &[u8], world: &'static PolicyWorld) -> Result<Self, ComponentError> {
         let shape = ComponentShape::read(bytes)?;
         let worlds = PolicyWorld::shipped().iter().map(|world| Fit::of(&shape, world)).collect();
-        Ok(Inspection { digest: Digest::of(bytes), bytes: bytes.len(), shape, worlds, world })
+        let inside = compose::inside(bytes);
+        Ok(Inspection { digest: Digest::of(bytes), bytes: bytes.len(), shape, inside, worlds, world })
     }
 
     /// What the component asks for beyond the policy world.
@@ -92,6 +96,9 @@ impl Inspection {
                 "contract": format!("{}@{}", operator.contract.package(), operator.contract.version()),
             })).collect::<Vec<_>>(),
             "otherExports": self.shape.other_exports,
+            "fused": self.inside.iter().map(|inner| json!({
+                "name": inner.name, "digest": format!("sha256:{}", inner.digest),
+            })).collect::<Vec<_>>(),
             "imports": self.shape.imports.iter().map(import).collect::<Vec<_>>(),
             "resources": {
                 "coreModules": core_modules,
@@ -153,6 +160,11 @@ impl fmt::Display for Inspection {
             "inside     {core_modules} core modules, {memories} memories of {} at the start, {tables} tables",
             Size(memory_bytes_min)
         )?;
+        for (place, inner) in self.inside.iter().enumerate() {
+            let title = if place == 0 { "fused of" } else { "" };
+            let name = if inner.name.is_empty() { "(no name)" } else { &inner.name };
+            writeln!(f, "{title:<10} {name:<20} sha256:{}", inner.digest)?;
+        }
         for (place, operator) in self.shape.operators.iter().enumerate() {
             let title = if place == 0 { "operators" } else { "" };
             let how = match operator.contract {

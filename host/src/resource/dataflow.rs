@@ -20,8 +20,18 @@ pub struct Dataflow {
     /// Its operators keep their instances.
     pub pinned: bool,
     pub timing: Timing,
+    /// Components that operations of its graphs are fused with.
+    pub providers: Vec<Provider>,
     pub nodes: Vec<FlowNode>,
     pub connections: Vec<FlowConnection>,
+}
+
+/// An operation, and the component that gives its own what it imports.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name, in which `.` may stand for `/`: a key of an annotation has one slash.
+    pub operation: Text,
+    pub artifact: Text,
 }
 
 #[derive(Clone, Debug)]
@@ -111,8 +121,8 @@ impl Dataflow {
         }
         let place = spec.place();
         spec.finish(diagnostics);
-        let (pinned, timing) = read_annotations(annotations, diagnostics);
-        let dataflow = Dataflow { name, enabled, pinned, timing, nodes, connections };
+        let Annotations { pinned, timing, providers } = read_annotations(annotations, diagnostics);
+        let dataflow = Dataflow { name, enabled, pinned, timing, providers, nodes, connections };
         if diagnostics.errors() == before {
             dataflow.check(place, diagnostics);
         }
@@ -211,15 +221,24 @@ fn is_node_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
 }
 
-fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> (bool, Timing) {
-    let (mut pinned, mut timing) = (false, Timing::default());
-    let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return (pinned, timing) };
+/// What a dataflow asks for beyond AIO's words.
+#[derive(Default)]
+struct Annotations {
+    pinned: bool,
+    timing: Timing,
+    providers: Vec<Provider>,
+}
+
+fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> Annotations {
+    let mut read = Annotations::default();
+    let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return read };
+    let Annotations { pinned, timing, providers } = &mut read;
     for (key, node) in pairs {
         let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
         match name {
             "pinned" => match node.text() {
-                Some("true") => pinned = true,
-                Some("false") => pinned = false,
+                Some("true") => *pinned = true,
+                Some("false") => *pinned = false,
                 _ => {
                     let message = "`tidegate.dev/pinned` is neither `true` nor `false`";
                     diagnostics.error(
@@ -242,13 +261,19 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
                     diagnostics.error("dataflow/annotation", place, message, error.to_string());
                 }
             },
+            provider if provider.starts_with("provider.") => {
+                let Some(artifact) = Text::of(node, "a provider", diagnostics) else { continue };
+                let operation =
+                    Text { text: provider["provider.".len()..].to_owned(), place: key.place.clone() };
+                providers.push(Provider { operation, artifact });
+            }
             "windows" if node.text() == Some("durable") => {}
             "windows" => {
                 let message = "`tidegate.dev/windows` can only be `durable` yet";
                 diagnostics.error("dataflow/annotation", node.place.clone(), message, "");
             }
             _ => {
-                let known = ["pinned", "lateness", "idle", "tick", "windows"];
+                let known = ["pinned", "lateness", "idle", "tick", "windows", "provider.OPERATION"];
                 let label = nearest(name, known)
                     .map_or(String::new(), |it| format!("did you mean `tidegate.dev/{it}`?"));
                 let message = format!("unknown annotation `tidegate.dev/{name}`");
@@ -256,7 +281,7 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
             }
         }
     }
-    (pinned, timing)
+    read
 }
 
 fn read_node(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNode> {

@@ -15,7 +15,7 @@ use crate::dataflow::watermark::Timing;
 use crate::guest::component::Digest;
 use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
-    dataflow::FlowNodeKind,
+    dataflow::{FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
     footprint::footprint,
     graph::OperationKind,
@@ -89,8 +89,18 @@ pub struct ModuleSite {
     pub reference: Text,
     /// As the operator sees it.
     pub configuration: Vec<(String, String)>,
+    /// What its component is fused with, if the dataflow says so.
+    pub provider: Option<ProviderSite>,
     /// What the operator is told about its messages.
     pub schemas: Vec<SchemaFile>,
+}
+
+/// The component that gives a map what it imports.
+#[derive(Clone, Debug)]
+pub struct ProviderSite {
+    pub path: PathBuf,
+    /// Where the dataflow names it.
+    pub reference: Text,
 }
 
 /// A JSON schema in a file.
@@ -897,6 +907,7 @@ fn resolve(
         modules.values_mut().for_each(|module| module.schemas.clone_from(&told));
         graphs.insert(index, GraphSite { graph, modules });
     }
+    bind_providers(&mut graphs, &dataflow.providers, artifacts, diagnostics);
     (diagnostics.errors() == before).then(|| DataflowSite { dataflow: dataflow.clone(), graphs })
 }
 
@@ -925,6 +936,41 @@ fn schemas_into(
         }
     }
     told
+}
+
+/// Gives operations the providers that the dataflow names for them.
+fn bind_providers(
+    graphs: &mut BTreeMap<usize, GraphSite>,
+    providers: &[Provider],
+    artifacts: &Folder<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    for Provider { operation, artifact } in providers {
+        let found: Vec<&mut ModuleSite> = graphs
+            .values_mut()
+            .flat_map(|GraphSite { graph, modules }| {
+                modules.iter_mut().map(|(index, module)| (&graph.operations[*index].name.text, module))
+            })
+            .filter(|(name, _)| **name == operation.text || name.replace('/', ".") == operation.text)
+            .map(|(_, module)| module)
+            .collect();
+        if found.is_empty() {
+            let operations =
+                graphs.values().flat_map(|it| it.modules.keys().map(|at| &it.graph.operations[*at]));
+            let names: Vec<String> = operations.map(|it| it.name.text.replace('/', ".")).collect();
+            let message = format!("no operation `{}` could have a provider", operation.text);
+            let label = nearest(&operation.text, names.iter().map(String::as_str));
+            let label = label.map_or("no operation of its graphs has this name".to_owned(), |it| {
+                format!("no operation has this name; `{it}` does")
+            });
+            diagnostics.error("dataflow/provider", operation.place.clone(), message, label);
+            continue;
+        }
+        let Some(path) = artifacts.find(artifact, &["wasm"], diagnostics) else { continue };
+        for module in found {
+            module.provider = Some(ProviderSite { path: path.clone(), reference: artifact.clone() });
+        }
+    }
 }
 
 fn read_graph(file: &Arc<SourceFile>, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
@@ -988,8 +1034,13 @@ fn resolve_modules(
             }
         };
         if let Some(path) = artifacts.find(reference, &["wasm"], diagnostics) {
-            let module =
-                ModuleSite { path, reference: reference.clone(), configuration, schemas: Vec::new() };
+            let module = ModuleSite {
+                path,
+                reference: reference.clone(),
+                configuration,
+                provider: None,
+                schemas: Vec::new(),
+            };
             modules.insert(index, module);
         }
     }
@@ -997,11 +1048,12 @@ fn resolve_modules(
 }
 
 /// One graph with the components of a folder, without a site: for `tidegate run` and
-/// `tidegate test`.
+/// `tidegate test`. `providers` are operations, each with the artifact of its provider.
 pub fn load_graph(
     path: &Path,
     artifacts: &Path,
     settings: &[(String, String)],
+    providers: &[(String, String)],
 ) -> (Option<GraphSite>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let files = Files::new(Path::new(""));
@@ -1011,7 +1063,14 @@ pub fn load_graph(
         let text = Text { text: graph.name.clone(), place };
         let artifacts = Folder::as_built(&files, artifacts.to_owned());
         let modules = resolve_modules(&graph, settings, &text, &artifacts, &mut diagnostics);
-        Some(GraphSite { graph, modules })
+        let at = |text: &String| Text { text: text.clone(), place: graph.operations[0].name.place.clone() };
+        let providers: Vec<_> = providers
+            .iter()
+            .map(|(operation, artifact)| Provider { operation: at(operation), artifact: at(artifact) })
+            .collect();
+        let mut graphs = BTreeMap::from([(0, GraphSite { graph, modules })]);
+        bind_providers(&mut graphs, &providers, &artifacts, &mut diagnostics);
+        graphs.remove(&0)
     });
     let graph = if diagnostics.has_errors() { None } else { graph };
     (graph, diagnostics)

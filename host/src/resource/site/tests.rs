@@ -410,11 +410,11 @@ fn a_graph_alone_is_loaded_with_its_components() {
     files.write("bin/m/1.wasm", "wasm");
     let settings = [("k".to_owned(), "9".to_owned())];
     let (graph, diagnostics) =
-        load_graph(&files.path("tenants/a/artifacts/g/1.yaml"), &files.path("bin"), &settings);
+        load_graph(&files.path("tenants/a/artifacts/g/1.yaml"), &files.path("bin"), &settings, &[]);
     let graph = graph.unwrap_or_else(|| panic!("{}", diagnostics.to_text(false)));
     assert_eq!(graph.modules[&1].path, files.path("bin/m/1.wasm"));
     assert_eq!(graph.modules[&1].configuration, [("level".to_owned(), "9".to_owned())]);
-    let (graph, diagnostics) = load_graph(&files.path("absent.yaml"), &files.path("bin"), &[]);
+    let (graph, diagnostics) = load_graph(&files.path("absent.yaml"), &files.path("bin"), &[], &[]);
     assert!(graph.is_none());
     assert_eq!(diagnostics.iter().map(|it| it.rule).collect::<Vec<_>>(), ["site/read"]);
 }
