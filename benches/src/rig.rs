@@ -123,6 +123,7 @@ impl Rig {
             kind,
             contract: if guest.starts_with("aio_") { Contract::Aio } else { Contract::Packed },
             digest,
+            fused: None,
             world: "tidegate:policy/standard@0.1.0".into(),
             configuration: configuration
                 .iter()
