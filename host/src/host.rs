@@ -44,7 +44,7 @@ use crate::{
         Operator,
         compile::{Cache, Compiler},
         component::{Components, Digest},
-        engine::{self, EngineError, PoolSize},
+        engine::{self, EngineError, PoolSize, SLOTS_PER_INSTANCE_MAX},
         linker::Linkers,
         metrics::{Reading, Series},
     },
@@ -198,7 +198,9 @@ impl Host {
     pub fn start(config: &HostConfig, data: &Path, program: PathBuf) -> Result<Self, HostError> {
         install_panic_hook();
         open_data(data)?;
-        let size = PoolSize { slots: config.slots, components: config.components, ..PoolSize::default() };
+        // Each shard can take its largest instance, however few slots there are.
+        let slots = config.slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32);
+        let size = PoolSize { slots, components: config.components, ..PoolSize::default() };
         size.check(PoolSize::maps_max())?;
         let engine = engine::running(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };

@@ -20,6 +20,7 @@ use wasmtime::{
 
 use crate::guest::{
     compile::{Cache, CacheError},
+    engine,
     linker::Linkers,
     state::GuestState,
 };
@@ -93,12 +94,14 @@ impl fmt::Debug for Digest {
 /// A component in memory, linked once for each policy world that uses it.
 pub struct Loaded {
     component: Component,
+    /// Of the pool, that an instance takes.
+    pub slots: usize,
     by_world: DashMap<Arc<str>, InstancePre<GuestState>>,
 }
 
 impl Loaded {
     fn new(component: Component) -> Self {
-        Loaded { component, by_world: DashMap::new() }
+        Loaded { slots: engine::slots_of(&component), component, by_world: DashMap::new() }
     }
 
     /// The component linked with what `world` grants.

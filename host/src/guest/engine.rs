@@ -1,7 +1,7 @@
 //! The wasmtime engine and its pool, with settings that each have a measured
 //! reason. One engine now: fuel. Knows nothing of tenants.
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component};
 
 use crate::resource::Limits;
 
@@ -16,10 +16,28 @@ const MAPS_PER_COMPONENT: u64 = 3;
 /// Mappings left for everything else in the process.
 const MAPS_SPARE: u64 = 5_000;
 
+/// Linear memories of one instance: of an operator and what is fused with it.
+const MEMORIES_MAX: u32 = 4;
+/// Tables for each linear memory.
+const TABLES_PER_MEMORY: u32 = 2;
+/// Core instances in one component; the pool keeps no room for them, it only counts.
+const CORE_INSTANCES_MAX: u32 = 16 * MEMORIES_MAX;
+
+/// The slots that an instance of `component` takes: one for each linear memory, and
+/// more if it has more tables than come with them. At most [`SLOTS_PER_INSTANCE_MAX`].
+pub fn slots_of(component: &Component) -> usize {
+    // What cannot be told beforehand, a pool does not load.
+    let Some(needed) = component.resources_required() else { return 1 };
+    needed.num_memories.max(needed.num_tables.div_ceil(TABLES_PER_MEMORY)).max(1) as usize
+}
+
+/// The most slots that one instance takes; every shard has as many.
+pub const SLOTS_PER_INSTANCE_MAX: usize = MEMORIES_MAX as usize;
+
 /// How large the pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSize {
-    /// Instances live at once.
+    /// Linear memories at once: an instance has one, unless it is fused of several.
     pub slots: u32,
     /// Components loaded at once.
     pub components: u32,
@@ -76,13 +94,13 @@ impl Default for PoolSize {
 pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(size.slots)
-        .total_core_instances(size.slots * 8)
+        .total_core_instances(size.slots * CORE_INSTANCES_MAX)
         .total_memories(size.slots)
-        .total_tables(size.slots * 2)
+        .total_tables(size.slots * TABLES_PER_MEMORY)
         .total_stacks(size.slots)
-        .max_memories_per_component(1)
-        .max_tables_per_component(4)
-        .max_core_instances_per_component(16)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(MEMORIES_MAX * TABLES_PER_MEMORY)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_component_instance_size(256 << 10)
         .max_core_instance_size(64 << 10)
         .table_elements(10_000)

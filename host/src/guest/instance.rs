@@ -24,7 +24,7 @@ use crate::{
         Contract, Fault, InvokeError, Operator, Output,
         aio::Aio,
         component::{Components, Digest, LoadError, Loaded},
-        engine::SLICE_FUEL,
+        engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
         linker::Linkers,
         packed::{OutputMax, Packed},
         state::{Bounds, GuestState},
@@ -62,8 +62,9 @@ struct Cells {
     idle: LruCache<usize, Option<Box<Guest>>>,
     /// Idle instances of pinned operators.
     pinned: HashMap<usize, Box<Guest>>,
-    /// Idle and in use.
+    /// Instances, idle and in use.
     live: usize,
+    slots_used: usize,
     /// Components that this shard keeps in memory.
     loaded: LruCache<Digest, Arc<Loaded>>,
     waiting: Vec<Waker>,
@@ -87,7 +88,8 @@ pub struct GuestsSetup {
     pub clock: Clock,
     pub timers: Timers,
     pub cpu_spent_ns: Rc<Cell<u64>>,
-    /// Instances live at once on this shard.
+    /// Slots of the pool that are this shard's; it takes as many as the largest
+    /// instance needs in any case.
     pub slots_max: usize,
     /// Components loaded at once by this shard.
     pub components_max: usize,
@@ -102,6 +104,7 @@ impl Guests {
             idle: LruCache::unbounded(),
             pinned: HashMap::new(),
             live: 0,
+            slots_used: 0,
             loaded: LruCache::new(components_max),
             waiting: Vec::new(),
         };
@@ -112,7 +115,7 @@ impl Guests {
                 clock: setup.clock,
                 timers: setup.timers,
                 cpu_spent_ns: setup.cpu_spent_ns,
-                slots_max: setup.slots_max.max(1),
+                slots_max: setup.slots_max.max(SLOTS_PER_INSTANCE_MAX),
                 cells: RefCell::new(cells),
                 slice_fuel: Cell::new(0),
                 seed: Cell::new(setup.seed),
@@ -131,8 +134,8 @@ impl Guests {
             }
         }
         let loaded = self.load(operator.digest).await?;
-        let slot = poll_fn(|ctx| self.poll_slot(&operator.tenant, ctx)).await;
-        self.start(operator, loaded, slot).await.map(Box::new)
+        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
+        self.start(operator, loaded, slots).await.map(Box::new)
     }
 
     /// Gives an instance back after a call that did not fail.
@@ -176,8 +179,8 @@ impl Guests {
     /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
     pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
         let loaded = self.load(operator.digest).await?;
-        let slot = poll_fn(|ctx| self.poll_slot(&operator.tenant, ctx)).await;
-        self.start(operator, loaded, slot).await.map(drop)
+        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
+        self.start(operator, loaded, slots).await.map(drop)
     }
 
     /// Instances live now, and of these idle.
@@ -205,45 +208,36 @@ impl Guests {
         Ok(loaded)
     }
 
-    /// A slot in the pool: free, or taken from whoever used its instance least
-    /// recently; from the tenant's own if it has as many as policy allows.
-    fn poll_slot(&self, tenant: &Arc<Tenant>, ctx: &mut Context<'_>) -> Poll<Slot> {
-        let retired = {
-            let mut cells = self.inner.cells.borrow_mut();
-            let own_max = tenant.limits.instances_max.max(1);
-            let retired = if tenant.instances.load(Ordering::Relaxed) >= own_max {
-                cells.pop_idle(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant))
-            } else if cells.live >= self.inner.slots_max {
-                cells.pop_idle(|_| true)
-            } else {
-                None
-            };
-            let own = tenant.instances.load(Ordering::Relaxed)
-                - u32::from(
-                    retired.as_ref().is_some_and(|guest| Arc::ptr_eq(&guest.operator.tenant, tenant)),
-                );
-            let live = cells.live - usize::from(retired.is_some());
-            if own >= own_max || live >= self.inner.slots_max {
-                if !cells.waiting.iter().any(|waker| waker.will_wake(ctx.waker())) {
-                    cells.waiting.push(ctx.waker().clone());
-                }
-                return Poll::Pending;
+    /// Slots in the pool for one instance: free, or taken from those who used theirs
+    /// least recently; from the tenant's own if it has as many as policy allows.
+    fn poll_slots(&self, tenant: &Arc<Tenant>, slots: usize, ctx: &mut Context<'_>) -> Poll<Slots> {
+        let Inner { slots_max, cells, .. } = &*self.inner;
+        let own_max = tenant.limits.instances_max.max(1);
+        loop {
+            let own_full = tenant.instances.load(Ordering::Relaxed) >= own_max;
+            if !own_full && cells.borrow().slots_used + slots <= *slots_max {
+                break;
             }
-            retired
-        };
-        if let Some(guest) = retired {
-            guest.retire();
+            let retired =
+                cells.borrow_mut().pop_idle(|guest| !own_full || Arc::ptr_eq(&guest.operator.tenant, tenant));
+            let Some(retired) = retired else {
+                cells.borrow_mut().wait(ctx.waker());
+                return Poll::Pending;
+            };
+            retired.retire();
         }
-        self.inner.cells.borrow_mut().live += 1;
+        let mut cells = cells.borrow_mut();
+        cells.slots_used += slots;
+        cells.live += 1;
         tenant.instances.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(Slot { inner: self.inner.clone(), tenant: tenant.clone() })
+        Poll::Ready(Slots { inner: self.inner.clone(), tenant: tenant.clone(), count: slots })
     }
 
     async fn start(
         &self,
         operator: &Arc<Operator>,
         loaded: Arc<Loaded>,
-        slot: Slot,
+        slots: Slots,
     ) -> Result<Guest, AcquireError> {
         let inner = &self.inner;
         let limits = &operator.tenant.limits;
@@ -294,7 +288,7 @@ impl Guests {
                     store,
                     exports,
                     _loaded: loaded,
-                    _slot: slot,
+                    _slots: slots,
                 })
             }
         }
@@ -377,6 +371,13 @@ impl Cells {
         keys.into_iter().filter_map(|key| self.idle.pop(&key).flatten()).collect()
     }
 
+    /// Wakes `waker` once an instance is given back or has ended.
+    fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
     /// The idle instance that was used least recently of those that `may` be retired.
     fn pop_idle(&mut self, may: impl Fn(&Guest) -> bool) -> Option<Box<Guest>> {
         let mut oldest_first = self.idle.iter().rev();
@@ -386,18 +387,20 @@ impl Cells {
     }
 }
 
-/// A place in the pool, given back when dropped.
-struct Slot {
+/// An instance's place in the pool, given back when dropped.
+struct Slots {
     inner: Rc<Inner>,
     tenant: Arc<Tenant>,
+    count: usize,
 }
 
-impl Drop for Slot {
+impl Drop for Slots {
     fn drop(&mut self) {
         self.tenant.instances.fetch_sub(1, Ordering::Relaxed);
         let waiting = {
             let mut cells = self.inner.cells.borrow_mut();
             cells.live -= 1;
+            cells.slots_used -= self.count;
             std::mem::take(&mut cells.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
@@ -450,14 +453,14 @@ fn output_max(limits: &crate::resource::Limits, messages: usize) -> OutputMax {
     }
 }
 
-/// A live instance, for one call at a time. Dropping it frees its slot.
+/// A live instance, for one call at a time. Dropping it frees its slots.
 pub struct Guest {
     operator: Arc<Operator>,
     guests: Guests,
     store: Store<GuestState>,
     exports: Exports,
     _loaded: Arc<Loaded>,
-    _slot: Slot,
+    _slots: Slots,
 }
 
 impl Guest {

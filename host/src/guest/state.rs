@@ -51,7 +51,7 @@ const HOST_CALLS_PER_SLICE: u32 = 64;
 /// What an instance may use, from its tenant's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Largest linear memory.
+    /// Most linear memory, over all that the instance has.
     pub memory_bytes_max: u64,
     /// Bytes that one call may copy out of the guest.
     pub hostcall_bytes_max: u64,
@@ -60,6 +60,8 @@ pub struct Bounds {
 /// The data of one instance's store.
 pub struct GuestState {
     bounds: Bounds,
+    /// Over all linear memories.
+    memory_bytes: u64,
     memory_refused: bool,
     host_calls: u32,
     host_call_bytes: u64,
@@ -101,6 +103,7 @@ impl GuestState {
         table.set_max_capacity(HANDLES_MAX);
         GuestState {
             bounds,
+            memory_bytes: 0,
             memory_refused: false,
             host_calls: 0,
             host_call_bytes: 0,
@@ -340,11 +343,16 @@ async fn yield_once() {
 impl ResourceLimiter for GuestState {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let granted = desired as u64 <= self.bounds.memory_bytes_max;
+        // A component fused of several has several memories.
+        let bytes = self.memory_bytes + desired.saturating_sub(current) as u64;
+        let granted = bytes <= self.bounds.memory_bytes_max;
+        if granted {
+            self.memory_bytes = bytes;
+        }
         self.memory_refused |= !granted;
         Ok(granted)
     }

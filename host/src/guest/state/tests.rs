@@ -43,3 +43,15 @@ fn metrics_are_shared_between_instances_of_an_operator() {
     }
     assert_eq!(shared.read().len(), 1);
 }
+
+#[test]
+fn memory_is_bounded_over_all_that_an_instance_has() {
+    let mut state = state();
+    let mut grow = |current, desired| state.memory_growing(current, desired, None).unwrap();
+    assert!(grow(0, 600 << 10));
+    assert!(!grow(0, 600 << 10), "a second memory, past the limit of both");
+    assert!(grow(0, 400 << 10));
+    assert!(grow(600 << 10, 624 << 10));
+    assert!(!grow(400 << 10, 401 << 10));
+    assert!(state.memory_was_refused());
+}
