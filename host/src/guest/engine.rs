@@ -1,7 +1,9 @@
 //! The wasmtime engine and its pool, with settings that each have a measured
 //! reason. One engine now: fuel. Knows nothing of tenants.
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component,
+};
 
 use crate::resource::Limits;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tidegate::guest::{OperatorKind::Map, metrics::Reading};
+use tidegate::guest::{OperatorKind::Map, engine::SLOTS_PER_INSTANCE_MAX, metrics::Reading};
 use tidegate_benches::rig::{Rig, tenant};
 
 use crate::{
@@ -195,20 +195,21 @@ fn clients_of_the_embedded_broker_that_leave_are_no_errors() {
 
 #[test]
 fn what_operators_report_outlives_their_instances() {
-    // One slot: each operator's call ends the other's instance.
-    let mut rig = Rig::new(1, 4);
+    // One more than there are slots: each operator's call ends another's instance.
+    let mut rig = Rig::new(SLOTS_PER_INSTANCE_MAX, 4);
     let tenant = tenant("weather");
-    let mut one = rig.install(&tenant, "one", &[("aio_metrics", Map, &[])]);
-    let mut other = rig.install(&tenant, "other", &[("aio_metrics", Map, &[])]);
+    let names = (0..=SLOTS_PER_INSTANCE_MAX).map(|index| format!("flow-{index}"));
+    let mut flows: Vec<_> =
+        names.map(|name| rig.install(&tenant, &name, &[("aio_metrics", Map, &[])])).collect();
     for _ in 0..3 {
-        for flow in [&mut one, &mut other] {
+        for flow in &mut flows {
             flow.send(&["1"]);
             rig.settle();
             assert_eq!(flow.receive(), ["1"]);
             rig.settle();
         }
     }
-    for flow in [&one, &other] {
+    for flow in &flows {
         let operator = flow.plan.operators().next().expect("there is one");
         assert!(operator.stats.retired.get() >= 2, "its instances were retired");
         let read = operator.metrics.read();

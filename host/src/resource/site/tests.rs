@@ -448,7 +448,8 @@ fn a_tenant_is_read_again_only_if_anything_of_it_has_changed() {
         }
     };
     let endpoint = |port: u16| both("standard").replace(":1883", &format!(":{port}"));
-    let changes: [(&str, &dyn Fn(), &[&str]); 9] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(), &'a [&'a str]);
+    let changes: [Change<'_>; 9] = [
         ("nothing", &|| {}, &[]),
         ("a component", &|| files.write("tenants/a/artifacts/m/1.wasm", "msaw"), &["a"]),
         ("a dataflow", &|| files.write("tenants/a/dataflows/flow.yaml", format!("{DATAFLOW}\n")), &["a"]),
