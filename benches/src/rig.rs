@@ -21,11 +21,11 @@ use tidegate::{
         Contract, Operator, OperatorKind,
         compile::{Cache, Code, Compiler},
         component::{Components, Digest},
-        engine::{self, PoolSize},
+        engine::{self, Engines, PoolSize},
         linker::Linkers,
     },
     queue::SourceDoor,
-    resource::Limits,
+    resource::{Limits, PerEngine},
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
     tenant::Tenant,
@@ -55,11 +55,10 @@ pub struct Running {
 
 /// An engine with a small pool, and components loaded on the calling thread.
 pub fn components() -> Components {
-    let size = PoolSize { slots: 64, components: 16, memory_bytes_max: 4 << 20 };
-    let engine = engine::running(size).expect("a small pool fits any machine");
+    let engines = Engines::new(PoolSize::small(64)).expect("a small pool fits any machine");
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rig-compiled");
-    let cache = Cache::open(&dir, &engine, Compiler::InProcess).expect("target/ can be written");
-    Components::inline(engine, cache)
+    let cache = Cache::open(&dir, &engines, Compiler::InProcess).expect("target/ can be written");
+    Components::inline(engines, cache)
 }
 
 /// Deliveries that [`Running::pump`] has under way at once.
@@ -93,14 +92,14 @@ impl Rig {
         seed: u64,
     ) -> Self {
         install_panic_hook();
-        let linkers = Arc::new(Linkers::new(components.engine()));
+        let linkers = Arc::new(Linkers::new(components.engines()));
         let dead = Arc::new(Mutex::new(Vec::new()));
         let setup = ShardSetup {
             clock,
             components: components.clone(),
             linkers,
             dead_letters: DeadLetters::Memory(dead.clone()),
-            slots_max,
+            slots_max: PerEngine { fuel: slots_max, large: slots_max },
             components_max,
             seed,
         };

@@ -236,17 +236,15 @@ fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCo
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A policy from a file, or the one that is compiled in.
-fn policy_or_standard(path: Option<&Path>, diagnostics: &mut Diagnostics) -> Option<policy::Policy> {
-    match path {
-        None => site::standard_policy(),
-        Some(path) => {
-            let file = site::read_source(Path::new(""), path, diagnostics)?;
-            let policy = site::policy_of(&file.path, &file.text, diagnostics);
-            if policy.is_none() && !diagnostics.has_errors() {
-                diagnostics.error("policy/none", None, format!("{} holds no Policy", path.display()), "");
-            }
-            policy
-        }
+/// A policy in a file, or one that is compiled in, by its name.
+fn policy_of(path: &Path, diagnostics: &mut Diagnostics) -> Option<policy::Policy> {
+    if let Some(shipped) = path.to_str().and_then(site::shipped_policy).filter(|_| !path.is_file()) {
+        return Some(shipped);
     }
+    let file = site::read_source(Path::new(""), path, diagnostics)?;
+    let policy = site::policy_of(&file.path, &file.text, diagnostics);
+    if policy.is_none() && !diagnostics.has_errors() {
+        diagnostics.error("policy/none", None, format!("{} holds no Policy", path.display()), "");
+    }
+    policy
 }

@@ -26,7 +26,7 @@ use crate::{
         world::PolicyWorld,
     },
     resource::{
-        Diagnostics, OperationKind,
+        Diagnostics, Limits, OperationKind,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::Graph,
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
@@ -86,7 +86,7 @@ fn admit_one(
     diagnostics: &mut Diagnostics,
 ) -> Option<Admitted> {
     let place = || module.reference.place.clone();
-    let found = find(module, tenant.limits.component_bytes_max, known, diagnostics)?;
+    let found = find(module, &tenant.limits, known, diagnostics)?;
     if let Err(refusals) = known.fits(&found, world) {
         for refusal in refusals {
             let label = "not granted by the policy".to_owned();
@@ -95,6 +95,17 @@ fn admit_one(
         return None;
     }
     let Found { digest, parts, shape } = found;
+    let (needed, most) = (shape.resources.memory_bytes_min, tenant.limits.memory_instance_bytes_max);
+    if needed > most {
+        let engine = tenant.limits.engine.name();
+        let message = said_of(module, &format!("needs {} KiB of memory to start", needed >> 10));
+        let label = format!(
+            "policy gives an instance {} KiB on the engine `{engine}`; `engine: large` has more",
+            most >> 10
+        );
+        diagnostics.error("component/memory", place(), message, label);
+        return None;
+    }
     let Some(contract) = shape.contract_for(kind) else {
         let has: Vec<_> = shape.operators.iter().map(|it| it.kind.name()).collect();
         let label = format!("it has {}", has.join(", "));
@@ -156,7 +167,7 @@ fn compile_one(
 /// The module's component, fused with its provider if it has one.
 fn find(
     module: &ModuleSite,
-    bytes_max: u64,
+    limits: &Limits,
     known: &mut Known,
     diagnostics: &mut Diagnostics,
 ) -> Option<Found> {
@@ -166,13 +177,13 @@ fn find(
         None
     };
     let Some(provider) = &module.provider else {
-        return match known.find(&module.path, bytes_max) {
+        return match known.find(&module.path, limits) {
             Ok(found) => Some(found),
             Err(error @ FindError::Read(_)) => refuse("component/file", &module.reference, error.to_string()),
             Err(error @ FindError::Form(_)) => refuse("component/form", &module.reference, error.to_string()),
         };
     };
-    match known.find_fused(&module.path, &provider.path, bytes_max) {
+    match known.find_fused(&module.path, &provider.path, limits.component_bytes_max) {
         Ok(found) => Some(found),
         Err(error) => {
             let (rule, at) = match error {

@@ -31,6 +31,7 @@ pub use instance::{AcquireError, Guest, Guests};
 use crate::{
     batch::{Batch, Time},
     guest::{component::Digest, compose::Parts, metrics::GuestMetrics},
+    resource::EngineKind,
     stats::OperatorStats,
     tenant::Tenant,
 };
@@ -63,6 +64,11 @@ impl Operator {
     /// The last part of the name: the operation in its graph.
     pub fn operation(&self) -> &str {
         self.name.splitn(3, '/').nth(2).unwrap_or(&self.name)
+    }
+
+    /// The engine that its tenant's policy chose.
+    pub fn engine(&self) -> EngineKind {
+        self.tenant.limits.engine
     }
 
     pub fn is_branch(&self) -> bool {

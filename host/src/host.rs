@@ -44,7 +44,7 @@ use crate::{
         Operator,
         compile::{Cache, Compiler},
         component::{Components, Digest},
-        engine::{self, EngineError, PoolSize, SLOTS_PER_INSTANCE_MAX},
+        engine::{EngineError, Engines, PoolSize, SLOTS_PER_INSTANCE_MAX},
         linker::Linkers,
         metrics::{Reading, Series},
     },
@@ -199,15 +199,15 @@ impl Host {
         install_panic_hook();
         open_data(data)?;
         // Each shard can take its largest instance, however few slots there are.
-        let slots = config.slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32);
-        let size = PoolSize { slots, components: config.components, ..PoolSize::default() };
+        let slots = config.slots.map(|slots| slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32));
+        let size = PoolSize { slots, components: config.components };
         size.check(PoolSize::maps_max())?;
-        let engine = engine::running(size)?;
+        let engines = Engines::new(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };
         let cache =
-            Cache::open(&data.join("compiled"), &engine, Compiler::Child { program }).map_err(data_error)?;
-        let linkers = Arc::new(Linkers::new(&engine));
-        let components = Components::threaded(engine, cache).map_err(HostError::Thread)?;
+            Cache::open(&data.join("compiled"), &engines, Compiler::Child { program }).map_err(data_error)?;
+        let linkers = Arc::new(Linkers::new(&engines));
+        let components = Components::threaded(engines, cache).map_err(HostError::Thread)?;
         let (dead_letters, _) = DeadLetters::disk(data.join("dead-letters")).map_err(data_error)?;
         let store = Store::open(&data.join("store"))?;
         let name = match &config.name {
@@ -250,7 +250,7 @@ impl Host {
             (self.components.clone(), linkers.clone(), self.dead_letters.clone());
         let (clock, seed) = (self.clock.clone(), self.rng.random());
         let (slots_max, components_max) =
-            (config.slots as usize / shards, config.components as usize / shards);
+            (config.slots.map(|slots| slots as usize / shards), config.components as usize / shards);
         let (tx, rx) = std::sync::mpsc::channel();
         let runtime = Shard::runtime().map_err(HostError::Thread)?;
         let handle = runtime.handle().clone();
@@ -1019,8 +1019,8 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
 /// these three are most of the time of an apply that brings one component.
 fn begin_ahead(components: &Components, store: &Store, data: &Path) -> IsNew {
     let (components, store, data) = (components.clone(), store.clone(), data.to_owned());
-    Box::new(move |digest, bytes| {
-        components.load_ahead(digest);
+    Box::new(move |engine, digest, bytes| {
+        components.load_ahead(engine, digest);
         let (store, data, bytes) = (store.clone(), data.clone(), bytes.clone());
         task::spawn_blocking(move || store.stage_ahead(&data, digest, &bytes));
     })

@@ -6,6 +6,7 @@
 pub mod dataflow;
 pub mod diagnostic;
 pub mod endpoint;
+pub mod engine;
 pub mod footprint;
 pub mod graph;
 pub mod host;
@@ -21,6 +22,7 @@ pub mod yaml;
 pub use dataflow::Dataflow;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use endpoint::{Endpoint, EndpointKind};
+pub use engine::{EngineKind, PerEngine};
 pub use footprint::Seen;
 pub use graph::{Graph, OperationKind};
 pub use host::HostConfig;

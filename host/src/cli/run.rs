@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{policy_or_standard, report};
+use super::{policy_of, report};
 use crate::{
     clock::Clock,
     connector::{
@@ -30,7 +30,7 @@ use crate::{
     guest::{
         compile::{Cache, Compiler},
         component::Components,
-        engine::{self, PoolSize},
+        engine::{Engines, PoolSize},
         linker::Linkers,
     },
     headers::Headers,
@@ -66,9 +66,9 @@ pub struct RunArgs {
     /// What a map is fused with, as `tidegate compose` would; may be given several times.
     #[arg(long, value_name = "OPERATION=ARTIFACT", value_parser = key_value)]
     provider: Vec<(String, String)>,
-    /// A file with a Policy, instead of the standard one.
-    #[arg(long, value_name = "F")]
-    policy: Option<PathBuf>,
+    /// `standard`, `large` (for Python and JavaScript), or a file with a Policy.
+    #[arg(long, value_name = "P", default_value = "standard")]
+    policy: PathBuf,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -81,7 +81,7 @@ pub const NAME: &str = "run";
 
 pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set, &args.provider);
-    let policy = policy_or_standard(args.policy.as_deref(), &mut diagnostics);
+    let policy = policy_of(&args.policy, &mut diagnostics);
     let (Some(graph), Some(policy)) = (graph, policy) else {
         report(&diagnostics, false);
         return Ok(ExitCode::FAILURE);
@@ -89,9 +89,9 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let tenant = tenant_under(&policy);
     let flow = around(graph);
     install_panic_hook();
-    let engine = engine::running(PoolSize { slots: 64, components: 64, ..PoolSize::default() })?;
+    let engines = Engines::new(PoolSize::small(SLOTS))?;
     let compiler = Compiler::Child { program: std::env::current_exe()? };
-    let cache = Cache::open(&cache_dir(), &engine, compiler)?;
+    let cache = Cache::open(&cache_dir(), &engines, compiler)?;
     let admitted = deploy::admit(&tenant, &flow, &mut Known::default(), &mut diagnostics);
     deploy::compile(&tenant, &flow, &admitted, &cache, &mut diagnostics);
     report(&diagnostics, false);
@@ -103,10 +103,13 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let running = Tenant::new(NAME, tenant.limits.clone());
     let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory()));
     let dead = Arc::new(Mutex::new(Vec::new()));
-    let door = start_shard(Components::threaded(engine, cache)?, DeadLetters::Memory(dead.clone()))?;
+    let door = start_shard(Components::threaded(engines, cache)?, DeadLetters::Memory(dead.clone()))?;
     let problems = drive(&args, &door, &plan, &sink)?;
     summarise(&plan, &dead.lock().expect("no panic under this lock"), problems, json)
 }
+
+/// Slots of a run's pool, and components in memory.
+const SLOTS: u32 = 64;
 
 /// The only tenant of a run.
 pub fn tenant_under(policy: &Policy) -> TenantSite {
@@ -164,7 +167,7 @@ pub fn cache_dir() -> PathBuf {
 
 fn start_shard(components: Components, dead_letters: DeadLetters) -> anyhow::Result<ShardDoor> {
     let (tx, rx) = std::sync::mpsc::channel();
-    let linkers = Arc::new(Linkers::new(components.engine()));
+    let linkers = Arc::new(Linkers::new(components.engines()));
     let runtime = Shard::runtime()?;
     std::thread::Builder::new().name("shard-0".into()).spawn(move || {
         let setup = ShardSetup {
@@ -172,8 +175,8 @@ fn start_shard(components: Components, dead_letters: DeadLetters) -> anyhow::Res
             components,
             linkers,
             dead_letters,
-            slots_max: 64,
-            components_max: 64,
+            slots_max: PoolSize::small(SLOTS).slots.map(|slots| slots as usize),
+            components_max: SLOTS as usize,
             seed: rand::random(),
         };
         let (shard, door) = Shard::new(setup);

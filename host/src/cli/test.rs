@@ -20,7 +20,7 @@ use self::{
     difference::{Difference, differences},
     stage::{Play, Stage},
 };
-use super::{policy_or_standard, print_json, report, run};
+use super::{policy_of, print_json, report, run};
 use crate::{
     dataflow::{plan::Plan, shard::install_panic_hook},
     dead_letter::{Reason, Record},
@@ -28,7 +28,7 @@ use crate::{
     guest::{
         compile::{Cache, Compiler},
         component::Components,
-        engine::{self, PoolSize},
+        engine::{Engines, PoolSize},
     },
     resource::{
         Diagnostics, OnError, Policy,
@@ -48,9 +48,9 @@ pub struct TestArgs {
     /// [default: the next `artifacts` in a folder above the test].
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
-    /// A file with a Policy, instead of the standard one.
-    #[arg(long, value_name = "F")]
-    policy: Option<PathBuf>,
+    /// `standard`, `large` (for Python and JavaScript), or a file with a Policy.
+    #[arg(long, value_name = "P", default_value = "standard")]
+    policy: PathBuf,
     /// Also write the results as JUnit XML.
     #[arg(long, value_name = "F")]
     junit: Option<PathBuf>,
@@ -111,7 +111,7 @@ pub fn test(args: TestArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
     };
     let mut diagnostics = Diagnostics::default();
-    let Some(policy) = policy_or_standard(args.policy.as_deref(), &mut diagnostics) else {
+    let Some(policy) = policy_of(&args.policy, &mut diagnostics) else {
         report(&diagnostics, json);
         return Ok(ExitCode::FAILURE);
     };
@@ -150,17 +150,16 @@ struct Runner {
 impl Runner {
     fn new(policy: Policy, artifacts: Option<PathBuf>) -> anyhow::Result<Self> {
         install_panic_hook();
-        let size = PoolSize { slots: SLOTS as u32, components: SLOTS as u32, ..PoolSize::default() };
-        let engine = engine::running(size)?;
+        let engines = Engines::new(PoolSize::small(SLOTS as u32))?;
         let compiler = Compiler::Child { program: std::env::current_exe()? };
-        let cache = Cache::open(&run::cache_dir(), &engine, compiler)?;
+        let cache = Cache::open(&run::cache_dir(), &engines, compiler)?;
         let mut tenant = run::tenant_under(&policy);
         // Dropped all the same, but with its text, so that a test can say why.
         tenant.limits.on_error = OnError::DeadLetter;
         Ok(Runner {
             tenant,
             artifacts,
-            components: Components::inline(engine, cache),
+            components: Components::inline(engines, cache),
             known: Known::default(),
         })
     }

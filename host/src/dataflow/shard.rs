@@ -36,6 +36,7 @@ use crate::{
     guest::{Guests, Operator, component::Components, instance::GuestsSetup, linker::Linkers},
     hlc::Hlc,
     queue::Queue,
+    resource::PerEngine,
     tenant::Tenant,
     wake::{Mailbox, Wake, WakeKey},
     write::Confirms,
@@ -110,7 +111,7 @@ pub struct ShardSetup {
     pub linkers: Arc<Linkers>,
     pub dead_letters: DeadLetters,
     /// Instances and components that this shard may have at once.
-    pub slots_max: usize,
+    pub slots_max: PerEngine<usize>,
     pub components_max: usize,
     /// Seed of its guests' random numbers.
     pub seed: u64,

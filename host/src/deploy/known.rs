@@ -14,7 +14,7 @@ use crate::{
         imports::{ComponentError, ComponentShape, Refusal},
         world::PolicyWorld,
     },
-    resource::footprint::Stamp,
+    resource::{EngineKind, Limits, footprint::Stamp},
 };
 
 /// A component's digest and shape.
@@ -64,8 +64,8 @@ pub struct Known {
 /// takes memory.
 const TOLD_MAX: usize = 4;
 
-/// Given a component's digest and bytes.
-pub type IsNew = Box<dyn Fn(Digest, &Arc<Vec<u8>>) + Send>;
+/// Given the engine that it is for, the component's digest and its bytes.
+pub type IsNew = Box<dyn Fn(EngineKind, Digest, &Arc<Vec<u8>>) + Send>;
 
 impl Known {
     /// Tells of components that were not known, before it takes them apart, but for what
@@ -93,8 +93,9 @@ impl Known {
         Ok(())
     }
 
-    /// The component in a file of at most `bytes_max`.
-    pub fn find(&mut self, path: &Path, bytes_max: u64) -> Result<Found, FindError> {
+    /// The component in a file that `limits` allow.
+    pub fn find(&mut self, path: &Path, limits: &Limits) -> Result<Found, FindError> {
+        let bytes_max = limits.component_bytes_max;
         let stamp = Stamp::of(&check_size(path, bytes_max)?);
         let same = self.before.get(path).filter(|(before, _)| stamp == *before);
         if let Some((stamp, digest)) = same.copied()
@@ -111,7 +112,7 @@ impl Known {
             None => {
                 if let Some(is_new) = self.is_new.as_ref().filter(|_| self.told < TOLD_MAX) {
                     self.told += 1;
-                    is_new(digest, &bytes);
+                    is_new(limits.engine, digest, &bytes);
                 }
                 let shape = Arc::new(ComponentShape::read(&bytes)?);
                 self.shapes.insert(digest, shape.clone());
@@ -193,6 +194,10 @@ mod tests {
         bytes
     }
 
+    fn at_most(bytes: u64) -> Limits {
+        Limits { component_bytes_max: bytes, ..Limits::default() }
+    }
+
     #[test]
     fn a_file_is_read_again_only_once_it_has_changed() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -200,7 +205,7 @@ mod tests {
         std::fs::write(&path, component(1)).expect("written");
         let stamp = || Stamp::of(&std::fs::metadata(&path).expect("it is there"));
         let mut known = Known::default();
-        let find = |known: &mut Known| known.find(&path, 1 << 20).expect("a component").digest;
+        let find = |known: &mut Known| known.find(&path, &at_most(1 << 20)).expect("a component").digest;
         let first = find(&mut known);
         // As if it had been read long after it was written; the digest says that it is
         // not read again.
@@ -223,7 +228,7 @@ mod tests {
         let path = dir.path().join("a.wasm");
         std::fs::write(&path, component(1)).expect("written");
         let mut known = Known::default();
-        assert!(known.find(&path, 1 << 20).is_ok());
-        assert!(matches!(known.find(&path, 10), Err(FindError::Read(ReadError::TooLarge { .. }))));
+        assert!(known.find(&path, &at_most(1 << 20)).is_ok());
+        assert!(matches!(known.find(&path, &at_most(10)), Err(FindError::Read(ReadError::TooLarge { .. }))));
     }
 }

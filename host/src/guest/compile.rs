@@ -17,7 +17,12 @@ use rand::RngCore as _;
 use wasmtime::{Engine, component::Component};
 
 use crate::{
-    guest::{component::Digest, compose::Fusion, engine},
+    guest::{
+        component::Digest,
+        compose::Fusion,
+        engine::{self, Engines},
+    },
+    resource::EngineKind,
     stats::ComponentStats,
 };
 
@@ -89,13 +94,13 @@ pub struct Cache {
 
 impl Cache {
     /// Opens the folder, making it and its key if there is none.
-    pub fn open(dir: &Path, engine: &Engine, compiler: Compiler) -> io::Result<Self> {
+    pub fn open(dir: &Path, engines: &Engines, compiler: Compiler) -> io::Result<Self> {
         if !dir.exists() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let key = read_or_make_key(&dir.join("key"))?;
         let stats = Arc::default();
-        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, engine_hash: hash_of(engine) })
+        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, engine_hash: hash_of(engines) })
     }
 
     /// Whether the component was compiled before.
@@ -161,10 +166,11 @@ impl Cache {
     }
 }
 
-fn hash_of(engine: &Engine) -> u64 {
+/// Every engine loads what was compiled for any.
+fn hash_of(engines: &Engines) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
-    ("blake3", engine.precompile_compatibility_hash()).hash(&mut hasher);
+    ("blake3", engines.of(EngineKind::Fuel).precompile_compatibility_hash()).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -13,16 +13,16 @@ use std::{
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
-use wasmtime::{
-    Engine,
-    component::{Component, InstancePre},
-};
+use wasmtime::component::{Component, InstancePre};
 
-use crate::guest::{
-    compile::{Cache, CacheError},
-    engine,
-    linker::Linkers,
-    state::GuestState,
+use crate::{
+    guest::{
+        compile::{Cache, CacheError},
+        engine::{self, Engines},
+        linker::Linkers,
+        state::GuestState,
+    },
+    resource::EngineKind,
 };
 
 /// SHA-256 of a component's bytes, or of a description.
@@ -94,14 +94,15 @@ impl fmt::Debug for Digest {
 /// A component in memory, linked once for each policy world that uses it.
 pub struct Loaded {
     component: Component,
+    engine: EngineKind,
     /// Of the pool, that an instance takes.
     pub slots: usize,
     by_world: DashMap<Arc<str>, InstancePre<GuestState>>,
 }
 
 impl Loaded {
-    fn new(component: Component) -> Self {
-        Loaded { slots: engine::slots_of(&component), component, by_world: DashMap::new() }
+    fn new(component: Component, engine: EngineKind) -> Self {
+        Loaded { slots: engine::slots_of(&component), component, engine, by_world: DashMap::new() }
     }
 
     /// The component linked with what `world` grants.
@@ -109,7 +110,7 @@ impl Loaded {
         if let Some(pre) = self.by_world.get(world) {
             return Ok(pre.clone());
         }
-        let pre = linkers.link(world, &self.component).map_err(LoadError::Link)?;
+        let pre = linkers.link(self.engine, world, &self.component).map_err(LoadError::Link)?;
         self.by_world.insert(world.clone(), pre.clone());
         Ok(pre)
     }
@@ -140,18 +141,18 @@ pub struct Components {
 }
 
 struct Shared {
-    engine: Engine,
+    engines: Engines,
     cache: Cache,
     /// Loaded by some shard, which holds the strong reference in its own LRU.
-    alive: DashMap<Digest, Weak<Loaded>>,
+    alive: DashMap<(EngineKind, Digest), Weak<Loaded>>,
 }
 
 type LoadReply = oneshot::Sender<Result<Arc<Loaded>, LoadError>>;
 
 /// What the loading thread is asked for.
 enum Ask {
-    Load(Digest, LoadReply),
-    Ahead(Digest),
+    Load(EngineKind, Digest, LoadReply),
+    Ahead(EngineKind, Digest),
     ForgetAhead,
 }
 
@@ -165,8 +166,8 @@ enum LoadDoor {
 
 impl Components {
     /// Loads on a thread of its own, which ends with the last clone.
-    pub fn threaded(engine: Engine, cache: Cache) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(engine, cache));
+    pub fn threaded(engines: Engines, cache: Cache) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(engines, cache));
         let (tx, rx) = mpsc::channel();
         let loader = shared.clone();
         std::thread::Builder::new().name("load".into()).spawn(move || {
@@ -174,12 +175,12 @@ impl Components {
             for ask in rx {
                 match ask {
                     // A shard that went away needs no answer.
-                    Ask::Load(digest, reply) => drop(reply.send(loader.load(digest))),
-                    Ask::Ahead(digest) if loader.cache.has(digest) => {
+                    Ask::Load(engine, digest, reply) => drop(reply.send(loader.load(engine, digest))),
+                    Ask::Ahead(engine, digest) if loader.cache.has(digest) => {
                         // Whoever asks for it is told what is wrong with it.
-                        ahead.extend(loader.load(digest));
+                        ahead.extend(loader.load(engine, digest));
                     }
-                    Ask::Ahead(_) => {}
+                    Ask::Ahead(..) => {}
                     Ask::ForgetAhead => ahead.clear(),
                 }
             }
@@ -188,28 +189,28 @@ impl Components {
     }
 
     /// Loads on the calling thread.
-    pub fn inline(engine: Engine, cache: Cache) -> Self {
-        Components { shared: Arc::new(Shared::new(engine, cache)), door: LoadDoor::Inline }
+    pub fn inline(engines: Engines, cache: Cache) -> Self {
+        Components { shared: Arc::new(Shared::new(engines, cache)), door: LoadDoor::Inline }
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.shared.engine
+    pub fn engines(&self) -> &Engines {
+        &self.shared.engines
     }
 
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
     }
 
-    /// The component, from memory or from its compiled file.
-    pub async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
-        if let Some(loaded) = self.shared.alive(digest) {
+    /// The component for one of the engines, from memory or from its compiled file.
+    pub async fn load(&self, engine: EngineKind, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
+        if let Some(loaded) = self.shared.alive(engine, digest) {
             return Ok(loaded);
         }
         match &self.door {
-            LoadDoor::Inline => self.shared.load(digest),
+            LoadDoor::Inline => self.shared.load(engine, digest),
             LoadDoor::Thread(door) => {
                 let (tx, rx) = oneshot::channel();
-                door.send(Ask::Load(digest, tx)).map_err(|_| LoadError::ShuttingDown)?;
+                door.send(Ask::Load(engine, digest, tx)).map_err(|_| LoadError::ShuttingDown)?;
                 rx.await.map_err(|_| LoadError::ShuttingDown)?
             }
         }
@@ -217,8 +218,8 @@ impl Components {
 
     /// Begins to load what was compiled before and will soon be asked for; it stays in
     /// memory until [`Components::forget_ahead`].
-    pub fn load_ahead(&self, digest: Digest) {
-        self.ask(Ask::Ahead(digest));
+    pub fn load_ahead(&self, engine: EngineKind, digest: Digest) {
+        self.ask(Ask::Ahead(engine, digest));
     }
 
     /// The deploys that [`Components::load_ahead`] was for are done.
@@ -247,25 +248,25 @@ impl fmt::Debug for Components {
 }
 
 impl Shared {
-    fn new(engine: Engine, cache: Cache) -> Self {
-        Shared { engine, cache, alive: DashMap::new() }
+    fn new(engines: Engines, cache: Cache) -> Self {
+        Shared { engines, cache, alive: DashMap::new() }
     }
 
-    fn alive(&self, digest: Digest) -> Option<Arc<Loaded>> {
-        self.alive.get(&digest).and_then(|loaded| loaded.upgrade())
+    fn alive(&self, engine: EngineKind, digest: Digest) -> Option<Arc<Loaded>> {
+        self.alive.get(&(engine, digest)).and_then(|loaded| loaded.upgrade())
     }
 
-    fn load(&self, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
-        if let Some(loaded) = self.alive(digest) {
+    fn load(&self, engine: EngineKind, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
+        if let Some(loaded) = self.alive(engine, digest) {
             return Ok(loaded);
         }
         let component = self
             .cache
-            .load(&self.engine, digest)
+            .load(self.engines.of(engine), digest)
             .map_err(|cause| LoadError::Cache { digest, cause: Arc::new(cause) })?;
-        let loaded = Arc::new(Loaded::new(component));
+        let loaded = Arc::new(Loaded::new(component, engine));
         self.alive.retain(|_, loaded| loaded.strong_count() > 0);
-        self.alive.insert(digest, Arc::downgrade(&loaded));
+        self.alive.insert((engine, digest), Arc::downgrade(&loaded));
         Ok(loaded)
     }
 }

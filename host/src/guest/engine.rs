@@ -1,11 +1,11 @@
-//! The wasmtime engine and its pool, with settings that each have a measured
-//! reason. One engine now: fuel. Knows nothing of tenants.
+//! The wasmtime engines and their pools, with settings that each have a measured
+//! reason. Knows nothing of tenants.
 
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component,
 };
 
-use crate::resource::Limits;
+use crate::resource::{EngineKind, HostConfig, PerEngine};
 
 /// Fuel between two yields of a guest: 100 to 200 µs of work at 5 to 11 units a ns.
 pub const SLICE_FUEL: u64 = 1_000_000;
@@ -17,6 +17,9 @@ const MAPS_PER_SLOT: u64 = 6;
 const MAPS_PER_COMPONENT: u64 = 3;
 /// Mappings left for everything else in the process.
 const MAPS_SPARE: u64 = 5_000;
+
+/// Stack of a guest; its fiber has as much again for the host.
+const STACK_BYTES: usize = 128 << 10;
 
 /// Linear memories of one instance: of an operator and what is fused with it.
 const MEMORIES_MAX: u32 = 4;
@@ -36,25 +39,24 @@ pub fn slots_of(component: &Component) -> usize {
 /// The most slots that one instance takes; every shard has as many.
 pub const SLOTS_PER_INSTANCE_MAX: usize = MEMORIES_MAX as usize;
 
-/// How large the pool is.
+/// How large the pools are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSize {
     /// Linear memories at once: an instance has one, unless it is fused of several.
-    pub slots: u32,
+    pub slots: PerEngine<u32>,
     /// Components loaded at once.
     pub components: u32,
-    /// Largest linear memory of one instance.
-    pub memory_bytes_max: u64,
 }
 
 /// Why the pool cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(
-        "{slots} slots and {components} components need {needed} memory mappings and the kernel allows {allowed} \
-         (vm.max_map_count): lower `slots.fuel` to {fit} in the Host resource, or raise the kernel's limit"
+        "{} and {} slots and {components} components need {needed} memory mappings and the kernel allows {allowed} \
+         (vm.max_map_count): lower `slots.fuel` to {fit} in the Host resource, or raise the kernel's limit",
+        slots.fuel, slots.large
     )]
-    TooManyMaps { slots: u32, components: u32, needed: u64, allowed: u64, fit: u64 },
+    TooManyMaps { slots: PerEngine<u32>, components: u32, needed: u64, allowed: u64, fit: u64 },
     #[error("cannot set up the WebAssembly engine")]
     Wasmtime(#[source] wasmtime::Error),
 }
@@ -63,9 +65,10 @@ impl PoolSize {
     /// Checks the pool against the kernel's limit on mappings: past it every
     /// allocation in the process fails. `maps_max` is `vm.max_map_count`.
     pub fn check(self, maps_max: u64) -> Result<(), EngineError> {
-        let PoolSize { slots, components, .. } = self;
-        let fixed = MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components);
-        let needed = fixed + MAPS_PER_SLOT * u64::from(slots);
+        let PoolSize { slots, components } = self;
+        let fixed =
+            MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components) + MAPS_PER_SLOT * u64::from(slots.large);
+        let needed = fixed + MAPS_PER_SLOT * u64::from(slots.fuel);
         if needed > maps_max {
             let fit = maps_max.saturating_sub(fixed) / MAPS_PER_SLOT;
             return Err(EngineError::TooManyMaps { slots, components, needed, allowed: maps_max, fit });
@@ -84,29 +87,82 @@ impl PoolSize {
 
 impl Default for PoolSize {
     fn default() -> Self {
-        PoolSize {
-            slots: 6144,
-            components: 2000,
-            memory_bytes_max: Limits::default().memory_instance_bytes_max,
+        let HostConfig { slots, components, .. } = HostConfig::default();
+        PoolSize { slots, components }
+    }
+}
+
+impl PoolSize {
+    /// For one tenant with as many operators.
+    pub fn small(slots: u32) -> Self {
+        PoolSize { slots: PerEngine { fuel: slots, large: slots.min(8) }, components: slots }
+    }
+}
+
+/// The engines that run guests, each with a pool of its own.
+#[derive(Clone)]
+pub struct Engines(PerEngine<Engine>);
+
+impl Engines {
+    pub fn new(size: PoolSize) -> Result<Self, EngineError> {
+        let PerEngine { fuel, large } = size.slots;
+        let fuel = running(EngineKind::Fuel, fuel)?;
+        Ok(Engines(PerEngine { fuel, large: running(EngineKind::Large, large)? }))
+    }
+
+    pub fn of(&self, kind: EngineKind) -> &Engine {
+        self.0.of(kind)
+    }
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engines").finish_non_exhaustive()
+    }
+}
+
+/// What one instance may consist of, which the pool keeps address space for.
+struct Shape {
+    component_instance_bytes: usize,
+    core_instance_bytes: usize,
+    table_elements: usize,
+    stack_bytes: usize,
+}
+
+impl Shape {
+    fn of(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Fuel => Shape {
+                component_instance_bytes: 256 << 10,
+                core_instance_bytes: 64 << 10,
+                table_elements: 10_000,
+                stack_bytes: STACK_BYTES,
+            },
+            EngineKind::Large => Shape {
+                component_instance_bytes: 4 << 20,
+                core_instance_bytes: 4 << 20,
+                table_elements: 200_000,
+                stack_bytes: 8 * STACK_BYTES,
+            },
         }
     }
 }
 
-/// The engine that runs guests: fuel, with a pool of `size`.
-pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
+fn running(kind: EngineKind, slots: u32) -> Result<Engine, EngineError> {
+    let shape = Shape::of(kind);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(size.slots)
-        .total_core_instances(size.slots * CORE_INSTANCES_MAX)
-        .total_memories(size.slots)
-        .total_tables(size.slots * TABLES_PER_MEMORY)
-        .total_stacks(size.slots)
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES_MAX)
+        .total_memories(slots)
+        .total_tables(slots * TABLES_PER_MEMORY)
+        .total_stacks(slots)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(MEMORIES_MAX * TABLES_PER_MEMORY)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
-        .max_component_instance_size(256 << 10)
-        .max_core_instance_size(64 << 10)
-        .table_elements(10_000)
-        .max_memory_size(size.memory_bytes_max as usize)
+        .max_component_instance_size(shape.component_instance_bytes)
+        .max_core_instance_size(shape.core_instance_bytes)
+        .table_elements(shape.table_elements)
+        .max_memory_size(kind.memory_bytes_max() as usize)
         // Guests link a 64 KiB stack, so that all they touch lies in this window and
         // a slot is reset by a memset, not by a system call.
         .linear_memory_keep_resident(256 << 10)
@@ -117,17 +173,18 @@ pub fn running(size: PoolSize) -> Result<Engine, EngineError> {
         .max_unused_warm_slots(256)
         .decommit_batch_size(1);
     let mut config = settings();
+    config.max_wasm_stack(shape.stack_bytes).async_stack_size(2 * shape.stack_bytes);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config).map_err(EngineError::Wasmtime)
 }
 
-/// The engine of the compile process: what it makes, [`running`] can load. It has
-/// no pool, since it runs nothing.
+/// The engine of the compile process: what it makes, every engine of [`Engines`] can
+/// load. It has no pool, since it runs nothing.
 pub fn compiling() -> Result<Engine, EngineError> {
     Engine::new(&settings()).map_err(EngineError::Wasmtime)
 }
 
-/// All that decides what compiled code looks like, in one place for both engines.
+/// All that decides what compiled code looks like, in one place for all engines.
 pub fn settings() -> Config {
     let mut config = Config::new();
     config
@@ -136,8 +193,6 @@ pub fn settings() -> Config {
         .concurrency_support(false)
         .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
-        .max_wasm_stack(128 << 10)
-        .async_stack_size(256 << 10)
         .async_stack_zeroing(true)
         // The whole 32-bit space, so that no access needs a bounds check.
         .memory_reservation(4 << 30)

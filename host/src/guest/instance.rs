@@ -29,6 +29,7 @@ use crate::{
         packed::{OutputMax, Packed},
         state::{Bounds, GuestState},
     },
+    resource::{EngineKind, PerEngine},
     tenant::Tenant,
 };
 
@@ -48,7 +49,7 @@ struct Inner {
     timers: Timers,
     /// CPU time of the shard's slices so far, in ns.
     cpu_spent_ns: Rc<Cell<u64>>,
-    slots_max: usize,
+    slots_max: PerEngine<usize>,
     cells: RefCell<Cells>,
     /// Fuel used since the last yield, over several short calls.
     slice_fuel: Cell<u64>,
@@ -64,9 +65,9 @@ struct Cells {
     pinned: HashMap<usize, Box<Guest>>,
     /// Instances, idle and in use.
     live: usize,
-    slots_used: usize,
+    slots_used: PerEngine<usize>,
     /// Components that this shard keeps in memory.
-    loaded: LruCache<Digest, Arc<Loaded>>,
+    loaded: LruCache<(EngineKind, Digest), Arc<Loaded>>,
     waiting: Vec<Waker>,
 }
 
@@ -88,9 +89,9 @@ pub struct GuestsSetup {
     pub clock: Clock,
     pub timers: Timers,
     pub cpu_spent_ns: Rc<Cell<u64>>,
-    /// Slots of the pool that are this shard's; it takes as many as the largest
+    /// Slots of the pools that are this shard's; it takes as many as the largest
     /// instance needs in any case.
-    pub slots_max: usize,
+    pub slots_max: PerEngine<usize>,
     /// Components loaded at once by this shard.
     pub components_max: usize,
     /// Seed of the guests' random numbers.
@@ -104,7 +105,7 @@ impl Guests {
             idle: LruCache::unbounded(),
             pinned: HashMap::new(),
             live: 0,
-            slots_used: 0,
+            slots_used: PerEngine::default(),
             loaded: LruCache::new(components_max),
             waiting: Vec::new(),
         };
@@ -115,7 +116,7 @@ impl Guests {
                 clock: setup.clock,
                 timers: setup.timers,
                 cpu_spent_ns: setup.cpu_spent_ns,
-                slots_max: setup.slots_max.max(SLOTS_PER_INSTANCE_MAX),
+                slots_max: setup.slots_max.map(|slots| slots.max(SLOTS_PER_INSTANCE_MAX)),
                 cells: RefCell::new(cells),
                 slice_fuel: Cell::new(0),
                 seed: Cell::new(setup.seed),
@@ -133,7 +134,7 @@ impl Guests {
                 return Ok(guest);
             }
         }
-        let loaded = self.load(operator.digest).await?;
+        let loaded = self.load(operator.engine(), operator.digest).await?;
         let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
         self.start(operator, loaded, slots).await.map(Box::new)
     }
@@ -178,7 +179,7 @@ impl Guests {
 
     /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
     pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
-        let loaded = self.load(operator.digest).await?;
+        let loaded = self.load(operator.engine(), operator.digest).await?;
         let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
         self.start(operator, loaded, slots).await.map(drop)
     }
@@ -190,14 +191,15 @@ impl Guests {
         (cells.live, idle + cells.pinned.len())
     }
 
-    async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, AcquireError> {
-        if let Some(loaded) = self.inner.cells.borrow_mut().loaded.get(&digest) {
+    async fn load(&self, engine: EngineKind, digest: Digest) -> Result<Arc<Loaded>, AcquireError> {
+        let key = (engine, digest);
+        if let Some(loaded) = self.inner.cells.borrow_mut().loaded.get(&key) {
             return Ok(loaded.clone());
         }
-        let loaded = self.inner.components.load(digest).await?;
+        let loaded = self.inner.components.load(engine, digest).await?;
         let retired = {
             let mut cells = self.inner.cells.borrow_mut();
-            let evicted = cells.loaded.push(digest, loaded.clone()).filter(|(old, _)| *old != digest);
+            let evicted = cells.loaded.push(key, loaded.clone()).filter(|(old, _)| *old != key);
             if evicted.is_some() {
                 self.inner.components.cache().stats().evictions.add(1);
             }
@@ -212,14 +214,16 @@ impl Guests {
     /// least recently; from the tenant's own if it has as many as policy allows.
     fn poll_slots(&self, tenant: &Arc<Tenant>, slots: usize, ctx: &mut Context<'_>) -> Poll<Slots> {
         let Inner { slots_max, cells, .. } = &*self.inner;
-        let own_max = tenant.limits.instances_max.max(1);
+        let (own_max, engine) = (tenant.limits.instances_max.max(1), tenant.limits.engine);
         loop {
             let own_full = tenant.instances.load(Ordering::Relaxed) >= own_max;
-            if !own_full && cells.borrow().slots_used + slots <= *slots_max {
+            if !own_full && cells.borrow().slots_used.of(engine) + slots <= *slots_max.of(engine) {
                 break;
             }
-            let retired =
-                cells.borrow_mut().pop_idle(|guest| !own_full || Arc::ptr_eq(&guest.operator.tenant, tenant));
+            let retired = cells.borrow_mut().pop_idle(|guest| match own_full {
+                true => Arc::ptr_eq(&guest.operator.tenant, tenant),
+                false => guest.operator.engine() == engine,
+            });
             let Some(retired) = retired else {
                 cells.borrow_mut().wait(ctx.waker());
                 return Poll::Pending;
@@ -227,7 +231,7 @@ impl Guests {
             retired.retire();
         }
         let mut cells = cells.borrow_mut();
-        cells.slots_used += slots;
+        *cells.slots_used.of_mut(engine) += slots;
         cells.live += 1;
         tenant.instances.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Slots { inner: self.inner.clone(), tenant: tenant.clone(), count: slots })
@@ -252,7 +256,7 @@ impl Guests {
         let tenant = operator.tenant.clone();
         let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant);
         state.share_metrics(operator.metrics.clone());
-        let mut store = Store::new(inner.components.engine(), state);
+        let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
         store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
         let budget = Budget {
@@ -364,9 +368,11 @@ impl Cells {
     }
 
     #[expect(clippy::vec_box, reason = "they are in boxes")]
-    fn take_idle_of(&mut self, digest: Digest) -> Vec<Box<Guest>> {
-        let is_its =
-            |guest: &Option<Box<Guest>>| guest.as_ref().is_some_and(|guest| guest.operator.digest == digest);
+    fn take_idle_of(&mut self, (engine, digest): (EngineKind, Digest)) -> Vec<Box<Guest>> {
+        let is_its = |guest: &Option<Box<Guest>>| {
+            let operator = guest.as_ref().map(|guest| &guest.operator);
+            operator.is_some_and(|operator| (operator.engine(), operator.digest) == (engine, digest))
+        };
         let keys: Vec<_> = self.idle.iter().filter(|(_, guest)| is_its(guest)).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.idle.pop(&key).flatten()).collect()
     }
@@ -400,7 +406,7 @@ impl Drop for Slots {
         let waiting = {
             let mut cells = self.inner.cells.borrow_mut();
             cells.live -= 1;
-            cells.slots_used -= self.count;
+            *cells.slots_used.of_mut(self.tenant.limits.engine) -= self.count;
             std::mem::take(&mut cells.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);

@@ -18,6 +18,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use crate::guest::{
     aio::Buffer,
+    engine::Engines,
     log::Severity,
     metrics::{self, Labels, Sample},
     schema_registry,
@@ -25,34 +26,43 @@ use crate::guest::{
     state_store,
     world::{Grant, PolicyWorld},
 };
+use crate::resource::{EngineKind, PerEngine};
 
-/// The linkers of all shipped worlds.
+/// The linkers of all shipped worlds, for each engine.
 pub struct Linkers {
-    by_world: HashMap<String, Linker<GuestState>>,
+    by_world: PerEngine<HashMap<String, Linker<GuestState>>>,
 }
 
 impl Linkers {
     /// Building them takes some hundred microseconds in all.
-    pub fn new(engine: &Engine) -> Self {
-        let linker =
-            |world| linker_for(engine, world).expect("every grant of a shipped world has an implementation");
-        let by_world =
-            PolicyWorld::shipped().iter().map(|world| (world.name.clone(), linker(world))).collect();
-        Linkers { by_world }
+    pub fn new(engines: &Engines) -> Self {
+        let linker = |kind, world| {
+            linker_for(engines.of(kind), world).expect("every grant of a shipped world has an implementation")
+        };
+        let of = |kind| {
+            let worlds = PolicyWorld::shipped().iter();
+            worlds.map(|world| (world.name.clone(), linker(kind, world))).collect()
+        };
+        Linkers { by_world: PerEngine { fuel: of(EngineKind::Fuel), large: of(EngineKind::Large) } }
     }
 
     /// The component linked with what a world grants. The error names the world,
     /// or what the component asks for and does not get.
-    pub fn link(&self, world: &Arc<str>, component: &Component) -> Result<InstancePre<GuestState>, Arc<str>> {
-        let linker =
-            self.by_world.get(&**world).ok_or_else(|| format!("no policy world is named `{world}`"))?;
+    pub fn link(
+        &self,
+        engine: EngineKind,
+        world: &Arc<str>,
+        component: &Component,
+    ) -> Result<InstancePre<GuestState>, Arc<str>> {
+        let by_world = self.by_world.of(engine);
+        let linker = by_world.get(&**world).ok_or_else(|| format!("no policy world is named `{world}`"))?;
         Ok(linker.instantiate_pre(component).map_err(|error| format!("{error:#}"))?)
     }
 }
 
 impl std::fmt::Debug for Linkers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Linkers").field("worlds", &self.by_world.keys()).finish()
+        f.debug_struct("Linkers").field("worlds", &self.by_world.fuel.keys()).finish()
     }
 }
 

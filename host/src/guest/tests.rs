@@ -8,7 +8,7 @@ use std::{
 };
 
 use wasmtime::{
-    Engine, Store,
+    Store,
     component::{Component, Instance},
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -18,11 +18,12 @@ use crate::{
     clock::{Clock, VirtualClock},
     dataflow::timers::Timers,
     guest::{
-        engine,
+        engine::{Engines, PoolSize},
         linker::Linkers,
         state::{Bounds, GuestState},
         world::WIT,
     },
+    resource::{EngineKind, PerEngine},
 };
 
 pub const STANDARD: &str = "tidegate:policy/standard@0.1.0";
@@ -91,7 +92,12 @@ pub fn aio_wat(kind: &str, imports: &str, process: &str) -> String {
     )
 }
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine::compiling().unwrap());
+/// Ample for what tests do.
+static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
+    Engines::new(PoolSize { slots: PerEngine { fuel: 1, large: 256 }, components: 256 }).unwrap()
+});
+
+const KIND: EngineKind = EngineKind::Large;
 
 /// One instance on a virtual clock.
 pub struct Rig {
@@ -111,8 +117,10 @@ impl Rig {
     }
 
     pub fn bounded(bytes: &[u8], world: &str, seed: u64, bounds: Bounds) -> Result<Self, String> {
-        let component = Component::new(&ENGINE, bytes).unwrap();
-        let pre = Linkers::new(&ENGINE).link(&world.into(), &component).map_err(|error| error.to_string())?;
+        let component = Component::new(ENGINES.of(KIND), bytes).unwrap();
+        let pre = Linkers::new(&ENGINES)
+            .link(KIND, &world.into(), &component)
+            .map_err(|error| error.to_string())?;
         let (clock, timers) = (Arc::new(VirtualClock::default()), Timers::default());
         let state = GuestState::new(
             "acme/flow/op",
@@ -122,7 +130,7 @@ impl Rig {
             seed,
             crate::tenant::Tenant::new("acme", Default::default()),
         );
-        let mut store = Store::new(&ENGINE, state);
+        let mut store = Store::new(ENGINES.of(KIND), state);
         GuestState::configure(&mut store);
         store.set_fuel(1_000_000_000).unwrap();
         store.fuel_async_yield_interval(Some(10_000)).unwrap();

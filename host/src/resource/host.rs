@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::resource::{
+    EngineKind, PerEngine,
     diagnostic::Diagnostics,
     quantity,
     yaml::{Object, Text},
@@ -14,8 +15,8 @@ pub struct HostConfig {
     /// Part of the ids of connections; drawn once if none is given.
     pub name: Option<String>,
     pub shards: usize,
-    /// Instances live at once.
-    pub slots: u32,
+    /// Instances live at once: one takes a slot for each of its linear memories.
+    pub slots: PerEngine<u32>,
     /// Components loaded at once.
     pub components: u32,
     pub broker: Option<BrokerPorts>,
@@ -36,7 +37,7 @@ impl Default for HostConfig {
         HostConfig {
             name: None,
             shards: (cores - 1).max(1),
-            slots: 6144,
+            slots: PerEngine { fuel: 6144, large: 32 },
             components: 2000,
             broker: None,
             data: ".tidegate".into(),
@@ -55,14 +56,14 @@ impl HostConfig {
             host.shards = shards as usize;
         }
         if let Some(mut slots) = spec.object("slots", diagnostics) {
-            if let Some(fuel) = number(&mut slots, "fuel", 1..=1_000_000, diagnostics) {
-                host.slots = fuel as u32;
-            }
-            for key in ["epoch", "large"] {
-                if let Some(text) = slots.text(key, diagnostics) {
-                    let message = format!("slots of the engine `{key}` are not used yet");
-                    diagnostics.warning("host/engine", text.place, message, "only `fuel` has slots");
+            for (kind, most) in [(EngineKind::Fuel, 1_000_000), (EngineKind::Large, 10_000)] {
+                if let Some(count) = number(&mut slots, kind.name(), 1..=most, diagnostics) {
+                    *host.slots.of_mut(kind) = count as u32;
                 }
+            }
+            if let Some(text) = slots.text("epoch", diagnostics) {
+                let message = "slots of the engine `epoch` are not used yet";
+                diagnostics.warning("host/engine", text.place, message, "`fuel` and `large` have slots");
             }
             slots.finish(diagnostics);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     resource::{
+        EngineKind,
         diagnostic::Diagnostics,
         quantity::{self, QuantityError},
         yaml::{Object, Text},
@@ -12,8 +13,12 @@ use crate::{
     topic::TopicFilter,
 };
 
-/// The policy compiled in.
+/// The policy compiled in that is the default.
 pub const STANDARD: &str = include_str!("../../../policies/standard.yaml");
+
+/// The policies compiled in, by name.
+pub const SHIPPED: [(&str, &str); 2] =
+    [("standard", STANDARD), ("large", include_str!("../../../policies/large.yaml"))];
 
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -58,6 +63,7 @@ pub enum Late {
 /// thousandths of a core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
+    pub engine: EngineKind,
     /// Share of a shard beside other busy tenants.
     pub weight: u32,
     pub cpu_rate_milli: u64,
@@ -100,6 +106,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            engine: EngineKind::Fuel,
             weight: 1,
             cpu_rate_milli: 100,
             cpu_burst: Duration::from_millis(200),
@@ -109,7 +116,7 @@ impl Default for Limits {
             message_fuel_max: 20_000_000,
             message_time_max: Duration::from_millis(20),
             memory_total_bytes_max: 64 << 20,
-            memory_instance_bytes_max: FUEL_MEMORY_BYTES_MAX,
+            memory_instance_bytes_max: EngineKind::Fuel.memory_bytes_max(),
             instances_max: 16,
             output_messages_max: 64,
             output_bytes_max: 512 << 10,
@@ -133,8 +140,27 @@ impl Default for Limits {
     }
 }
 
-/// What a slot of the pool holds: the engine cannot give more, whatever a policy says.
-pub const FUEL_MEMORY_BYTES_MAX: u64 = 4 << 20;
+impl Limits {
+    /// The defaults of an engine: what a language's runtime needs takes more of
+    /// everything.
+    pub fn of_engine(engine: EngineKind) -> Self {
+        let usual = Limits::default();
+        match engine {
+            EngineKind::Fuel => usual,
+            EngineKind::Large => Limits {
+                engine,
+                memory_total_bytes_max: 512 << 20,
+                memory_instance_bytes_max: 128 << 20,
+                instances_max: 4,
+                message_fuel_max: 200_000_000,
+                message_time_max: Duration::from_millis(100),
+                component_bytes_max: 64 << 20,
+                compile_time_max: Duration::from_secs(120),
+                ..usual
+            },
+        }
+    }
+}
 
 /// Keys that are parsed and checked today, and bite later.
 const NOT_YET: [&str; 4] = ["total", "coolDown", "quarantineAfter", "within"];
@@ -293,13 +319,19 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "memory") {
             reader.read(&mut group, "total", some_bytes, &mut self.memory_total_bytes_max);
             reader.read(&mut group, "instance", some_bytes, &mut self.memory_instance_bytes_max);
-            if self.memory_instance_bytes_max > FUEL_MEMORY_BYTES_MAX
+            let (engine, most) = (self.engine.name(), self.engine.memory_bytes_max());
+            if self.memory_instance_bytes_max > most
                 && let Some(place) = group.get("instance").map(|node| node.place.clone())
             {
+                let most = most >> 20;
                 let message =
-                    "an instance of the engine `fuel` has at most 4Mi, whatever is allowed".to_owned();
-                let label = "more comes with the engine `large`, which is not there yet";
-                reader.diagnostics.warning("policy/not-yet-enforced", place, message, label);
+                    format!("an instance of the engine `{engine}` has at most {most}Mi, whatever is allowed");
+                reader.diagnostics.warning(
+                    "policy/engine-memory",
+                    place,
+                    message,
+                    "the engine `large` has more",
+                );
             }
             group.finish(reader.diagnostics);
         }
@@ -340,12 +372,17 @@ impl Policy {
     /// Reads a Policy's `spec`.
     pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
         let world = spec.need_text("world", diagnostics);
-        let engines = [("fuel", true), ("epoch", false), ("large", false)];
-        if spec.choice("engine", &engines, diagnostics) == Some(false) {
+        let engines = [("fuel", Some(EngineKind::Fuel)), ("epoch", None), ("large", Some(EngineKind::Large))];
+        let engine = spec.choice("engine", &engines, diagnostics);
+        if engine == Some(None) {
             let place = spec.get("engine").map(|node| node.place.clone());
             diagnostics.error("policy/engine", place, "this engine is not there yet", "use `fuel`");
         }
-        let limits = Limits::default().read(&mut spec, LimitsOf::Policy(&name.text), diagnostics);
+        let limits = Limits::of_engine(engine.flatten().unwrap_or_default()).read(
+            &mut spec,
+            LimitsOf::Policy(&name.text),
+            diagnostics,
+        );
         let mut endpoints = Vec::new();
         for node in spec.list("endpoints", diagnostics) {
             let mut grant = Object::of(node, "an endpoint", super::yaml::Unknown::Error, diagnostics);

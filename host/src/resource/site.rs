@@ -168,16 +168,17 @@ impl Site {
         let platform = Folder { except, ..Folder::new(&files, dir.join("platform")) };
         read_files(&platform, &Owner::Platform, &mut raw, &mut diagnostics);
         say_strays(dir, &dir.join("tenants"), &mut diagnostics);
-        raw.add_standard_policy();
+        raw.add_shipped_policies();
         let site = raw.assemble(&files, &folders, seen, &mut diagnostics);
         let site = (!diagnostics.has_errors()).then_some(site);
         (site, diagnostics)
     }
 }
 
-/// The policy that is compiled in.
-pub fn standard_policy() -> Option<Policy> {
-    policy_of("policies/standard.yaml", policy::STANDARD, &mut Diagnostics::default())
+/// The policy of this name that is compiled in.
+pub fn shipped_policy(name: &str) -> Option<Policy> {
+    let (name, text) = policy::SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+    policy_of(&format!("policies/{name}.yaml"), text, &mut Diagnostics::default())
 }
 
 /// Reads one Policy from text; `path` is how messages name it.
@@ -516,11 +517,12 @@ impl Raw {
     }
 
     /// A site's own policy of that name comes first.
-    fn add_standard_policy(&mut self) {
-        if let Some(policy) = standard_policy()
-            && !self.is_named("Policy", &policy.name)
-        {
-            self.policies.insert(policy.name.clone(), policy);
+    fn add_shipped_policies(&mut self) {
+        let policies = policy::SHIPPED.iter().filter_map(|(name, _)| shipped_policy(name));
+        for policy in policies {
+            if !self.is_named("Policy", &policy.name) {
+                self.policies.insert(policy.name.clone(), policy);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use tidegate::guest::OperatorKind;
+use tidegate::{guest::OperatorKind, resource::EngineKind};
 use tidegate_benches::{
     bare::BareMap,
     report::{Case, Hold, Report, rounds},
@@ -22,7 +22,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut packed = install("packed", "pass_through");
     let mut aio = install("aio", "aio_pass_through");
     let component = std::fs::read(guest_path("pass_through"))?;
-    let (metered, free) = (rig.components.engine().clone(), unmetered()?);
+    let (metered, free) = (rig.components.engines().of(EngineKind::Fuel).clone(), unmetered()?);
     let mut cases = Vec::new();
     for size in SIZES {
         for messages in BATCHES {

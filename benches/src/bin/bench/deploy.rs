@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate::{dataflow::shard::Command, guest::OperatorKind};
+use tidegate::{dataflow::shard::Command, guest::OperatorKind, resource::EngineKind};
 use tidegate_benches::{
     bare::BareStart,
     inside::{FILTER, Inside, READING, delivery, load},
@@ -129,7 +129,7 @@ fn starts(quick: bool) -> anyhow::Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
     let mut rig = Rig::new(8, 4);
     let operator = rig.operator(&tenant("bench"), "start", ("json_filter", OperatorKind::Filter, FILTER));
     let component = std::fs::read(guest_path("json_filter"))?;
-    let bare = BareStart::new(rig.components.engine(), &component, FILTER)?;
+    let bare = BareStart::new(rig.components.engines().of(EngineKind::Fuel), &component, FILTER)?;
     let count = if quick { 500 } else { 5_000 };
     let (mut host_us, mut bare_us, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds(quick) {

@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use tidegate::{batch::Batch, guest::OperatorKind};
+use tidegate::{batch::Batch, guest::OperatorKind, resource::EngineKind};
 use tidegate_benches::{
     bare::{BareFilter, BareMap},
     report::{Case, Hold, Report, rounds},
@@ -23,7 +23,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut filter_flow = rig.install(&tenant, "filter", &[filter]);
     let mut pass_flow = rig.install(&tenant, "pass", &[pass]);
     let batch = filter_flow.batch(&payloads(64));
-    let engine = rig.components.engine().clone();
+    let engine = rig.components.engines().of(EngineKind::Fuel).clone();
     let component = |name: &str| std::fs::read(guest_path(name));
     let mut bare_filter = BareFilter::new(&engine, &component("json_filter")?, FILTER, &batch)?;
     let mut bare_pass = BareMap::new(&engine, &component("pass_through")?, &[], &batch)?;

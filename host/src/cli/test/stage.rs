@@ -26,7 +26,7 @@ use crate::{
         shard::{Command, Shard, ShardDoor, ShardSetup, Turn},
     },
     dead_letter::{DeadLetters, Record},
-    guest::{component::Components, linker::Linkers},
+    guest::{component::Components, engine::PoolSize, linker::Linkers},
     hlc,
     queue::SourceDoor,
     resource::test_case::InputMessage,
@@ -80,13 +80,13 @@ impl Stage {
     pub fn new(components: Components) -> Self {
         let clock = Arc::<VirtualClock>::default();
         let dead = Arc::new(Mutex::new(Vec::new()));
-        let linkers = Arc::new(Linkers::new(components.engine()));
+        let linkers = Arc::new(Linkers::new(components.engines()));
         let (shard, door) = Shard::new(ShardSetup {
             clock: Clock::Virtual(clock.clone()),
             components,
             linkers,
             dead_letters: DeadLetters::Memory(dead.clone()),
-            slots_max: super::SLOTS,
+            slots_max: PoolSize::small(super::SLOTS as u32).slots.map(|slots| slots as usize),
             components_max: super::SLOTS,
             seed: 1,
         });

@@ -44,6 +44,7 @@ weight: 1
 
 fn lower() -> Limits {
     Limits {
+        engine: EngineKind::Fuel,
         weight: 1,
         cpu_rate_milli: 50,
         cpu_burst: Duration::from_millis(100),
@@ -90,10 +91,16 @@ fn every_key_is_read_and_what_bites_later_is_said() {
 
 #[test]
 fn memory_that_no_slot_has_is_said_to_be_not_there() {
-    for (text, said) in [("memory: { instance: 4Mi }", 0), ("memory: { instance: 5Mi }", 1)] {
-        let (_, found) = read(&Limits::default(), text, false);
-        assert_eq!(found.len(), said, "{text}: {found:?}");
-        assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
+    for (engine, memory, said) in [
+        (EngineKind::Fuel, "4Mi", 0),
+        (EngineKind::Fuel, "5Mi", 1),
+        (EngineKind::Large, "512Mi", 0),
+        (EngineKind::Large, "513Mi", 1),
+    ] {
+        let text = format!("memory: {{ instance: {memory} }}");
+        let (_, found) = read(&Limits::of_engine(engine), &text, false);
+        assert_eq!(found.len(), said, "{engine:?} {text}: {found:?}");
+        assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/engine-memory")));
     }
 }
 

@@ -1,7 +1,10 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::resource::Severity::{self, Error, Warning};
+use crate::resource::{
+    EngineKind,
+    Severity::{self, Error, Warning},
+};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
@@ -320,11 +323,13 @@ fn the_compiled_in_policy_is_there_unless_the_site_has_its_own() {
 }
 
 #[test]
-fn the_shipped_policy_says_what_the_defaults_are() {
-    let mut diagnostics = Diagnostics::default();
-    let policy = policy_of("standard.yaml", policy::STANDARD, &mut diagnostics).expect("it can be read");
-    assert_eq!(diagnostics.iter().map(|it| &it.message).collect::<Vec<_>>(), Vec::<&String>::new());
-    assert_eq!(policy.limits, Limits::default());
+fn the_shipped_policies_say_what_the_defaults_of_their_engines_are() {
+    for ((name, text), engine) in policy::SHIPPED.into_iter().zip(EngineKind::ALL) {
+        let mut diagnostics = Diagnostics::default();
+        let policy = policy_of("policy.yaml", text, &mut diagnostics).expect("it can be read");
+        assert_eq!(diagnostics.iter().map(|it| &it.message).collect::<Vec<_>>(), Vec::<&String>::new());
+        assert_eq!((policy.name.as_str(), policy.limits), (name, Limits::of_engine(engine)));
+    }
 }
 
 #[test]
