@@ -4,18 +4,20 @@
 
 mod compose;
 mod dead_letters;
+mod print;
 mod run;
 mod status;
 mod test;
 mod up;
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use print::{err, out};
 use serde_json::{Value, json};
 
 use crate::{
@@ -115,7 +117,7 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
     };
     result.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("error: {error:#}");
+        err!("error: {error:#}");
         ExitCode::FAILURE
     })
 }
@@ -126,7 +128,7 @@ fn report(diagnostics: &Diagnostics, json: bool) {
         print_json(&json!({ "diagnostics": diagnostics.to_json() }));
         return;
     }
-    eprint!("{}", diagnostics.to_text(colour()));
+    print::to_err(format_args!("{}", diagnostics.to_text(colour())));
 }
 
 /// Whether standard error shows colours.
@@ -135,8 +137,7 @@ fn colour() -> bool {
 }
 
 fn print_json(value: &Value) {
-    // A reader that has seen enough closes the pipe.
-    let _ = writeln!(std::io::stdout(), "{value}");
+    out!("{value}");
 }
 
 fn exit(diagnostics: &Diagnostics) -> ExitCode {
@@ -167,7 +168,7 @@ fn check(paths: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     report(&diagnostics, json);
     if !json {
         let warnings = diagnostics.iter().filter(|it| it.severity == Severity::Warning).count();
-        println!("{} errors, {warnings} warnings", diagnostics.errors());
+        out!("{} errors, {warnings} warnings", diagnostics.errors());
     }
     Ok(exit(&diagnostics))
 }
@@ -194,7 +195,7 @@ fn inspect(file: &Path, world: &str, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&inspection.to_json());
     } else {
-        print!("{inspection}");
+        print::to_out(format_args!("{inspection}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -220,17 +221,17 @@ fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCo
     if json {
         print_json(&answer);
     } else if let Some(text) = answer.get("text").and_then(Value::as_str) {
-        eprint!("{text}");
+        print::to_err(format_args!("{text}"));
     }
     if let (false, Some(applied)) = (json, answer.get("applied")) {
         for key in ["added", "replaced", "removed"] {
             for name in applied[key].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                println!("{key:<9} {name}");
+                out!("{key:<9} {name}");
             }
         }
-        println!("unchanged {}", applied["unchanged"]);
+        out!("unchanged {}", applied["unchanged"]);
         if let Some(missing @ 1..) = answer["missingConnections"].as_u64() {
-            eprintln!("note: {}", up::missing_connections(missing));
+            err!("note: {}", up::missing_connections(missing));
         }
     }
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

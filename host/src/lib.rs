@@ -4,6 +4,9 @@
 //! The modules stand in the order of a message's path, then the control side, then
 //! what is around it; `ARCHITECTURE.md` is the map.
 
+// They panic once nobody reads; `cli/print` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod batch;
 pub mod ledger;
 pub mod settle;

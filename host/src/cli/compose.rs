@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::print_json;
+use super::{print::out, print_json};
 use crate::guest::{
     component::{Digest, read_bytes},
     compose::{self, ComposeError},
@@ -52,11 +52,11 @@ pub fn compose(args: ComposeArgs, json: bool) -> anyhow::Result<ExitCode> {
             "fused": filled, "imports": imports,
         }));
     } else {
-        println!("fused      {}", filled.join(", "));
-        println!("map        {map_name:<20} {}", digest(&map_bytes));
-        println!("provider   {provider_name:<20} {}", digest(&provider_bytes));
-        println!("{:<31} {}", output.display(), digest(&bytes));
-        println!("`tidegate inspect {}` shows what it still imports", output.display());
+        out!("fused      {}", filled.join(", "));
+        out!("map        {map_name:<20} {}", digest(&map_bytes));
+        out!("provider   {provider_name:<20} {}", digest(&provider_bytes));
+        out!("{:<31} {}", output.display(), digest(&bytes));
+        out!("`tidegate inspect {}` shows what it still imports", output.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::print_json;
+use super::{print::out, print_json};
 use crate::dead_letter::{self, Record};
 
 /// Reads the dead letters of a data folder, whether its host runs or not.
@@ -46,7 +46,7 @@ pub fn dead_letters(args: DeadLettersArgs, json: bool) -> anyhow::Result<ExitCod
                 if json {
                     print_json(&serde_json::to_value(record)?);
                 } else {
-                    println!("{}", line(index + 1, record));
+                    out!("{}", line(index + 1, record));
                 }
             }
         }
@@ -58,7 +58,7 @@ pub fn dead_letters(args: DeadLettersArgs, json: bool) -> anyhow::Result<ExitCod
             if json {
                 print_json(&serde_json::to_value(record)?);
             } else {
-                println!("{}", serde_json::to_string_pretty(record)?);
+                out!("{}", serde_json::to_string_pretty(record)?);
             }
         }
     }

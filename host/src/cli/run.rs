@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{policy_of, report};
+use super::{policy_of, print::err, report};
 use crate::{
     clock::Clock,
     connector::{
@@ -208,7 +208,7 @@ fn drive(args: &RunArgs, door: &ShardDoor, plan: &Arc<Plan>, sink: &Arc<SinkQueu
         payload_bytes_max: plan.tenant.limits.payload_bytes_max as usize,
         settled: Box::new(|_| {}),
         problem: Box::new(move |line, error, _| {
-            eprintln!("line {line}: {error}");
+            err!("line {line}: {error}");
             *counted.lock().expect("no panic under this lock") += 1;
         }),
         stop: Stop::default(),
@@ -239,7 +239,7 @@ fn summarise(plan: &Plan, dead: &[Record], problems: usize, json: bool) -> anyho
     let (taken, given) = (stats.received.get(), stats.delivered.get());
     let (filtered, errors) = (stats.filtered.get(), stats.errors.get());
     if json {
-        eprintln!(
+        err!(
             "{}",
             json!({
                 "in": taken, "out": given, "filtered": filtered, "errors": errors, "dead": dead.len(),
@@ -249,9 +249,9 @@ fn summarise(plan: &Plan, dead: &[Record], problems: usize, json: bool) -> anyho
     } else {
         for record in dead {
             let payload: String = record.payload.clone().unwrap_or_default().chars().take(80).collect();
-            eprintln!("given up ({:?}, {}): {payload}", record.reason, record.detail);
+            err!("given up ({:?}, {}): {payload}", record.reason, record.detail);
         }
-        eprintln!("in {taken}, out {given}, filtered {filtered}, errors {errors}, dead {}", dead.len());
+        err!("in {taken}, out {given}, filtered {filtered}, errors {errors}, dead {}", dead.len());
     }
     Ok(if dead.is_empty() && problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -20,7 +20,11 @@ use self::{
     difference::{Difference, differences},
     stage::{Play, Stage},
 };
-use super::{policy_of, print_json, report, run};
+use super::{
+    policy_of,
+    print::{err, out},
+    print_json, report, run,
+};
 use crate::{
     dataflow::{plan::Plan, shard::install_panic_hook},
     dead_letter::{Reason, Record},
@@ -101,12 +105,12 @@ struct Report {
 pub fn test(args: TestArgs, json: bool) -> anyhow::Result<ExitCode> {
     let files = match test_case::find(&args.path) {
         Ok(files) if files.is_empty() => {
-            eprintln!("error: no file in {} ends in `.test.yaml`", args.path.display());
+            err!("error: no file in {} ends in `.test.yaml`", args.path.display());
             return Ok(ExitCode::from(2));
         }
         Ok(files) => files,
         Err(error) => {
-            eprintln!("error: cannot read {}: {error}", args.path.display());
+            err!("error: cannot read {}: {error}", args.path.display());
             return Ok(ExitCode::from(2));
         }
     };
@@ -121,8 +125,8 @@ pub fn test(args: TestArgs, json: bool) -> anyhow::Result<ExitCode> {
     for file in &files {
         let report = runner.run(file);
         match json {
-            true => eprintln!("{}", report.headline()),
-            false => println!("{}{}", report.headline(), report.details()),
+            true => err!("{}", report.headline()),
+            false => out!("{}{}", report.headline(), report.details()),
         }
         reports.push(report);
     }
@@ -134,7 +138,7 @@ pub fn test(args: TestArgs, json: bool) -> anyhow::Result<ExitCode> {
     let summary = Summary::of(&reports, began.elapsed());
     match json {
         true => print_json(&summary.to_json(&reports)),
-        false => println!("{summary}"),
+        false => out!("{summary}"),
     }
     Ok(if summary.passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -17,7 +17,12 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{colour, data_of, report, status::status_lines};
+use super::{
+    colour, data_of,
+    print::{self, out},
+    report,
+    status::status_lines,
+};
 use crate::{
     connector::broker,
     control::{self, Ask, Lock, Question},
@@ -110,9 +115,9 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     let reload = signal(SignalKind::hangup())?;
     let before = applied_before(data)?;
     let mut host = Host::start(&site.host, data, std::env::current_exe()?)?;
-    println!("host: {}", host.name());
+    out!("host: {}", host.name());
     if let Some(ports) = host.broker() {
-        println!("broker: mqtt://127.0.0.1:{} (v5), mqtt://127.0.0.1:{} (v3.1.1)", ports.v5, ports.v311);
+        out!("broker: mqtt://127.0.0.1:{} (v5), mqtt://127.0.0.1:{} (v3.1.1)", ports.v5, ports.v311);
     }
     let (asks, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let control = tokio::spawn(control::serve(listener, asks));
@@ -126,8 +131,8 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
             let tried = host.tried();
             tokio::spawn(async move {
                 match tried.await {
-                    0 => println!("{ready}"),
-                    missing => println!("{ready}; {}", missing_connections(missing)),
+                    0 => out!("{ready}"),
+                    missing => out!("{ready}; {}", missing_connections(missing)),
                 }
             });
         }
@@ -142,11 +147,11 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     drop(site);
     supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut()).await;
     control.abort();
-    println!("stopping: taking nothing more, settling what was taken");
+    out!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
-        () = host.shut_down() => println!("stopped"),
+        () = host.shut_down() => out!("stopped"),
         () = stop_signal()? => {
-            println!("stopped at once; what is unsettled is delivered again");
+            out!("stopped at once; what is unsettled is delivered again");
             std::process::exit(1);
         }
     }
@@ -188,14 +193,14 @@ async fn supervise(
             () = &mut end => return,
             _ = lines.tick() => {
                 let status = host.status(None).await;
-                status_lines(&status).iter().for_each(|line| println!("{line}"));
+                status_lines(&status).iter().for_each(|line| out!("{line}"));
             }
             _ = reload.recv() => {
                 let (_, answer) = apply(host, &home).await;
-                eprint!("{}", answer["text"].as_str().unwrap_or_default());
+                print::to_err(format_args!("{}", answer["text"].as_str().unwrap_or_default()));
                 match answer.get("applied") {
-                    Some(applied) => println!("reloaded: {applied}"),
-                    None => println!("nothing was changed: {} has errors", home.display()),
+                    Some(applied) => out!("reloaded: {applied}"),
+                    None => out!("nothing was changed: {} has errors", home.display()),
                 }
             }
             Some((ask, reply)) = questions.recv() => {

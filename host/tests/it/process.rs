@@ -187,3 +187,32 @@ impl Status {
         operators.filter_map(|operator| operator["counters"][counter].as_u64()).sum()
     }
 }
+
+/// A pipe that nobody reads any more.
+fn unread() -> std::io::PipeWriter {
+    let (_, writer) = std::io::pipe().expect("a pipe");
+    writer
+}
+
+#[test]
+fn nobody_has_to_read_what_is_printed() {
+    let mut inspect = tidegate();
+    inspect.arg("inspect").arg(tidegate_benches::rig::guest_path("pass_through")).stdout(unread());
+    let inspected = output(&mut inspect);
+    assert_eq!((inspected.code, inspected.stderr.as_str()), (Some(0), ""));
+    let refused = output(tidegate().args(["check", "/nowhere"]).stderr(unread()));
+    assert_eq!(refused.code, Some(1));
+
+    let site = crate::folder::SiteFolder::new("{}", "127.0.0.1:1");
+    site.tenant("a", "standard");
+    site.dataflow("a", "flow", &[("map", "pass_through", &[])]);
+    let mut command = tidegate();
+    command.args(["up", "--every", "1ms"]).arg(site.path()).stdout(unread()).stderr(unread());
+    let child = command.spawn().expect("the host starts");
+    let host = Host { child, data: site.path().join(".tidegate") };
+    let applied = || host.apply(site.path()).code == Some(0);
+    eventually("it answers", applied);
+    // By now it has said that it is ready, and a line for the tenant many times.
+    assert!(applied());
+    host.stop();
+}
