@@ -12,7 +12,7 @@ use crate::{
     batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time, push_property},
     guest::{
         OperatorError, OperatorKind, Output, Schema, Verdict,
-        packed::{CallError, OutputMax, find_exports},
+        packed::{CallError, Exported, OutputMax},
         state::GuestState,
     },
 };
@@ -187,15 +187,14 @@ enum ProcessExport {
 }
 
 impl Aio {
-    /// Finds the exports for `kind`. An error means that the component does not
-    /// export the contract with exactly its types.
+    /// Takes the exports for `kind`. An error means that they do not have exactly the
+    /// contract's types.
     pub fn new(
         store: &mut Store<GuestState>,
         instance: &Instance,
         kind: OperatorKind,
+        Exported { init, process }: Exported,
     ) -> wasmtime::Result<Self> {
-        let interface = format!("wasm-graph:processor/{kind}@1.1.0");
-        let (init, process) = find_exports(store, instance, &interface)?;
         let process = match kind {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),

@@ -17,9 +17,11 @@ use wasmtime::component::{Component, InstancePre};
 
 use crate::{
     guest::{
+        Contract, Operator, OperatorKind,
         compile::{Cache, CacheError},
         engine::{self, Engines},
         linker::Linkers,
+        packed::Exported,
         state::GuestState,
     },
     resource::EngineKind,
@@ -91,28 +93,40 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A component in memory, linked once for each policy world that uses it.
+/// A component in memory, linked once for each policy world and operator that uses it.
 pub struct Loaded {
     component: Component,
     engine: EngineKind,
     /// Of the pool, that an instance takes.
     pub slots: usize,
-    by_world: DashMap<Arc<str>, InstancePre<GuestState>>,
+    linked: DashMap<(Arc<str>, Contract, OperatorKind), Linked>,
+}
+
+/// A component linked with what a world grants, and where it has one of its operators.
+#[derive(Clone)]
+pub struct Linked {
+    pub pre: InstancePre<GuestState>,
+    pub exported: Exported,
 }
 
 impl Loaded {
     fn new(component: Component, engine: EngineKind) -> Self {
-        Loaded { slots: engine::slots_of(&component), component, engine, by_world: DashMap::new() }
+        Loaded { slots: engine::slots_of(&component), component, engine, linked: DashMap::new() }
     }
 
-    /// The component linked with what `world` grants.
-    pub fn linked(&self, linkers: &Linkers, world: &Arc<str>) -> Result<InstancePre<GuestState>, LoadError> {
-        if let Some(pre) = self.by_world.get(world) {
-            return Ok(pre.clone());
+    /// The component linked for one of its operators.
+    pub fn linked(&self, linkers: &Linkers, operator: &Operator) -> Result<Linked, LoadError> {
+        let Operator { world, contract, kind, .. } = operator;
+        let key = (world.clone(), *contract, *kind);
+        if let Some(linked) = self.linked.get(&key) {
+            return Ok(linked.clone());
         }
         let pre = linkers.link(self.engine, world, &self.component).map_err(LoadError::Link)?;
-        self.by_world.insert(world.clone(), pre.clone());
-        Ok(pre)
+        let exported = Exported::find(&self.component, &contract.interface(*kind))
+            .map_err(|error| LoadError::Link(error.to_string().into()))?;
+        let linked = Linked { pre, exported };
+        self.linked.insert(key, linked.clone());
+        Ok(linked)
     }
 }
 

@@ -267,7 +267,7 @@ impl stdin::Host for GuestState {
 impl stdout::Host for GuestState {
     fn get_stdout(&mut self) -> wasmtime::Result<Out> {
         self.charge(0)?;
-        let stream: DynOutputStream = Box::new(self.stdout.clone());
+        let stream: DynOutputStream = Box::new(self.stdout().clone());
         Ok(self.table.push(stream)?)
     }
 }
@@ -275,7 +275,7 @@ impl stdout::Host for GuestState {
 impl stderr::Host for GuestState {
     fn get_stderr(&mut self) -> wasmtime::Result<Out> {
         self.charge(0)?;
-        let stream: DynOutputStream = Box::new(self.stderr.clone());
+        let stream: DynOutputStream = Box::new(self.stderr().clone());
         Ok(self.table.push(stream)?)
     }
 }

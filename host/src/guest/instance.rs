@@ -23,7 +23,7 @@ use crate::{
     guest::{
         Contract, Fault, InvokeError, Operator, Output,
         aio::Aio,
-        component::{Components, Digest, LoadError, Loaded},
+        component::{Components, Digest, Linked, LoadError, Loaded},
         engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
         linker::Linkers,
         packed::{OutputMax, Packed},
@@ -247,15 +247,15 @@ impl Guests {
         let limits = &operator.tenant.limits;
         let seed = inner.seed.get();
         inner.seed.set(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let pre = loaded.linked(&inner.linkers, &operator.world)?;
+        let Linked { pre, exported } = loaded.linked(&inner.linkers, operator)?;
         let bounds = Bounds {
             memory_bytes_max: limits.memory_instance_bytes_max,
             hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
         };
         let (clock, timers) = (inner.clock.clone(), inner.timers.clone());
         let tenant = operator.tenant.clone();
-        let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant);
-        state.share_metrics(operator.metrics.clone());
+        let metrics = operator.metrics.clone();
+        let state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant, metrics);
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
         store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
@@ -268,8 +268,10 @@ impl Guests {
         let started = self.limited(budget.time, async {
             let instance = pre.instantiate_async(&mut store).await?;
             let mut exports = match operator.contract {
-                Contract::Packed => Exports::Packed(Packed::new(&mut store, &instance, operator.kind)?),
-                Contract::Aio => Exports::Aio(Aio::new(&mut store, &instance, operator.kind)?),
+                Contract::Packed => {
+                    Exports::Packed(Packed::new(&mut store, &instance, operator.kind, exported)?)
+                }
+                Contract::Aio => Exports::Aio(Aio::new(&mut store, &instance, operator.kind, exported)?),
             };
             let verdict = exports.init(&mut store, operator).await?;
             wasmtime::Result::Ok((exports, verdict))

@@ -9,7 +9,7 @@ use bytemuck::{
 use bytes::{Bytes, BytesMut};
 use wasmtime::{
     Store,
-    component::{ComponentExportIndex, ComponentType, Instance, Lift, Lower, TypedFunc},
+    component::{Component, ComponentExportIndex, ComponentType, Instance, Lift, Lower, TypedFunc},
 };
 
 use crate::{
@@ -99,14 +99,14 @@ struct Arguments<'a> {
 }
 
 impl Packed {
-    /// Finds the exports for `kind`. An error means that the component does not
-    /// export the contract with exactly its types.
+    /// Takes the exports for `kind`. An error means that they do not have exactly the
+    /// contract's types.
     pub fn new<T: 'static>(
         store: &mut Store<T>,
         instance: &Instance,
         kind: OperatorKind,
+        Exported { init, process }: Exported,
     ) -> wasmtime::Result<Self> {
-        let (init, process) = find_exports(store, instance, &format!("tidegate:operator/{kind}@0.1.0"))?;
         let process = match kind {
             OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
             OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),
@@ -177,21 +177,26 @@ impl Packed {
     }
 }
 
-/// `init` and `process` of an exported interface.
-pub(super) fn find_exports<T: 'static>(
-    store: &mut Store<T>,
-    instance: &Instance,
-    interface: &str,
-) -> wasmtime::Result<(ComponentExportIndex, ComponentExportIndex)> {
-    let parent = instance
-        .get_export_index(&mut *store, None, interface)
-        .ok_or_else(|| wasmtime::Error::msg(format!("no export `{interface}`")))?;
-    let mut index = |name: &str| {
-        instance
-            .get_export_index(&mut *store, Some(&parent), name)
-            .ok_or_else(|| wasmtime::Error::msg(format!("no function `{name}` in `{interface}`")))
-    };
-    Ok((index("init")?, index("process")?))
+/// Where a component has the functions of one of its operators: looked up by name once,
+/// not for each instance.
+#[derive(Clone, Copy, Debug)]
+pub struct Exported {
+    pub init: ComponentExportIndex,
+    pub process: ComponentExportIndex,
+}
+
+impl Exported {
+    pub fn find(component: &Component, interface: &str) -> wasmtime::Result<Self> {
+        let parent = component
+            .get_export_index(None, interface)
+            .ok_or_else(|| wasmtime::Error::msg(format!("no export `{interface}`")))?;
+        let index = |name: &str| {
+            component
+                .get_export_index(Some(&parent), name)
+                .ok_or_else(|| wasmtime::Error::msg(format!("no function `{name}` in `{interface}`")))
+        };
+        Ok(Exported { init: index("init")?, process: index("process")? })
+    }
 }
 
 /// A call that wasmtime ended, or output that cannot be believed.

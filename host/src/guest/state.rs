@@ -67,8 +67,9 @@ pub struct GuestState {
     host_call_bytes: u64,
     pub(super) table: ResourceTable,
     pub(super) log: Arc<GuestLog>,
-    pub(super) stdout: LineStream,
-    pub(super) stderr: LineStream,
+    /// Standard output and error, which most guests never ask for.
+    stdout: Option<LineStream>,
+    stderr: Option<LineStream>,
     pub(super) metrics: Arc<GuestMetrics>,
     pub(super) tenant: Arc<Tenant>,
     /// The tenant's.
@@ -88,8 +89,8 @@ pub struct GuestState {
 }
 
 impl GuestState {
-    /// `name` is the operator's, `tenant/dataflow/operation`; the guest's random
-    /// numbers follow from `seed` alone.
+    /// `name` is the operator's, `tenant/dataflow/operation`, and so is `metrics`; the
+    /// guest's random numbers follow from `seed` alone.
     pub fn new(
         name: &str,
         bounds: Bounds,
@@ -97,8 +98,8 @@ impl GuestState {
         timers: Timers,
         seed: u64,
         tenant: Arc<Tenant>,
+        metrics: Arc<GuestMetrics>,
     ) -> Self {
-        let log = GuestLog::new(name);
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         GuestState {
@@ -108,10 +109,10 @@ impl GuestState {
             host_calls: 0,
             host_call_bytes: 0,
             table,
-            stdout: LineStream::new(log.clone(), Severity::Info, "stdout"),
-            stderr: LineStream::new(log.clone(), Severity::Warn, "stderr"),
-            log,
-            metrics: Arc::default(),
+            stdout: None,
+            stderr: None,
+            log: GuestLog::new(name),
+            metrics,
             keys: tenant.keys.clone(),
             tenant,
             unflushed: None,
@@ -125,13 +126,12 @@ impl GuestState {
         }
     }
 
-    /// Reports to the operator's metrics instead of some of its own.
-    pub fn share_metrics(&mut self, metrics: Arc<GuestMetrics>) {
-        self.metrics = metrics;
+    pub(super) fn stdout(&mut self) -> &LineStream {
+        self.stdout.get_or_insert_with(|| LineStream::new(self.log.clone(), Severity::Info, "stdout"))
     }
 
-    pub fn metrics(&self) -> &Arc<GuestMetrics> {
-        &self.metrics
+    pub(super) fn stderr(&mut self) -> &LineStream {
+        self.stderr.get_or_insert_with(|| LineStream::new(self.log.clone(), Severity::Warn, "stderr"))
     }
 
     /// Puts the bounds in force. Once, before the instance is made.
@@ -247,8 +247,7 @@ impl std::fmt::Debug for GuestState {
 impl Drop for GuestState {
     fn drop(&mut self) {
         // A guest's last words often have no line end.
-        self.stdout.finish();
-        self.stderr.finish();
+        self.stdout.iter().chain(&self.stderr).for_each(LineStream::finish);
     }
 }
 

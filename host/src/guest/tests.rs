@@ -18,8 +18,10 @@ use crate::{
     clock::{Clock, VirtualClock},
     dataflow::timers::Timers,
     guest::{
+        Contract, OperatorKind,
         engine::{Engines, PoolSize},
         linker::Linkers,
+        packed::Exported,
         state::{Bounds, GuestState},
         world::WIT,
     },
@@ -103,6 +105,7 @@ const KIND: EngineKind = EngineKind::Large;
 pub struct Rig {
     pub store: Store<GuestState>,
     pub instance: Instance,
+    component: Component,
     pub clock: Arc<VirtualClock>,
     pub timers: Timers,
 }
@@ -129,13 +132,19 @@ impl Rig {
             timers.clone(),
             seed,
             crate::tenant::Tenant::new("acme", Default::default()),
+            Arc::default(),
         );
         let mut store = Store::new(ENGINES.of(KIND), state);
         GuestState::configure(&mut store);
         store.set_fuel(1_000_000_000).unwrap();
         store.fuel_async_yield_interval(Some(10_000)).unwrap();
         let instance = ready(pre.instantiate_async(&mut store)).map_err(|error| format!("{error:#}"))?;
-        Ok(Rig { store, instance, clock, timers })
+        Ok(Rig { store, instance, component, clock, timers })
+    }
+
+    /// Where the instance has an operator.
+    pub fn exported(&self, contract: Contract, kind: OperatorKind) -> Exported {
+        Exported::find(&self.component, &contract.interface(kind)).unwrap()
     }
 }
 

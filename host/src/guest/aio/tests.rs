@@ -8,7 +8,10 @@ use proptest::{
 use super::*;
 use crate::{
     batch::BatchBuilder,
-    guest::tests::{Rig, STANDARD, aio_wat, component, ready, size_of_type},
+    guest::{
+        Contract,
+        tests::{Rig, STANDARD, aio_wat, component, ready, size_of_type},
+    },
 };
 
 const AMPLE: OutputMax = OutputMax { messages: 1000, bytes: 1 << 20 };
@@ -24,7 +27,8 @@ impl Operator {
             format!("import wasm-graph:processor/types@1.1.0; export wasm-graph:processor/%{kind}@1.1.0;");
         let bytes = component(&wit, &aio_wat(&kind.to_string(), imports, process));
         let mut rig = Rig::start(&bytes, STANDARD, 1).unwrap();
-        let aio = Aio::new(&mut rig.store, &rig.instance, kind).unwrap();
+        let exported = rig.exported(Contract::Aio, kind);
+        let aio = Aio::new(&mut rig.store, &rig.instance, kind, exported).unwrap();
         Operator { rig, aio }
     }
 

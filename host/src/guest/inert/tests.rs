@@ -23,7 +23,7 @@ use crate::{
     clock::{Clock, VirtualClock},
     dataflow::timers::Timers,
     guest::{
-        OperatorKind, Output, Verdict,
+        Contract, OperatorKind, Output, Verdict,
         aio::Aio,
         packed::{CallError, OutputMax},
         state::{Bounds, HOST_CALLS_MAX, WAIT_MAX},
@@ -40,6 +40,7 @@ fn state(seed: u64) -> GuestState {
         Timers::default(),
         seed,
         crate::tenant::Tenant::new("acme", Default::default()),
+        Arc::default(),
     )
 }
 
@@ -78,7 +79,8 @@ impl Guest {
         let text = aio_wat("filter", &format!(r#"{core} (data (i32.const 4096) "one\ntwo\nthr")"#), &process);
         let bytes = component(&format!("{wit} export wasm-graph:processor/filter@1.1.0;"), &text);
         let mut rig = Rig::bounded(&bytes, STANDARD, 1, bounds).unwrap();
-        let aio = Aio::new(&mut rig.store, &rig.instance, OperatorKind::Filter).unwrap();
+        let exported = rig.exported(Contract::Aio, OperatorKind::Filter);
+        let aio = Aio::new(&mut rig.store, &rig.instance, OperatorKind::Filter, exported).unwrap();
         let mut builder = BatchBuilder::new("n");
         builder.push(b"t", None, b"p", []);
         Guest { rig, aio, input: builder.finish().into() }
@@ -305,6 +307,7 @@ fn clocks_are_the_shards_in_steps_of_a_microsecond() {
         timers,
         1,
         crate::tenant::Tenant::new("acme", Default::default()),
+        Arc::default(),
     );
     clock.advance(Duration::from_nanos(1_234_567));
     assert_eq!(monotonic_clock::Host::now(&mut state).unwrap(), 1_234_000);

@@ -9,6 +9,7 @@ fn state() -> GuestState {
         Timers::default(),
         1,
         crate::tenant::Tenant::new("acme", Default::default()),
+        Arc::default(),
     )
 }
 
@@ -31,17 +32,6 @@ fn host_calls_and_their_bytes_are_counted_for_each_call() {
 fn a_state_is_small_enough_to_have_thousands_of() {
     let bytes = size_of::<GuestState>();
     assert!(bytes <= 640, "{bytes} bytes");
-}
-
-#[test]
-fn metrics_are_shared_between_instances_of_an_operator() {
-    let shared = Arc::new(GuestMetrics::default());
-    for _ in 0..2 {
-        let mut state = state();
-        state.share_metrics(shared.clone());
-        state.metrics().add_to_counter("seen", 1, Default::default()).unwrap();
-    }
-    assert_eq!(shared.read().len(), 1);
 }
 
 #[test]
