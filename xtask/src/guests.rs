@@ -4,20 +4,42 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::{root, run::cargo};
+
+/// What guests are built for.
+const TARGET: &str = "wasm32-wasip2";
 
 /// Builds all of `tenants/`, and the sample that is a workspace of its own; lays out the
 /// artifacts of AIO's sample graphs.
 pub fn build() -> anyhow::Result<()> {
+    have_target()?;
     eprintln!("building guests");
-    let release = ["build", "--quiet", "--release", "--target", "wasm32-wasip2"];
+    let release = ["build", "--quiet", "--release", "--target", TARGET];
     cargo(&root().join("tenants"), release, &[])?;
     cargo(&root().join("tenants/samples/boiler"), release.into_iter().chain(["--locked"]), &[])?;
     lay_out(&root().join("tenants/operators/artifacts.toml"), &root().join("tenants/target/aio"))
+}
+
+/// Adds the target to a toolchain that was there before this repository and lacks it;
+/// one that rustup installs for it brings it along.
+fn have_target() -> anyhow::Result<()> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()).output();
+    let sysroot = sysroot.context("cannot run rustc")?.stdout;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot).trim());
+    if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
+        return Ok(());
+    }
+    let added = Command::new("rustup").args(["target", "add", TARGET]).current_dir(root()).status();
+    ensure!(
+        added.is_ok_and(|status| status.success()),
+        "the toolchain has no target {TARGET}: `rustup target add {TARGET}`, or your system's package of it"
+    );
+    Ok(())
 }
 
 /// Copies components to the places below `to` that a list (`"PLACE" = "CRATE"`) names.
@@ -36,5 +58,9 @@ pub fn lay_out(list: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// Where the component of a crate is.
 pub fn component(name: &str) -> PathBuf {
-    root().join("tenants/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")))
+    root()
+        .join("tenants/target")
+        .join(TARGET)
+        .join("release")
+        .join(format!("{}.wasm", name.replace('-', "_")))
 }
