@@ -5,6 +5,7 @@
 //! succeeds.
 
 mod applied;
+mod blobs;
 mod kept_state;
 mod key_space;
 mod position;
@@ -21,6 +22,7 @@ use std::{
 
 use self::{
     applied::Manifest,
+    blobs::Blobs,
     kept_state::read_all,
     key_space::{Read, Space},
     windows::Commit,
@@ -61,8 +63,8 @@ pub struct Store {
     reads: mpsc::Sender<Read>,
     /// What this run has applied last.
     applied: Arc<Mutex<Option<Manifest>>>,
-    /// Held by whoever writes components.
-    blobs: Arc<Mutex<()>>,
+    /// Components on disk.
+    blobs: Arc<Mutex<Blobs>>,
     _closer: Arc<Closer>,
 }
 

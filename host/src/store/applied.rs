@@ -4,10 +4,9 @@
 //! in it, at once, what differs from the one before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use sled::{
     transaction::{ConflictableTransactionError, TransactionError},
 };
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, blobs};
 use crate::{guest::component::Digest, resource::diagnostic::SourceFile};
 
 /// The key of what is in force besides files.
@@ -125,14 +124,10 @@ impl Store {
     /// something.
     pub fn stage_applied(&self, data: &Path, snapshot: Snapshot) -> Result<Staged, AppliedError> {
         let Snapshot { dir, mut tenants, unchanged, texts, components } = snapshot;
-        let blobs = blobs_of(data);
-        // Known once something was applied in this run: what it names is there.
+        self.keep_components(data, &components)?;
+        // Known once something was applied in this run.
         let before = self.applied.lock().expect("no panic under this lock");
         let before = before.as_ref();
-        {
-            let _one_writes = self.blobs.lock().expect("no panic under this lock");
-            keep_blobs(&blobs, before, &components)?;
-        }
         let mut owners: BTreeMap<&str, OwnersFiles> = BTreeMap::new();
         for (path, (_, digest)) in &components {
             let files = owners.entry(owner_of(path)).or_default();
@@ -155,18 +150,40 @@ impl Store {
         }
         tenants.extend(unchanged);
         tenants.sort();
-        Ok(Staged { blobs, manifest: Manifest { head: Head { dir, tenants }, owners }, texts: new })
+        Ok(Staged {
+            blobs: blobs::folder_of(data),
+            manifest: Manifest { head: Head { dir, tenants }, owners },
+            texts: new,
+        })
     }
 
     /// Begins with a component that will be staged soon, while others look at it. One
     /// that cannot be kept now is tried again then.
     pub fn stage_ahead(&self, data: &Path, digest: Digest, bytes: &[u8]) {
-        let blobs = blobs_of(data);
-        let _one_writes = self.blobs.lock().expect("no panic under this lock");
-        if !blobs.join(digest.to_string()).exists() {
-            // Without its folder on disk a power failure may lose it, never half of it.
-            let _ = write_blob(&blobs, digest, bytes).and_then(|()| sync_folder(&blobs));
-        }
+        let mut blobs = self.blobs.lock().expect("no panic under this lock");
+        let read = |_| Ok(bytes.to_vec());
+        let _ = blobs.keep(&blobs::folder_of(data), [digest], read, |_, error: io::Error| error);
+    }
+
+    /// Keeps a copy of each component under its digest; on disk when this returns.
+    fn keep_components(
+        &self,
+        data: &Path,
+        components: &BTreeMap<String, (PathBuf, Digest)>,
+    ) -> Result<(), AppliedError> {
+        let from: HashMap<Digest, &Path> =
+            components.values().map(|(path, digest)| (*digest, path.as_path())).collect();
+        let error = |digest, source| AppliedError::Blob { path: from[&digest].to_owned(), source };
+        let read = |digest| {
+            let path = from[&digest];
+            let bytes = fs::read(path).map_err(|source| error(digest, source))?;
+            if Digest::of(&bytes) != digest {
+                return Err(AppliedError::Changed { path: path.to_owned() });
+            }
+            Ok(bytes)
+        };
+        let mut blobs = self.blobs.lock().expect("no panic under this lock");
+        blobs.keep(&blobs::folder_of(data), from.keys().copied(), read, error)
     }
 
     /// Replaces what was applied before, as a whole; on disk when this returns. What is
@@ -255,7 +272,9 @@ impl Store {
         for (path, file) in manifest.files() {
             match file {
                 AppliedFile::Text(digest) => self.lay_out_text(&dir, path, digest)?,
-                AppliedFile::Component(digest) => lay_out_component(&blobs_of(data), &dir, path, digest)?,
+                AppliedFile::Component(digest) => {
+                    lay_out_component(&blobs::folder_of(data), &dir, path, digest)?
+                }
             }
         }
         Ok(Some((dir, manifest.head.dir)))
@@ -298,18 +317,14 @@ impl Store {
         if let Err(error) = swept {
             tracing::warn!(%error, "texts of earlier sites stay in the store");
         }
-        let there = || fs::read_dir(&blobs).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let gone: Vec<_> = match gone {
-            Some(gone) => gone.into_iter().map(Into::into).collect(),
-            None => there().filter(|name| !name.to_str().is_some_and(|name| named.contains(name))).collect(),
-        };
+        let there = fs::read_dir(&blobs).into_iter().flatten().flatten();
+        let there = there.filter_map(|entry| entry.file_name().into_string().ok());
+        let gone = gone.unwrap_or_else(|| there.filter(|name| !named.contains(name)).collect());
+        let mut kept = self.blobs.lock().expect("no panic under this lock");
         for name in gone {
-            let path = blobs.join(name);
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                // A text's digest.
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%error, path = %path.display(), "an old component stays"),
+            // Of a text there is none.
+            if let Err(error) = kept.remove(&blobs, &name) {
+                tracing::warn!(%error, component = name, "an old component stays");
             }
         }
     }
@@ -406,11 +421,6 @@ impl AppliedFile {
     }
 }
 
-/// As an OCI image layout has it.
-fn blobs_of(data: &Path) -> PathBuf {
-    data.join("blobs/sha256")
-}
-
 fn lay_out_component(blobs: &Path, dir: &Path, path: &str, digest: Digest) -> Result<(), AppliedError> {
     let place = place_below(dir, path)?;
     let blob = blobs.join(digest.to_string());
@@ -425,50 +435,6 @@ fn lay_out_component(blobs: &Path, dir: &Path, path: &str, digest: Digest) -> Re
 fn owner_of(path: &str) -> &str {
     let tenants = path.strip_prefix("tenants/");
     tenants.and_then(|rest| rest.split_once('/')).map_or("", |(owner, _)| owner)
-}
-
-/// Keeps a copy of each component under its digest, those aside that are kept since
-/// `before`; on disk when this returns.
-fn keep_blobs(
-    blobs: &Path,
-    before: Option<&Manifest>,
-    components: &BTreeMap<String, (PathBuf, Digest)>,
-) -> Result<(), AppliedError> {
-    let mut any = false;
-    for (path, (from, digest)) in components {
-        if before.is_some_and(|before| before.file(path) == Some(AppliedFile::Component(*digest))) {
-            continue;
-        }
-        if blobs.join(digest.to_string()).exists() {
-            continue;
-        }
-        let error = |source| AppliedError::Blob { path: from.clone(), source };
-        let bytes = fs::read(from).map_err(error)?;
-        if Digest::of(&bytes) != *digest {
-            return Err(AppliedError::Changed { path: from.clone() });
-        }
-        write_blob(blobs, *digest, &bytes).map_err(error)?;
-        any = true;
-    }
-    if any {
-        sync_folder(blobs).map_err(|source| AppliedError::Blob { path: blobs.to_owned(), source })?;
-    }
-    Ok(())
-}
-
-/// On disk once [`sync_folder`] was called.
-fn write_blob(blobs: &Path, digest: Digest, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(blobs)?;
-    let beside = blobs.join(format!("{digest}.new"));
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    // Whole on disk before it has its name, so that what has a name is whole.
-    file.sync_all()?;
-    fs::rename(&beside, blobs.join(digest.to_string()))
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all())
 }
 
 /// A path of the manifest below `dir` and nowhere else, with its folder made.

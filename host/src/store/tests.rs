@@ -1,5 +1,5 @@
 use super::*;
-use crate::resource::diagnostic::SourceFile;
+use crate::{guest::component::Digest, resource::diagnostic::SourceFile};
 
 fn at(bytes: u64) -> Position {
     Position { bytes, inode: 7, head: Head::of(b"begin", bytes) }
@@ -112,4 +112,28 @@ fn a_damaged_component_is_said_and_not_run() {
     }
     let error = store.lay_out_applied(data.path()).expect_err("it is damaged");
     assert!(error.to_string().starts_with("what was applied is damaged: the component component.wasm"));
+}
+
+#[test]
+fn half_a_component_that_a_power_failure_left_is_written_again() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().join("blobs/sha256");
+    let half = folder.join(Digest::of(b"first").to_string());
+    std::fs::create_dir_all(&folder).expect("the folder can be written");
+    std::fs::write(&half, "fir").expect("the folder can be written");
+    let store = Store::open(&data.path().join("store")).expect("opens");
+    keep(&store, data.path(), snapshot(data.path(), "first")).expect("kept");
+    assert_eq!(std::fs::read(&half).expect("it is there"), b"first");
+}
+
+#[test]
+fn a_component_that_went_and_comes_back_is_written_again() {
+    let data = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&data.path().join("store")).expect("opens");
+    for what in ["first", "second", "first"] {
+        store.stage_ahead(data.path(), Digest::of(what.as_bytes()), what.as_bytes());
+        keep(&store, data.path(), snapshot(data.path(), what)).expect("kept");
+        let (dir, _) = store.lay_out_applied(data.path()).expect("reads").expect("it is in force");
+        assert_eq!(std::fs::read_to_string(dir.join("component.wasm")).expect("laid out"), what);
+    }
 }
