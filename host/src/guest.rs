@@ -131,6 +131,8 @@ pub enum Contract {
     Packed,
     /// `wasm-graph:processor@1.1.0`: a message a call.
     Aio,
+    /// `tinykube-graph:processor@1.0.0`, the preview of AIO's: the same without errors.
+    Preview,
 }
 
 /// What a guest made of a batch. Checked: every index and span is sound.

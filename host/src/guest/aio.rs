@@ -1,17 +1,21 @@
 //! AIO's contract, `wasm-graph:processor@1.1.0`: one message a call, every field a
-//! value of its own. Translates between a batch's records and AIO's data model and
+//! value of its own. Its preview, `tinykube-graph:processor@1.0.0`, has other names and
+//! no errors. Translates between a batch's records and AIO's data model and
 //! keeps all fields; knows nothing of instances or scheduling.
 
 use bytes::{Bytes, BytesMut};
 use wasmtime::{
     Store,
-    component::{ComponentType, Instance, Lift, Lower, Resource, ResourceTable, TypedFunc},
+    component::{
+        ComponentExportIndex, ComponentNamedList, ComponentType, Instance, Lift, Lower, Resource,
+        ResourceTable, TypedFunc,
+    },
 };
 
 use crate::{
     batch::{Batch, Entry, Kind, Properties, Span, Stamped, Time, push_property},
     guest::{
-        OperatorError, OperatorKind, Output, Schema, Verdict,
+        Contract, OperatorError, OperatorKind, Output, Schema, Verdict,
         packed::{CallError, Exported, OutputMax},
         state::GuestState,
     },
@@ -164,15 +168,51 @@ struct Error {
     message: String,
 }
 
-type Process<'a, R> = TypedFunc<(ModelIn<'a>,), (Result<R, Error>,)>;
-type ProcessTimed<'a, R> = TypedFunc<(HybridLogicalClock<&'a str>, ModelIn<'a>), (Result<R, Error>,)>;
-type ProcessWindow<'a> = TypedFunc<(ModelIn<'a>, Vec<ModelIn<'a>>), (Result<ModelOut, Error>,)>;
+type Process<'a, R> = Answering<(ModelIn<'a>,), R>;
+type ProcessTimed<'a, R> = Answering<(HybridLogicalClock<&'a str>, ModelIn<'a>), R>;
+type ProcessWindow<'a> = Answering<(ModelIn<'a>, Vec<ModelIn<'a>>), ModelOut>;
 /// A delay has its parameters in the other order.
-type ProcessDelay<'a> =
-    TypedFunc<(ModelIn<'a>, HybridLogicalClock<&'a str>), (Result<HybridLogicalClock<String>, Error>,)>;
+type ProcessDelay<'a> = Answering<(ModelIn<'a>, HybridLogicalClock<&'a str>), HybridLogicalClock<String>>;
 type Init<'a> = TypedFunc<(ModuleConfiguration<'a>,), (bool,)>;
 
-/// The exports of one instance under AIO's contract.
+/// A function that answers with an `R`, or says why it does not.
+enum Answering<P, R> {
+    Result(TypedFunc<P, (Result<R, Error>,)>),
+    /// As the preview has it: it can only answer.
+    Bare(TypedFunc<P, (R,)>),
+}
+
+// Derived, both would ask the same of `P` and `R`, which are not there.
+impl<P, R> Copy for Answering<P, R> {}
+
+impl<P, R> Clone for Answering<P, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: ComponentNamedList + Lower, R: ComponentType + Lift + 'static> Answering<P, R> {
+    fn find(
+        store: &mut Store<GuestState>,
+        instance: &Instance,
+        contract: Contract,
+        export: ComponentExportIndex,
+    ) -> wasmtime::Result<Self> {
+        Ok(match contract {
+            Contract::Preview => Answering::Bare(instance.get_typed_func(store, export)?),
+            _ => Answering::Result(instance.get_typed_func(store, export)?),
+        })
+    }
+
+    async fn call(self, store: &mut Store<GuestState>, params: P) -> wasmtime::Result<Result<R, Error>> {
+        match self {
+            Answering::Result(function) => Ok(function.call_async(store, params).await?.0),
+            Answering::Bare(function) => Ok(Ok(function.call_async(store, params).await?.0)),
+        }
+    }
+}
+
+/// The exports of one instance under AIO's contract or its preview.
 pub struct Aio {
     init: Init<'static>,
     process: ProcessExport,
@@ -192,17 +232,18 @@ impl Aio {
     pub fn new(
         store: &mut Store<GuestState>,
         instance: &Instance,
+        contract: Contract,
         kind: OperatorKind,
-        Exported { init, process }: Exported,
+        Exported { init, process: at }: Exported,
     ) -> wasmtime::Result<Self> {
         let process = match kind {
-            OperatorKind::Map => ProcessExport::Map(instance.get_typed_func(&mut *store, process)?),
-            OperatorKind::Filter => ProcessExport::Filter(instance.get_typed_func(&mut *store, process)?),
-            OperatorKind::Branch => ProcessExport::Branch(instance.get_typed_func(&mut *store, process)?),
+            OperatorKind::Map => ProcessExport::Map(Answering::find(store, instance, contract, at)?),
+            OperatorKind::Filter => ProcessExport::Filter(Answering::find(store, instance, contract, at)?),
+            OperatorKind::Branch => ProcessExport::Branch(Answering::find(store, instance, contract, at)?),
             OperatorKind::Accumulate => {
-                ProcessExport::Accumulate(instance.get_typed_func(&mut *store, process)?)
+                ProcessExport::Accumulate(Answering::find(store, instance, contract, at)?)
             }
-            OperatorKind::Delay => ProcessExport::Delay(instance.get_typed_func(&mut *store, process)?),
+            OperatorKind::Delay => ProcessExport::Delay(Answering::find(store, instance, contract, at)?),
         };
         Ok(Aio { init: instance.get_typed_func(&mut *store, init)?, process })
     }
@@ -241,8 +282,7 @@ impl Aio {
                 for entry in &input.entries {
                     let process: Process<'_, _> = *process;
                     let model = model_of(entry, &input.arena);
-                    let (verdict,) = process.call_async(&mut *store, (model,)).await?;
-                    judged.push(verdict);
+                    judged.push(process.call(store, (model,)).await?);
                 }
                 Ok(judged.finish())
             }
@@ -252,8 +292,7 @@ impl Aio {
                     let process: ProcessTimed<'_, _> = *process;
                     let time = clock_of(delivery.time(entry.origin), &delivery.batch.arena);
                     let model = model_of(entry, &input.arena);
-                    let (verdict,) = process.call_async(&mut *store, (time, model)).await?;
-                    judged.push(verdict);
+                    judged.push(process.call(store, (time, model)).await?);
                 }
                 Ok(judged.finish())
             }
@@ -272,7 +311,7 @@ async fn accumulate(
     let process: ProcessWindow<'_> = process;
     let (staged, messages) = input.entries.split_first().expect("the staged value comes first");
     let models = messages.iter().map(|entry| model_of(entry, &input.arena)).collect();
-    let (result,) = process.call_async(&mut *store, (model_of(staged, &input.arena), models)).await?;
+    let result = process.call(store, (model_of(staged, &input.arena), models)).await?;
     Ok(Output::Staged(match result {
         Ok(model) => {
             let mut writer = Writer::new(output_max);
@@ -295,8 +334,7 @@ async fn delay(
         let process: ProcessDelay<'_> = process;
         let old = delivery.time(entry.origin);
         let clock = clock_of(old, &delivery.batch.arena);
-        let (result,) = process.call_async(&mut *store, (model_of(entry, &input.arena), clock)).await?;
-        match result {
+        match process.call(store, (model_of(entry, &input.arena), clock)).await? {
             Ok(HybridLogicalClock { timestamp: Timespec { secs, nanos }, counter, node_id }) => {
                 if nanos >= 1_000_000_000 {
                     return Err(format!("{nanos} nanoseconds in a time").into());
@@ -324,8 +362,7 @@ async fn map(
     let mut errors = Vec::new();
     for (index, entry) in input.entries.iter().enumerate() {
         let process: Process<'_, _> = process;
-        let (result,) = process.call_async(&mut *store, (model_of(entry, &input.arena),)).await?;
-        match result {
+        match process.call(store, (model_of(entry, &input.arena),)).await? {
             Ok(model) => {
                 writer.push(index as u32, model, (entry, &input.arena), &mut store.data_mut().table)?
             }

@@ -29,12 +29,19 @@ pub enum ComponentError {
     #[error("it is not a sound component: {cause}")]
     Malformed { cause: String },
     #[error(
-        "it exports no operator: neither one of `wasm-graph:processor@1.1.0` nor one of `tidegate:operator@0.1.0`{}",
-        but(.exports)
+        "it exports no operator: none of {}{}",
+        contracts(), but(.exports)
     )]
     NoOperator { exports: Vec<String> },
     #[error("its export `{interface}` differs from that contract: {mismatch}")]
     Signature { interface: String, mismatch: Mismatch },
+}
+
+/// Those that an operator can be of.
+fn contracts() -> String {
+    let name = |contract: Contract| format!("`{}@{}`", contract.package(), contract.version());
+    let [first, others @ ..] = Contract::ALL.map(name);
+    others.iter().fold(first, |all, name| format!("{all}, {name}"))
 }
 
 fn but(exports: &[String]) -> String {
@@ -75,11 +82,15 @@ pub struct OperatorExport {
 }
 
 impl Contract {
+    /// By which of them an operator is called is decided in this order.
+    pub const ALL: [Contract; 3] = [Contract::Packed, Contract::Aio, Contract::Preview];
+
     /// The package of its operators' interfaces.
     pub fn package(self) -> &'static str {
         match self {
             Contract::Packed => "tidegate:operator",
             Contract::Aio => "wasm-graph:processor",
+            Contract::Preview => "tinykube-graph:processor",
         }
     }
 
@@ -87,6 +98,7 @@ impl Contract {
         match self {
             Contract::Packed => "0.1.0",
             Contract::Aio => "1.1.0",
+            Contract::Preview => "1.0.0",
         }
     }
 
@@ -173,7 +185,8 @@ impl fmt::Display for RefusalReason {
 }
 
 /// AIO's host interfaces that components may rightly ask for and do not get yet.
-const NOT_THERE_YET: [&str; 1] = ["wasm-graph:processor/command-invoker"];
+const NOT_THERE_YET: [&str; 2] =
+    ["wasm-graph:processor/command-invoker", "tinykube-graph:processor/command-invoker"];
 
 /// A component's description of itself, whatever it is for.
 pub(super) struct Described {
@@ -260,9 +273,9 @@ impl ComponentShape {
         self.operators.contains(&OperatorExport { contract, kind })
     }
 
-    /// The contract by which a kind is served; ours if both are.
+    /// The contract by which a kind is served; ours, or AIO's newest, if several are.
     pub fn contract_for(&self, kind: OperatorKind) -> Option<Contract> {
-        [Contract::Packed, Contract::Aio].into_iter().find(|contract| self.serves(*contract, kind))
+        Contract::ALL.into_iter().find(|contract| self.serves(*contract, kind))
     }
 
     /// Whether all that it imports is granted by a world; if not, all that is not.
@@ -383,7 +396,7 @@ fn has_resource(resolve: &Resolve, interface: &Interface) -> bool {
 
 fn operator_named(name: &str) -> Option<OperatorExport> {
     let name = InterfaceName::parse(name)?;
-    [Contract::Packed, Contract::Aio]
+    Contract::ALL
         .into_iter()
         .flat_map(|contract| OperatorKind::ALL.map(|kind| OperatorExport { contract, kind }))
         .find(|operator| {

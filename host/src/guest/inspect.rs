@@ -169,7 +169,7 @@ impl fmt::Display for Inspection {
             let title = if place == 0 { "operators" } else { "" };
             let how = match operator.contract {
                 Contract::Packed => "a batch a call",
-                Contract::Aio => "a message a call",
+                Contract::Aio | Contract::Preview => "a message a call",
             };
             let (package, version) = (operator.contract.package(), operator.contract.version());
             writeln!(f, "{title:<10} {:<10} {package}@{version}, {how}", operator.kind.name())?;

@@ -271,7 +271,9 @@ impl Guests {
                 Contract::Packed => {
                     Exports::Packed(Packed::new(&mut store, &instance, operator.kind, exported)?)
                 }
-                Contract::Aio => Exports::Aio(Aio::new(&mut store, &instance, operator.kind, exported)?),
+                contract @ (Contract::Aio | Contract::Preview) => {
+                    Exports::Aio(Aio::new(&mut store, &instance, contract, operator.kind, exported)?)
+                }
             };
             let verdict = exports.init(&mut store, operator).await?;
             wasmtime::Result::Ok((exports, verdict))

@@ -6,7 +6,8 @@ use std::{collections::HashMap, sync::Arc};
 use wasmtime::{
     Engine, StoreContextMut,
     component::{
-        Component, ComponentType, HasSelf, InstancePre, Lift, Linker, Lower, Resource, ResourceType, WasmStr,
+        Component, ComponentType, HasSelf, InstancePre, Lift, Linker, LinkerInstance, Lower, Resource,
+        ResourceType, WasmStr,
     },
 };
 use wasmtime_wasi::{
@@ -17,6 +18,7 @@ use wasmtime_wasi::{
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use crate::guest::{
+    Contract,
     aio::Buffer,
     engine::Engines,
     log::Severity,
@@ -24,7 +26,7 @@ use crate::guest::{
     schema_registry,
     state::GuestState,
     state_store,
-    world::{Grant, PolicyWorld},
+    world::{Grant, InterfaceName, PolicyWorld},
 };
 use crate::resource::{EngineKind, PerEngine};
 
@@ -75,21 +77,24 @@ fn linker_for(engine: &Engine, world: &PolicyWorld) -> wasmtime::Result<Linker<G
             continue;
         }
         match granted.grant {
-            Grant::Real => add_real(&mut linker, path)?,
+            Grant::Real => add_real(&mut linker, &granted.interface)?,
             Grant::Inert => add_inert(&mut linker, path)?,
         }
     }
     Ok(linker)
 }
 
-fn add_real(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()> {
-    match path {
-        "wasm-graph:processor/types" => add_types(linker),
-        "wasm-graph:processor/logger" => add_logger(linker),
-        "wasm-graph:processor/metrics" => add_metrics(linker),
-        "wasm-graph:processor/schema-registry" => schema_registry::add_to_linker(linker),
-        "wasm-graph:processor/state-store" => state_store::add_to_linker(linker),
-        other => Err(wasmtime::Error::msg(format!("`{other}` has no real implementation"))),
+/// AIO's interfaces are the same in its preview, under the names of that.
+fn add_real(linker: &mut Linker<GuestState>, interface: &InterfaceName) -> wasmtime::Result<()> {
+    let instance = &mut linker.instance(&interface.to_string())?;
+    let ends = |package: Contract| interface.path.strip_prefix(package.package());
+    match ends(Contract::Aio).or_else(|| ends(Contract::Preview)) {
+        Some("/types") => add_types(instance),
+        Some("/logger") => add_logger(instance),
+        Some("/metrics") => add_metrics(instance),
+        Some("/schema-registry") => schema_registry::add_to(instance),
+        Some("/state-store") => state_store::add_to(instance),
+        _ => Err(wasmtime::Error::msg(format!("`{interface}` has no real implementation"))),
     }
 }
 
@@ -152,8 +157,7 @@ fn add_inert_of_wasmtime(linker: &mut Linker<GuestState>, path: &str) -> wasmtim
     }
 }
 
-fn add_types(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    let mut types = linker.instance("wasm-graph:processor/types@1.1.0")?;
+fn add_types(types: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     types.resource(
         "buffer",
         ResourceType::host::<Buffer>(),
@@ -173,8 +177,7 @@ fn add_types(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     )
 }
 
-fn add_logger(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    let mut logger = linker.instance("wasm-graph:processor/logger@1.1.0")?;
+fn add_logger(logger: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     logger.func_wrap(
         "log",
         |mut store: StoreContextMut<'_, GuestState>,
@@ -236,9 +239,8 @@ fn labels(labels: Option<Vec<Label>>) -> Labels {
     labels.into_iter().flatten().map(|Label { key, value }| (key, value)).collect()
 }
 
-fn add_metrics(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     type Params<V> = (String, V, Option<Vec<Label>>);
-    let mut metrics = linker.instance("wasm-graph:processor/metrics@1.1.0")?;
     metrics.func_wrap(
         "add-to-counter",
         |mut store: StoreContextMut<'_, GuestState>,

@@ -4,7 +4,7 @@
 
 use wasmtime::{
     StoreContextMut,
-    component::{ComponentType, Linker, Lower},
+    component::{ComponentType, LinkerInstance, Lower},
 };
 
 use crate::{
@@ -84,10 +84,9 @@ impl From<&RegisteredSchema> for Schema {
     }
 }
 
-/// Adds the interface to a linker.
-pub fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+/// Adds the functions of the interface to an instance of it.
+pub fn add_to(registry: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     type Params = (String, String, (u64, u32));
-    let mut registry = linker.instance("wasm-graph:processor/schema-registry@1.1.0")?;
     registry.func_wrap_async(
         "get",
         |mut store: StoreContextMut<'_, GuestState>, (id, version, timeout): Params| {

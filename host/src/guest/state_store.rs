@@ -6,7 +6,7 @@ use std::{pin::pin, task::Poll, time::Duration};
 
 use wasmtime::{
     StoreContextMut,
-    component::{ComponentType, Lift, Linker, Lower},
+    component::{ComponentType, Lift, LinkerInstance, Lower},
 };
 
 use crate::{
@@ -154,9 +154,8 @@ async fn within<T>(
     .await
 }
 
-/// Adds the interface to a linker.
-pub fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    let mut store = linker.instance("wasm-graph:processor/state-store@1.1.0")?;
+/// Adds the functions of the interface to an instance of it.
+pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     store.func_wrap_async(
         "get",
         |mut store: StoreContextMut<'_, GuestState>, (key, timeout): (Vec<u8>, Option<Length>)| {

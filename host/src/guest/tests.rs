@@ -72,9 +72,8 @@ pub fn size_of_type(name: &str) -> usize {
 }
 
 /// Memory, allocation and an accepting `init` for an operator of AIO's contract:
-/// what is allocated for a call is free again after it. `kind` names the interface.
-pub fn aio_wat(kind: &str, imports: &str, process: &str) -> String {
-    let interface = format!("wasm-graph:processor/{kind}@1.1.0");
+/// what is allocated for a call is free again after it.
+pub fn aio_wat(interface: &str, imports: &str, process: &str) -> String {
     format!(
         r#"(module
             {imports}

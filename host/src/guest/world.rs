@@ -12,7 +12,7 @@ use semver::Version;
 use wit_parser::{Interface, PackageId, Resolve, SourceMap, UnresolvedPackage, WorldItem};
 
 /// Each package of `wit/` as files, dependencies first; the policy worlds last.
-const PACKAGES: [&[(&str, &str)]; 9] = [
+const PACKAGES: [&[(&str, &str)]; 10] = [
     &[("deps/io.wit", include_str!("../../../wit/deps/io.wit"))],
     &[("deps/clocks.wit", include_str!("../../../wit/deps/clocks.wit"))],
     &[("deps/random.wit", include_str!("../../../wit/deps/random.wit"))],
@@ -34,6 +34,20 @@ const PACKAGES: [&[(&str, &str)]; 9] = [
         ("schema-registry.wit", include_str!("../../../wit/wasm-graph-processor/schema-registry.wit")),
         ("command-invoker.wit", include_str!("../../../wit/wasm-graph-processor/command-invoker.wit")),
         ("worlds.wit", include_str!("../../../wit/wasm-graph-processor/worlds.wit")),
+    ],
+    &[
+        ("processor.wit", include_str!("../../../wit/tinykube-graph-processor/processor.wit")),
+        (
+            "hybrid-logical-clock.wit",
+            include_str!("../../../wit/tinykube-graph-processor/hybrid-logical-clock.wit"),
+        ),
+        ("types.wit", include_str!("../../../wit/tinykube-graph-processor/types.wit")),
+        ("operators.wit", include_str!("../../../wit/tinykube-graph-processor/operators.wit")),
+        ("logger.wit", include_str!("../../../wit/tinykube-graph-processor/logger.wit")),
+        ("metrics.wit", include_str!("../../../wit/tinykube-graph-processor/metrics.wit")),
+        ("state-store.wit", include_str!("../../../wit/tinykube-graph-processor/state-store.wit")),
+        ("command-invoker.wit", include_str!("../../../wit/tinykube-graph-processor/command-invoker.wit")),
+        ("worlds.wit", include_str!("../../../wit/tinykube-graph-processor/worlds.wit")),
     ],
     &[("tidegate-policy/policy.wit", include_str!("../../../wit/tidegate-policy/policy.wit"))],
 ];

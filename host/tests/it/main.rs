@@ -18,6 +18,7 @@ mod mosquitto;
 mod mqtt;
 mod outside;
 mod path;
+mod preview;
 mod process;
 mod refusals;
 mod resources;

@@ -8,10 +8,7 @@ use proptest::{
 use super::*;
 use crate::{
     batch::BatchBuilder,
-    guest::{
-        Contract,
-        tests::{Rig, STANDARD, aio_wat, component, ready, size_of_type},
-    },
+    guest::tests::{Rig, STANDARD, aio_wat, component, ready, size_of_type},
 };
 
 const AMPLE: OutputMax = OutputMax { messages: 1000, bytes: 1 << 20 };
@@ -23,12 +20,16 @@ struct Operator {
 
 impl Operator {
     fn new(kind: OperatorKind, imports: &str, process: &str) -> Self {
-        let wit =
-            format!("import wasm-graph:processor/types@1.1.0; export wasm-graph:processor/%{kind}@1.1.0;");
-        let bytes = component(&wit, &aio_wat(&kind.to_string(), imports, process));
+        Self::of(Contract::Aio, kind, imports, process)
+    }
+
+    fn of(contract: Contract, kind: OperatorKind, imports: &str, process: &str) -> Self {
+        let (package, version) = (contract.package(), contract.version());
+        let wit = format!("import {package}/types@{version}; export {package}/%{kind}@{version};");
+        let bytes = component(&wit, &aio_wat(&contract.interface(kind), imports, process));
         let mut rig = Rig::start(&bytes, STANDARD, 1).unwrap();
-        let exported = rig.exported(Contract::Aio, kind);
-        let aio = Aio::new(&mut rig.store, &rig.instance, kind, exported).unwrap();
+        let exported = rig.exported(contract, kind);
+        let aio = Aio::new(&mut rig.store, &rig.instance, contract, kind, exported).unwrap();
         Operator { rig, aio }
     }
 
@@ -38,6 +39,9 @@ impl Operator {
         ready(self.aio.process(&mut self.rig.store, input, &input.clone().into(), max))
     }
 }
+
+/// Both generations of the contract.
+const BOTH: [Contract; 2] = [Contract::Aio, Contract::Preview];
 
 /// Gives back the model that it is given.
 fn echo() -> Operator {
@@ -49,6 +53,16 @@ fn echo() -> Operator {
             (i32.const 1024)"
     );
     Operator::new(OperatorKind::Map, "", &process)
+}
+
+/// The same in the preview, where nothing stands around it.
+fn echo_of(contract: Contract) -> Operator {
+    match contract {
+        Contract::Preview => {
+            Operator::of(contract, OperatorKind::Map, "", "(param i32) (result i32) (local.get 0)")
+        }
+        _ => echo(),
+    }
 }
 
 // Where a message's payload lies in a `data-model` in the guest's memory.
@@ -147,18 +161,21 @@ fn any_batch() -> impl Strategy<Value = Batch> {
 
 #[test]
 fn every_field_survives_the_way_through_a_guest_and_back() {
-    let echo = RefCell::new(echo());
+    let echoes = RefCell::new(BOTH.map(echo_of));
     // What fails is printed; there is no file to keep it in.
     let config = Config { failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&any_batch(), |batch| {
-            let output = echo.borrow_mut().process(&batch, AMPLE).unwrap();
-            let Output::Mapped { batch: back, errors } = output else { panic!("{output:?}") };
-            prop_assert_eq!(errors, vec![]);
-            prop_assert_eq!(said(&back), said(&batch));
-            let origins: Vec<_> = back.entries.iter().map(|entry| entry.origin).collect();
-            prop_assert_eq!(origins, (0..batch.len() as u32).collect::<Vec<_>>());
-            prop_assert!(back.entries.iter().flat_map(Entry::spans).all(|span| span.fits(back.arena.len())));
+            for echo in echoes.borrow_mut().iter_mut() {
+                let output = echo.process(&batch, AMPLE).unwrap();
+                let Output::Mapped { batch: back, errors } = output else { panic!("{output:?}") };
+                prop_assert_eq!(errors, vec![]);
+                prop_assert_eq!(said(&back), said(&batch));
+                let origins: Vec<_> = back.entries.iter().map(|entry| entry.origin).collect();
+                prop_assert_eq!(origins, (0..batch.len() as u32).collect::<Vec<_>>());
+                let fit = |span: Span| span.fits(back.arena.len());
+                prop_assert!(back.entries.iter().flat_map(Entry::spans).all(fit));
+            }
             Ok(())
         })
         .unwrap();
@@ -237,10 +254,53 @@ fn branches_are_given_the_logical_time_of_the_delivery() {
 }
 
 #[test]
+fn operators_of_the_preview_answer_with_the_bare_value() {
+    let preview = |kind, process: &str| {
+        let mut operator = Operator::of(Contract::Preview, kind, "", process);
+        let mut batch = batch_of(&["true", "no"]);
+        batch.entries.iter_mut().for_each(|entry| (entry.seconds, entry.nanos) = (7, 5));
+        operator.process(&batch, AMPLE)
+    };
+    // True if the payload starts with a `t`; a branch has the logical time before it.
+    for (kind, params, model) in
+        [(OperatorKind::Filter, "(param i32)", 0), (OperatorKind::Branch, "(param i32)", 32)]
+    {
+        let process = format!(
+            "{params} (result i32)
+                (i32.eq (i32.load8_u (i32.load offset={} (local.get 0))) (i32.const 116))",
+            PAYLOAD_AT + model
+        );
+        let output = preview(kind, &process).unwrap();
+        let Output::Judged { verdicts, errors } = output else { panic!("{output:?}") };
+        assert_eq!((verdicts, errors), (vec![Verdict::TRUE, Verdict::FALSE], vec![]), "{kind}");
+    }
+    // The staged value is the first parameter, and what a window is without a change.
+    let output = preview(OperatorKind::Accumulate, "(param i32) (result i32) (local.get 0)");
+    let Output::Staged(Ok(staged)) = output.unwrap() else { panic!() };
+    assert_eq!(staged.entries[0].payload.bytes(&staged.arena), b"true");
+    let Err(CallError::BadOutput(cause)) = preview(
+        OperatorKind::Delay,
+        "(param i32) (result i32) (i32.store (i32.const 1032) (i32.const -1)) (i32.const 1024)",
+    ) else {
+        panic!()
+    };
+    assert_eq!(cause, "4294967295 nanoseconds in a time");
+    let delay = "(param i32) (result i32) (i64.store (i32.const 1024) (i64.const 9)) (i32.const 1024)";
+    let Output::Delayed { times, errors, .. } = preview(OperatorKind::Delay, delay).unwrap() else {
+        panic!()
+    };
+    assert_eq!(errors, []);
+    assert_eq!(times.iter().map(|time| time.seconds).collect::<Vec<_>>(), [9, 9]);
+}
+
+#[test]
 fn a_trap_is_an_error_of_the_call() {
-    let mut operator = Operator::new(OperatorKind::Filter, "", "(param i32) (result i32) unreachable");
-    let Err(CallError::Wasmtime(error)) = operator.process(&batch_of(&["a"]), AMPLE) else { panic!() };
-    assert_eq!(error.downcast_ref::<wasmtime::Trap>(), Some(&wasmtime::Trap::UnreachableCodeReached));
+    for contract in BOTH {
+        let mut operator =
+            Operator::of(contract, OperatorKind::Filter, "", "(param i32) (result i32) unreachable");
+        let Err(CallError::Wasmtime(error)) = operator.process(&batch_of(&["a"]), AMPLE) else { panic!() };
+        assert_eq!(error.downcast_ref::<wasmtime::Trap>(), Some(&wasmtime::Trap::UnreachableCodeReached));
+    }
 }
 
 #[test]
@@ -260,8 +320,7 @@ fn call_with_buffer(operator: &mut Operator, payload: &'static [u8]) -> ModelOut
     let model = DataModel::Message(Message { payload: BufferOrBytes::Buffer(buffer), ..message });
     let ProcessExport::Map(process) = &aio.process else { panic!() };
     let process: Process<'_, _> = *process;
-    let (result,) = ready(process.call_async(&mut rig.store, (model,))).unwrap();
-    result.unwrap()
+    ready(process.call(&mut rig.store, (model,))).unwrap().unwrap()
 }
 
 #[test]
@@ -279,22 +338,32 @@ fn buffers_of_the_host_can_be_given_back() {
 
 #[test]
 fn buffers_of_the_host_can_be_read_and_dropped() {
-    let types = "wasm-graph:processor/types@1.1.0";
+    for contract in BOTH {
+        let (package, version) = (contract.package(), contract.version());
+        read_and_drop(contract, &format!("{package}/types@{version}"));
+    }
+}
+
+/// A map that gives back what it reads from a buffer.
+fn read_and_drop(contract: Contract, types: &str) {
     let imports = format!(
         r#"(import "{types}" "[method]buffer.read" (func $read (param i32 i32)))
            (import "{types}" "[resource-drop]buffer" (func $drop (param i32)))"#
     );
+    // The model, around which only one of them has a result.
+    let at = if contract == Contract::Preview { 1024 } else { 1032 };
+    let (case, list) = (at + 8, at + 12);
     let process = format!(
         "(param $m i32) (result i32)
             (call $read (i32.load offset={PAYLOAD_AT} (local.get $m)) (i32.const 512))
             (call $drop (i32.load offset={PAYLOAD_AT} (local.get $m)))
             (i32.store8 (i32.const 1024) (i32.const 0))
-            (i32.store8 (i32.const 1032) (i32.const 0))
-            (i32.store8 (i32.const 1040) (i32.const 1))
-            (i64.store (i32.const 1044) (i64.load (i32.const 512)))
+            (i32.store8 (i32.const {at}) (i32.const 0))
+            (i32.store8 (i32.const {case}) (i32.const 1))
+            (i64.store (i32.const {list}) (i64.load (i32.const 512)))
             (i32.const 1024)"
     );
-    let mut operator = Operator::new(OperatorKind::Map, &imports, &process);
+    let mut operator = Operator::of(contract, OperatorKind::Map, &imports, &process);
     let model = call_with_buffer(&mut operator, b"read by the guest");
     let DataModel::BufferOrBytes(BufferOrBytes::Bytes(bytes)) = model else { panic!("{model:?}") };
     assert_eq!(bytes, b"read by the guest");

@@ -121,8 +121,8 @@ fn what_does_not_fit_is_told_before_anything_is_fused() {
             "sides swapped",
             &provider,
             &map,
-            "the map cannot be composed: it exports no operator: neither one of \
-             `wasm-graph:processor@1.1.0` nor one of `tidegate:operator@0.1.0`; \
+            "the map cannot be composed: it exports no operator: none of \
+             `tidegate:operator@0.1.0`, `wasm-graph:processor@1.1.0`, `tinykube-graph:processor@1.0.0`; \
              its exports are `map:custom/custom`",
         ),
         ("text", b"hello, world", &provider, "the map cannot be composed: it is not WebAssembly"),

@@ -59,6 +59,8 @@ fn operators_and_imports_are_listed() {
          export wasm-graph:processor/delay@1.1.0;
          export tidegate:operator/branch@0.1.0;
          export wasm-graph:processor/branch@1.1.0;
+         export tinykube-graph:processor/delay@1.0.0;
+         export tinykube-graph:processor/filter@1.0.0;
          export hello: func();",
     ))
     .unwrap();
@@ -69,11 +71,15 @@ fn operators_and_imports_are_listed() {
         (Aio, Branch, true),
         (Packed, Delay, false),
         (Aio, Map, false),
+        (Preview, Filter, true),
+        (Preview, Delay, true),
+        (Preview, Branch, false),
     ] {
         assert_eq!(shape.serves(contract, kind), served, "{contract:?} {kind}");
     }
     assert_eq!(shape.contract_for(Branch), Some(Packed));
     assert_eq!(shape.contract_for(Delay), Some(Aio));
+    assert_eq!(shape.contract_for(Filter), Some(Preview));
     assert_eq!(shape.contract_for(Map), None);
     assert_eq!(shape.other_exports, ["hello"]);
     let imports: Vec<_> = shape
@@ -98,8 +104,8 @@ fn without_an_operator_the_exports_are_named() {
     let error = read(&dummy("export run: func(); export wasi:random/random@0.2.12;")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it exports no operator: neither one of `wasm-graph:processor@1.1.0` nor one of \
-         `tidegate:operator@0.1.0`; its exports are `run`, `wasi:random/random@0.2.12`"
+        "it exports no operator: none of `tidegate:operator@0.1.0`, `wasm-graph:processor@1.1.0`, \
+         `tinykube-graph:processor@1.0.0`; its exports are `run`, `wasi:random/random@0.2.12`"
     );
 }
 
@@ -153,6 +159,23 @@ fn imports_beyond_the_world_are_refused_by_full_name() {
             PYTHON,
             vec!["imports `wasm-graph:processor/command-invoker@1.1.0`, which is not yet there on this host"],
         ),
+        ("import tinykube-graph:processor/types@1.0.0;", pure, vec![]),
+        ("import tinykube-graph:processor/state-store@1.0.0;", STANDARD, vec![]),
+        (
+            "import tinykube-graph:processor/logger@1.0.0;",
+            pure,
+            vec![
+                "imports `tinykube-graph:processor/logger@1.0.0`, which `tidegate:policy/pure@0.1.0` does not \
+                 grant; the smallest world that does is `tidegate:policy/standard@0.1.0`",
+            ],
+        ),
+        (
+            "import tinykube-graph:processor/command-invoker@1.0.0;",
+            PYTHON,
+            vec![
+                "imports `tinykube-graph:processor/command-invoker@1.0.0`, which is not yet there on this host",
+            ],
+        ),
         (
             "import read-disk: func();",
             PYTHON,
@@ -199,6 +222,35 @@ fn every_minor_of_wasi_fits_and_what_is_not_wasi_as_we_know_it_does_not() {
             "imports `wasi:http/outgoing-handler@0.2.0`, which neither `tidegate:policy/standard@0.1.0` nor any other \
            shipped world grants",
         ],
+    );
+}
+
+#[test]
+fn the_preview_has_no_schemas_to_look_up_and_no_errors_to_return() {
+    let named = "package tinykube-graph:processor@1.0.3 {
+        interface schema-registry { get: func(id: string) -> string; }
+        interface filter {
+            record module-configuration {
+                properties: list<tuple<string, string>>,
+                module-schemas: list<tuple<string, string, string>>,
+            }
+            process: func(message: string) -> result<bool, string>;
+            init: func(configuration: module-configuration) -> bool;
+        }
+    }";
+    let wit = "import tinykube-graph:processor/schema-registry@1.0.3; export tidegate:operator/filter@0.1.0;";
+    let shape = read(&dummy_with(named, wit)).unwrap();
+    let refused = shape.fits(PolicyWorld::named(PYTHON).unwrap()).unwrap_err();
+    assert_eq!(
+        refused.iter().map(Refusal::to_string).collect::<Vec<_>>(),
+        ["imports `tinykube-graph:processor/schema-registry@1.0.3`, which neither \
+          `tidegate:policy/python@0.1.0` nor any other shipped world grants"]
+    );
+    let error = read(&dummy_with(named, "export tinykube-graph:processor/filter@1.0.3;")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "its export `tinykube-graph:processor/filter@1.0.0` differs from that contract: \
+         `process.message` has `string`, expected variant `data-model`"
     );
 }
 

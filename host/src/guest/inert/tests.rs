@@ -76,11 +76,16 @@ impl Guest {
                 (i32.store8 (i32.const 1028) (i32.const 1))
                 (i32.const 1024)"
         );
-        let text = aio_wat("filter", &format!(r#"{core} (data (i32.const 4096) "one\ntwo\nthr")"#), &process);
+        let text = aio_wat(
+            &Contract::Aio.interface(OperatorKind::Filter),
+            &format!(r#"{core} (data (i32.const 4096) "one\ntwo\nthr")"#),
+            &process,
+        );
         let bytes = component(&format!("{wit} export wasm-graph:processor/filter@1.1.0;"), &text);
         let mut rig = Rig::bounded(&bytes, STANDARD, 1, bounds).unwrap();
-        let exported = rig.exported(Contract::Aio, OperatorKind::Filter);
-        let aio = Aio::new(&mut rig.store, &rig.instance, OperatorKind::Filter, exported).unwrap();
+        let (contract, kind) = (Contract::Aio, OperatorKind::Filter);
+        let exported = rig.exported(contract, kind);
+        let aio = Aio::new(&mut rig.store, &rig.instance, contract, kind, exported).unwrap();
         let mut builder = BatchBuilder::new("n");
         builder.push(b"t", None, b"p", []);
         Guest { rig, aio, input: builder.finish().into() }

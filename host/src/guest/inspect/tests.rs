@@ -12,6 +12,7 @@ const MIXED: &str = "import wasm-graph:processor/logger@1.1.0;
     import call-home: func();
     export tidegate:operator/filter@0.1.0;
     export wasm-graph:processor/branch@1.1.0;
+    export tinykube-graph:processor/delay@1.0.0;
     export hello: func();";
 
 /// The text without what changes with the toolchain: digest and size.
@@ -25,17 +26,20 @@ fn people_read_what_it_asks_for_and_what_stands_in_the_way() {
     let expected = "\
 operators  filter     tidegate:operator@0.1.0, a batch a call
            branch     wasm-graph:processor@1.1.0, a message a call
+           delay      tinykube-graph:processor@1.0.0, a message a call
 also       hello
 
-imports                                              pure  standard    python
-wasm-graph:processor/logger@1.1.0                 refused      real      real
-wasm-graph:processor/hybrid-logical-clock@1.1.0     types     types     types
-wasi:random/insecure-seed@0.2.12                  refused     inert     inert
-wasi:sockets/network@0.2.12                       refused   refused     inert
-wasi:sockets/instance-network@0.2.12              refused   refused     inert
-tidegate:operator/types@0.1.0                       types     types     types
-wasm-graph:processor/types@1.1.0                     real      real      real
-call-home                                         refused   refused   refused
+imports                                                  pure  standard    python
+wasm-graph:processor/logger@1.1.0                     refused      real      real
+wasm-graph:processor/hybrid-logical-clock@1.1.0         types     types     types
+wasi:random/insecure-seed@0.2.12                      refused     inert     inert
+wasi:sockets/network@0.2.12                           refused   refused     inert
+wasi:sockets/instance-network@0.2.12                  refused   refused     inert
+tidegate:operator/types@0.1.0                           types     types     types
+wasm-graph:processor/types@1.1.0                         real      real      real
+tinykube-graph:processor/hybrid-logical-clock@1.0.0     types     types     types
+tinykube-graph:processor/types@1.0.0                     real      real      real
+call-home                                             refused   refused   refused
 
 fits       no shipped world
 would fit  a world that includes tidegate:policy/python@0.1.0 and imports

@@ -31,6 +31,9 @@ fn a_linker_holds_nothing_that_its_world_does_not_grant() {
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/state-store@1.1.0"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/schema-registry@1.1.0"),
         (PYTHON, "wasm-graph:processor/command-invoker@1.1.0"),
+        ("tidegate:policy/pure@0.1.0", "tinykube-graph:processor/logger@1.0.0"),
+        ("tidegate:policy/pure@0.1.0", "tinykube-graph:processor/state-store@1.0.0"),
+        (PYTHON, "tinykube-graph:processor/command-invoker@1.0.0"),
     ] {
         let error = Rig::start(&dummy(&format!("import {import};{FILTER}")), world, 1).err();
         let error = error.unwrap_or_else(|| panic!("{world} linked {import}"));

@@ -51,6 +51,11 @@ fn worlds_grant_what_their_wit_says() {
         ("wasm-graph:processor/state-store@1.1.0", None, Some(Real), Some(Real)),
         ("wasm-graph:processor/schema-registry@1.1.0", None, Some(Real), Some(Real)),
         ("wasm-graph:processor/command-invoker@1.1.0", None, None, None),
+        ("tinykube-graph:processor/types@1.0.0", Some(Real), Some(Real), Some(Real)),
+        ("tinykube-graph:processor/metrics@1.0.0", None, Some(Real), Some(Real)),
+        ("tinykube-graph:processor/state-store@1.0.0", None, Some(Real), Some(Real)),
+        ("tinykube-graph:processor/schema-registry@1.0.0", None, None, None),
+        ("tinykube-graph:processor/command-invoker@1.0.0", None, None, None),
         ("wasi:io/poll@0.2.0", None, Some(Inert), Some(Inert)),
         ("wasi:cli/stdout@0.2.12", None, Some(Inert), Some(Inert)),
         ("wasi:sockets/tcp@0.2.0", None, None, Some(Inert)),
@@ -68,6 +73,47 @@ fn worlds_grant_what_their_wit_says() {
     assert_eq!(smallest("wasi:io/poll@0.2.3"), Some("tidegate:policy/standard@0.1.0"));
     assert_eq!(smallest("wasi:sockets/udp@0.2.3"), Some("tidegate:policy/python@0.1.0"));
     assert_eq!(smallest("wasi:http/types@0.2.3"), None);
+}
+
+/// The files of the contract's package and of its preview's, by their names; without
+/// what the rule leaves out whole.
+fn generations() -> [BTreeMap<&'static str, String>; 2] {
+    ["package wasm-graph:processor@1.1.0;", "package tinykube-graph:processor@1.0.0;"].map(|package| {
+        let is_it = |files: &&&[(&str, &str)]| files.iter().any(|(_, text)| text.contains(package));
+        let files = PACKAGES.iter().find(is_it).unwrap_or_else(|| panic!("{package}"));
+        files
+            .iter()
+            .filter(|(name, _)| !["processor.wit", "schema-registry.wit"].contains(name))
+            .map(|(name, text)| (*name, text.to_string()))
+            .collect()
+    })
+}
+
+#[test]
+fn the_preview_is_the_contract_without_errors_and_without_schemas_to_look_up() {
+    let [ours, preview] = generations();
+    let by_the_rule: BTreeMap<&str, String> = ours
+        .into_iter()
+        .map(|(name, text)| {
+            let lines = text.lines().filter(|line| *line != "    import schema-registry;").map(|line| {
+                let line = line.replace(
+                    "{data-model, error, module-configuration}",
+                    "{data-model, module-configuration}",
+                );
+                match line.strip_suffix(", error>;").and_then(|line| line.split_once("result<")) {
+                    Some((head, answer)) if name == "operators.wit" => format!("{head}{answer};\n"),
+                    _ => line + "\n",
+                }
+            });
+            (
+                name,
+                lines
+                    .collect::<String>()
+                    .replace("\n    record error {\n        message: string,\n    }\n", ""),
+            )
+        })
+        .collect();
+    assert_eq!(by_the_rule, preview);
 }
 
 #[test]
