@@ -1,5 +1,6 @@
 //! AIO graph definitions, checked in two stages: the published JSON schema, whose
-//! verdict is final, then the rules that a schema cannot say.
+//! verdict is final, then the rules that a schema cannot say. Those of the preview have
+//! a schema that is made of the oldest published one.
 
 use std::{
     collections::HashSet,
@@ -10,6 +11,7 @@ use jsonschema::{
     JsonType, JsonTypeSet, ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
 };
+use serde_json::Value as Json;
 
 use crate::{
     resource::{
@@ -22,8 +24,9 @@ use crate::{
 /// A graph definition that passed both stages.
 #[derive(Clone, Debug)]
 pub struct Graph {
+    /// Its file's, if it is of the preview: that has none.
     pub name: String,
-    pub version: String,
+    pub version: Option<String>,
     /// In the order of the file.
     pub operations: Vec<Operation>,
     pub connections: Vec<Connection>,
@@ -101,26 +104,66 @@ const OPERATIONS_MAX: usize = 256;
 /// Rules that are not about the graph but about how far Tidegate is.
 pub const NOT_YET_SUPPORTED: &str = "graph/not-yet-supported";
 
-static SCHEMAS: LazyLock<[(&str, Validator); 2]> = LazyLock::new(|| {
-    let validator = |text| {
-        let schema = serde_json::from_str(text).expect("the shipped schema is JSON");
-        jsonschema::draft7::new(&schema).expect("the shipped schema is a schema")
-    };
-    [
-        ("1.0.0", validator(include_str!("../../schema/aio-wasm-graph-config-1.0.0.json"))),
-        ("1.1.0", validator(include_str!("../../schema/aio-wasm-graph-config-1.1.0.json"))),
-    ]
+/// Which form a graph definition has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Without `metadata`: with it, a document is held against the schema that this names.
+    Preview,
+    /// That of schema 1.0.0.
+    First,
+    /// That of schema 1.1.0, also if none is named.
+    Newest,
+}
+
+impl Form {
+    fn of(node: &Node) -> Self {
+        let requirements = node.get("moduleRequirements");
+        let metadata = node.get("metadata");
+        let named = metadata.and_then(|it| it.get("$schema")).and_then(Node::text);
+        match metadata {
+            None if requirements.is_some_and(|it| it.get(HOSTLIB_VERSION).is_some()) => Form::Preview,
+            _ if named.is_some_and(|name| name.contains("1.0.0")) => Form::First,
+            _ => Form::Newest,
+        }
+    }
+
+    fn validator(self) -> &'static Validator {
+        &SCHEMAS[self as usize]
+    }
+}
+
+/// In the order of the forms.
+static SCHEMAS: LazyLock<[Validator; 3]> = LazyLock::new(|| {
+    let parse = |text| serde_json::from_str(text).expect("the shipped schema is JSON");
+    let first: Json = parse(include_str!("../../schema/aio-wasm-graph-config-1.0.0.json"));
+    let newest = parse(include_str!("../../schema/aio-wasm-graph-config-1.1.0.json"));
+    [preview_of(first.clone()), first, newest]
+        .map(|schema| jsonschema::draft7::new(&schema).expect("the shipped schema is a schema"))
 });
 
+/// What the preview's form differs in: no `metadata`, and `hostlibVersion` in the place
+/// of `runtimeVersion`.
+fn preview_of(mut schema: Json) -> Json {
+    let without = |object: &mut Json, key: &str| {
+        object["required"].as_array_mut().expect("it is a list").retain(|it| it != key);
+        object["properties"].as_object_mut().expect("it is an object").remove(key)
+    };
+    without(&mut schema, "metadata");
+    let versions = &mut schema["definitions"]["ModuleVersions"];
+    let version = without(versions, "runtimeVersion").expect("the oldest schema has it");
+    versions["properties"][HOSTLIB_VERSION] = version;
+    versions["required"].as_array_mut().expect("it is a list").push(HOSTLIB_VERSION.into());
+    schema
+}
+
+const HOSTLIB_VERSION: &str = "hostlibVersion";
+
 /// The first stage alone: the schema's verdict on a document. The schema is the one
-/// that the document names, else the newest.
+/// that the document names, else the newest; that of the preview if it is of that form.
 pub fn check_schema(node: &Node, diagnostics: &mut Diagnostics) -> bool {
     let json = node.to_json();
-    let named = json.pointer("/metadata/$schema").and_then(|name| name.as_str()).unwrap_or_default();
-    let [old, new] = &*SCHEMAS;
-    let (_, validator) = if named.contains(old.0) { old } else { new };
     let mut valid = true;
-    for error in validator.iter_errors(&json) {
+    for error in Form::of(node).validator().iter_errors(&json) {
         valid = false;
         say(node, &error, diagnostics);
     }
@@ -206,7 +249,6 @@ fn types(kind: &TypeKind) -> String {
 
 /// What a value is to a schema, for messages.
 fn kind_of(node: &Node) -> &'static str {
-    use serde_json::Value as Json;
     match node.to_json() {
         Json::Null => "nothing",
         Json::Bool(_) => "`true` or `false` without quotes",
@@ -220,18 +262,18 @@ fn kind_of(node: &Node) -> &'static str {
 impl Graph {
     /// Both stages. `None` if there was any error.
     pub fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
-        if node.get("moduleRequirements").is_some_and(|it| it.get("hostlibVersion").is_some()) {
-            let message = "graph definitions of the preview (`hostlibVersion`) are not supported yet";
-            diagnostics.error(NOT_YET_SUPPORTED, node.place.clone(), message, "");
-            return None;
-        }
         let before = diagnostics.errors();
         if !check_schema(node, diagnostics) {
             return None;
         }
         let mut raw = Object::of(node, "a graph definition", Unknown::Ignored, diagnostics);
-        let mut metadata = raw.object("metadata", diagnostics)?;
-        let (name, version) = (metadata.text("name", diagnostics)?, metadata.text("version", diagnostics)?);
+        let (name, version) = match raw.object("metadata", diagnostics) {
+            Some(mut metadata) => {
+                (metadata.text("name", diagnostics)?, metadata.text("version", diagnostics))
+            }
+            None => (Text { text: node.place.file.path.clone(), place: node.place.clone() }, None),
+        };
+        let version = version.map(|version| version.text);
         check_features(&mut raw, diagnostics);
         if let Some(node) = raw.list("operations", diagnostics).get(OPERATIONS_MAX) {
             let message = format!("a graph has at most {OPERATIONS_MAX} operations");
@@ -281,7 +323,7 @@ impl Graph {
         if (operations.len(), connections.len()) != (listed("operations"), listed("connections")) {
             return None;
         }
-        let graph = Graph { name: name.text, version: version.text, operations, connections, schemas };
+        let graph = Graph { name: name.text, version, operations, connections, schemas };
         graph.check_ends(node, diagnostics);
         graph.check_ports(diagnostics);
         graph.check_connections(&places, diagnostics);

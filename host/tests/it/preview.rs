@@ -88,6 +88,48 @@ fn operators_of_every_contract_stand_in_one_graph_and_a_trap_takes_its_message_a
     assert_eq!(values, [&json!(100.0), &json!(7.0)]);
 }
 
+/// As teams wrote it for the preview: without metadata, with a version of `hostlib`.
+const GRAPH: &str = r#"moduleRequirements:
+  apiVersion: "0.2.0"
+  hostlibVersion: "0.2.0"
+moduleConfigurations:
+  - name: module-temperature/filter
+    parameters:
+      temperature_lower_bound: { name: temperature_lower_bound, description: least, required: true }
+operations:
+  - { operationType: source, name: temperature }
+  - { operationType: branch, name: module-temperature/branch, module: "preview:1" }
+  - { operationType: map, name: module-temperature/map, module: "preview:1" }
+  - { operationType: filter, name: module-temperature/filter, module: "preview:1" }
+  - { operationType: concatenate, name: concatenate }
+  - { operationType: sink, name: sink }
+connections:
+  - { from: { name: temperature }, to: { name: module-temperature/branch } }
+  - { from: { name: module-temperature/branch, arm: "True" }, to: { name: module-temperature/map } }
+  - { from: { name: module-temperature/branch, arm: "False" }, to: { name: concatenate } }
+  - { from: { name: module-temperature/map }, to: { name: module-temperature/filter } }
+  - { from: { name: module-temperature/filter }, to: { name: concatenate } }
+  - { from: { name: concatenate }, to: { name: sink } }
+"#;
+
+#[test]
+fn a_graph_of_the_preview_runs_as_it_is() {
+    let graph = Graph::new(GRAPH, COMPONENTS);
+    let lines = [reading(212.0, "F"), r#"{"humidity":{"value":50}}"#.into(), reading(-30.0, "F")];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let (run, results) = graph.run(&lines, &["--set", "temperature_lower_bound=-20"]);
+    assert!(run.stderr.contains("in 3, out 2, filtered 1, errors 0, dead 0"), "{}", run.stderr);
+    assert_eq!(results[0]["temperature"]["value"], json!(100.0));
+    assert_eq!(results[1], json!({ "humidity": { "value": 50 } }));
+    let (refused, _) = graph.run(&lines, &[]);
+    assert_eq!(refused.code, Some(1));
+    let words = format!(
+        "`module-temperature/filter` of `{}` needs the parameter `temperature_lower_bound`",
+        graph.path("graph.yaml").display()
+    );
+    assert!(refused.stderr.contains(&words), "{}", refused.stderr);
+}
+
 #[test]
 fn what_init_refuses_is_a_failed_deploy() {
     let graph = Graph::new(MIXED, COMPONENTS);

@@ -152,10 +152,15 @@ fn a_broken_graph_is_refused_with_the_rule_and_the_place() {
     let mut diagnostics = Diagnostics::default();
     let node = parse("g.yaml", GRAPH, &mut diagnostics).pop().expect("a document");
     assert!(Graph::read(&node, &mut diagnostics).is_some(), "{}", diagnostics.to_text(false));
+    refuses_broken(GRAPH, BROKEN_GRAPHS);
+}
+
+/// Whether each change to a graph that is right is refused by the rule and at the place.
+fn refuses_broken(graph: &str, broken: &[(&str, &str, &str, usize, usize)]) {
     let mut wrong = Vec::new();
-    for (text, replacement, rule, line, column) in BROKEN_GRAPHS {
-        assert!(GRAPH.contains(text), "{text}");
-        let broken = GRAPH.replacen(text, replacement, 1);
+    for (text, replacement, rule, line, column) in broken {
+        assert!(graph.contains(text), "{text}");
+        let broken = graph.replacen(text, replacement, 1);
         let mut diagnostics = Diagnostics::default();
         if let Some(node) = parse("g.yaml", &broken, &mut diagnostics).pop() {
             Graph::read(&node, &mut diagnostics);
@@ -169,6 +174,59 @@ fn a_broken_graph_is_refused_with_the_rule_and_the_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// As `GRAPH`, in the preview's form.
+const PREVIEW_GRAPH: &str = r#"moduleRequirements:
+  apiVersion: "0.2.0"
+  hostlibVersion: "0.2.0"
+operations:
+  - { operationType: source, name: in }
+  - { operationType: filter, name: keep, module: "m:1" }
+  - { operationType: sink, name: out }
+moduleConfigurations:
+  - name: keep
+    parameters:
+      limit: { name: limit, description: what is kept, required: true }
+connections:
+  - { from: { name: in }, to: { name: keep } }
+  - { from: { name: keep }, to: { name: out } }
+"#;
+
+/// As `BROKEN_GRAPHS`.
+const BROKEN_PREVIEWS: &[(&str, &str, &str, usize, usize)] = &[
+    ("hostlibVersion: \"0.2.0\"", "hostlibVersion: 0.2", "graph/schema", 3, 19),
+    ("  apiVersion: \"0.2.0\"\n", "", "graph/schema", 2, 3),
+    // It is of neither form: the newest published one says what is missing.
+    ("hostlibVersion", "runtimeVersion", "graph/schema", 1, 1),
+    ("  hostlibVersion: \"0.2.0\"\n", "", "graph/schema", 1, 1),
+    ("  hostlibVersion", "  runtimeVersion: \"0.2.0\"\n  hostlibVersion", "graph/schema", 3, 3),
+    // With `metadata` it is held against the schema that this names.
+    (
+        "moduleRequirements:",
+        "metadata: { $schema: \"aio-wasm-graph-config-1.0.0.json\", name: g, version: \"1\" }\nmoduleRequirements:",
+        "graph/schema",
+        4,
+        3,
+    ),
+    ("moduleRequirements:", "requirements: 1\nmoduleRequirements:", "graph/schema", 1, 1),
+    // Newer than the preview.
+    ("module: \"m:1\"", "module: \"m:1\", arity: 1", "graph/schema", 6, 57),
+    ("operationType: filter", "operationType: fliter", "graph/schema", 6, 22),
+    ("to: { name: keep }", "to: { name: kep }", "graph/unknown-operation", 13, 39),
+    ("  - { from: { name: in }, to: { name: keep } }\n", "", "graph/no-output", 5, 36),
+];
+
+#[test]
+fn a_graph_of_the_preview_is_checked_as_any_other() {
+    let mut diagnostics = Diagnostics::default();
+    let node = parse("a/g.yaml", PREVIEW_GRAPH, &mut diagnostics).pop().expect("a document");
+    let graph =
+        Graph::read(&node, &mut diagnostics).unwrap_or_else(|| panic!("{}", diagnostics.to_text(false)));
+    assert_eq!(diagnostics.count(), 0, "{}", diagnostics.to_text(false));
+    assert_eq!((graph.name.as_str(), &graph.version), ("a/g.yaml", &None));
+    assert!(graph.operations[1].parameters[0].required);
+    refuses_broken(PREVIEW_GRAPH, BROKEN_PREVIEWS);
 }
 
 const PLATFORM: &str = r#"apiVersion: tidegate.dev/v1

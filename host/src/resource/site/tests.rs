@@ -62,7 +62,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/artifacts/no-input/1.yaml", 6, 33, Error, "graph/no-input"),
     ("tenants/a/artifacts/no-output/1.yaml", 6, 33, Error, "graph/no-output"),
     ("tenants/a/artifacts/not-yet-supported/1.yaml", 2, 89, Error, "graph/not-yet-supported"),
-    ("tenants/a/artifacts/preview/1.yaml", 1, 1, Error, "graph/not-yet-supported"),
+    ("tenants/a/artifacts/preview/1.yaml", 1, 60, Error, "graph/schema"),
     ("tenants/a/artifacts/schema-format/1.yaml", 11, 30, Error, "graph/schema-format"),
     ("tenants/a/artifacts/schema-invalid/1.yaml", 11, 44, Error, "graph/schema-invalid"),
     ("tenants/a/artifacts/schema/1.yaml", 5, 22, Error, "graph/schema"),
