@@ -1,6 +1,7 @@
 //! `PayloadSchema`: what a JSON schema says of the payloads on a connection. Compiled
 //! when a graph is checked, asked by the region before the operator at the
-//! connection's end. Knows neither graphs nor messages.
+//! connection's end. Values of parameters are held against one in the same way, when a
+//! site is read. Knows neither graphs nor messages.
 //!
 //! A tenant writes both schema and payloads, and a check cannot be interrupted: so what
 //! it may cost is bounded beforehand. References lead into the schema itself and never
@@ -37,6 +38,8 @@ pub struct PayloadSchema {
     text: String,
     validator: Validator,
     weight: u64,
+    /// Its `type` can be a string.
+    takes_text: bool,
 }
 
 /// Why a text is no schema that payloads can be held against.
@@ -85,7 +88,11 @@ impl PayloadSchema {
             pointer: error.instance_path().as_str().to_owned(),
             cause: error.masked().to_string(),
         })?;
-        Ok(PayloadSchema { name: name.to_owned(), text: text.to_owned(), validator, weight })
+        let takes_text = match &schema["type"] {
+            Json::Array(types) => types.iter().any(|it| it == "string"),
+            one => one == "string",
+        };
+        Ok(PayloadSchema { name: name.to_owned(), text: text.to_owned(), validator, weight, takes_text })
     }
 
     pub fn name(&self) -> &str {
@@ -107,17 +114,30 @@ impl PayloadSchema {
                 return Checked { work: parsing, violation };
             }
         };
-        let values = values_of(&json);
+        self.check_json(&json, parsing)
+    }
+
+    /// What is wrong with the value of a parameter, if anything. Values are text: a schema
+    /// whose `type` can be a string is asked about the text, any other about what it says
+    /// as JSON, and about the text if that is none.
+    pub fn check_value(&self, text: &str) -> Option<String> {
+        let own = || Json::String(text.to_owned());
+        let json = if self.takes_text { own() } else { serde_json::from_str(text).unwrap_or_else(|_| own()) };
+        self.check_json(&json, 0).violation
+    }
+
+    fn check_json(&self, json: &Json, parsing: u64) -> Checked {
+        let values = values_of(json);
         let work = self.weight.saturating_mul(values);
         if work > WORK_MAX {
             let violation = Some(format!(
-                "a payload of {values} values is too much for a schema of weight {}: \
+                "with {values} values it is too much for a schema of weight {}: \
                  the product may be {WORK_MAX}",
                 self.weight
             ));
             return Checked { work: parsing, violation };
         }
-        let violation = self.validator.validate(&json).err().map(|error| {
+        let violation = self.validator.validate(json).err().map(|error| {
             let mut text = format!("{}{}", error.masked(), at(error.instance_path().as_str()));
             text.truncate(text.floor_char_boundary(VIOLATION_BYTES_MAX));
             text
@@ -181,7 +201,7 @@ impl<'a> Weighing<'a> {
             "definitions" | "$defs" => Ok(()),
             "$ref" => self.reference(value, at, depth, times),
             "unevaluatedItems" | "unevaluatedProperties" | "$dynamicRef" | "$recursiveRef" => {
-                refuse(at, format!("`{keyword}` is not supported on a connection"))
+                refuse(at, format!("`{keyword}` is not supported"))
             }
             "$id" | "id" if depth > 0 && !value.as_str().is_some_and(|id| id.starts_with('#')) => {
                 refuse(at, "only the whole schema may have an id".to_owned())

@@ -38,6 +38,7 @@ use crate::{
     resource::{
         Dataflow, Policy,
         dataflow::{FlowConnection, FlowNode, FlowNodeKind},
+        graph::Setting,
         site::{self, DataflowSite, GraphSite, TenantSite},
         yaml::Text,
     },
@@ -80,7 +81,10 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 pub const NAME: &str = "run";
 
 pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &args.set, &args.provider);
+    let setting =
+        |(key, value): &(String, String)| Setting { key: key.clone(), value: value.clone(), place: None };
+    let settings: Vec<_> = args.set.iter().map(setting).collect();
+    let (graph, mut diagnostics) = site::load_graph(&args.graph, &args.artifacts, &settings, &args.provider);
     let policy = policy_of(&args.policy, &mut diagnostics);
     let (Some(graph), Some(policy)) = (graph, policy) else {
         report(&diagnostics, false);

@@ -6,6 +6,7 @@ use crate::{
     hlc,
     resource::{
         diagnostic::{Diagnostics, nearest},
+        graph::Setting,
         quantity,
         schemas::parse_reference,
         yaml::{Node, Object, Text, Unknown, Value},
@@ -43,7 +44,7 @@ pub struct FlowNode {
 #[derive(Clone, Debug)]
 pub enum FlowNodeKind {
     Source { endpoint: Text, topics: Vec<(TopicFilter, Text)> },
-    Graph { artifact: Text, settings: Vec<(String, String)> },
+    Graph { artifact: Text, settings: Vec<Setting> },
     Destination { endpoint: Text, topic: TopicTemplate, at: Text, headers: Headers },
 }
 
@@ -337,7 +338,7 @@ fn read_graph(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind
     let mut raw = Object::of(node, "`graphSettings`", Unknown::Warning, diagnostics);
     raw.get("registryEndpointRef");
     let artifact = raw.need_text("artifact", diagnostics);
-    let mut settings: Vec<(String, String)> = Vec::new();
+    let mut settings: Vec<Setting> = Vec::new();
     for node in raw.list("configuration", diagnostics) {
         let mut pair = Object::of(node, "a configuration", Unknown::Warning, diagnostics);
         let (key, value) = (pair.need_text("key", diagnostics), pair.need_text("value", diagnostics));
@@ -346,11 +347,11 @@ fn read_graph(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKind
             if !is_node_name(&key.text) {
                 let message = format!("`{}` is no key of a configuration", key.text);
                 diagnostics.error("dataflow/key", key.place, message, "a-z, A-Z, 0-9, `_` and `-`");
-            } else if settings.iter().any(|(other, _)| *other == key.text) {
+            } else if settings.iter().any(|other| other.key == key.text) {
                 let message = format!("`{}` is configured twice", key.text);
                 diagnostics.error("dataflow/duplicate-key", key.place, message, "one value a key");
             } else {
-                settings.push((key.text, value.text));
+                settings.push(Setting { key: key.text, value: value.text, place: Some(value.place) });
             }
         }
     }

@@ -85,6 +85,32 @@ pub struct Parameter {
     pub name: String,
     pub required: bool,
     pub default: Option<String>,
+    pub schema: Option<ParameterSchema>,
+}
+
+/// What values of a parameter must fit.
+#[derive(Clone, Debug)]
+pub struct ParameterSchema {
+    pub schema: Arc<PayloadSchema>,
+    pub place: Place,
+}
+
+/// A value that somebody gives to a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    /// Where it is written, if that is in a file.
+    pub place: Option<Place>,
+}
+
+/// Why an operation has no configuration.
+#[derive(Debug)]
+pub enum ConfigurationError<'a> {
+    /// A required parameter has no value.
+    Missing(&'a Parameter),
+    /// A value does not fit its parameter's schema.
+    Unfit { setting: &'a Setting, schema: &'a ParameterSchema, violation: String },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -300,7 +326,7 @@ impl Graph {
                 operations.push(operation);
             }
         }
-        read_configurations(&mut raw, &mut operations, diagnostics);
+        read_configurations(&mut raw, Form::of(node), &mut operations, diagnostics);
         let schemas = read_schemas(&mut raw, diagnostics);
         let mut connections = Vec::new();
         let mut places = Vec::new();
@@ -475,22 +501,27 @@ impl Graph {
 
 impl Operation {
     /// The configuration that the operator sees: for each parameter the resource's
-    /// value by key or by name, else the default, else nothing. The error names a
-    /// required parameter without a value.
-    pub fn configuration(&self, settings: &[(String, String)]) -> Result<Vec<(String, String)>, &Parameter> {
-        let mut configuration = Vec::new();
+    /// value by key or by name, else the default, else nothing. Or all that is wrong.
+    pub fn configuration<'a>(
+        &'a self,
+        settings: &'a [Setting],
+    ) -> Result<Vec<(String, String)>, Vec<ConfigurationError<'a>>> {
+        let (mut configuration, mut errors) = (Vec::new(), Vec::new());
         for parameter in &self.parameters {
-            let by =
-                |wanted: &str| settings.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
-            let value =
-                by(&parameter.key).or_else(|| by(&parameter.name)).or_else(|| parameter.default.clone());
-            match value {
-                Some(value) => configuration.push((parameter.name.clone(), value)),
-                None if parameter.required => return Err(parameter),
+            let by = |wanted: &str| settings.iter().find(|it| it.key == wanted);
+            let setting = by(&parameter.key).or_else(|| by(&parameter.name));
+            if let (Some(setting), Some(schema)) = (setting, &parameter.schema)
+                && let Some(violation) = schema.schema.check_value(&setting.value)
+            {
+                errors.push(ConfigurationError::Unfit { setting, schema, violation });
+            }
+            match setting.map(|it| &it.value).or(parameter.default.as_ref()) {
+                Some(value) => configuration.push((parameter.name.clone(), value.clone())),
+                None if parameter.required => errors.push(ConfigurationError::Missing(parameter)),
                 None => {}
             }
         }
-        Ok(configuration)
+        if errors.is_empty() { Ok(configuration) } else { Err(errors) }
     }
 }
 
@@ -536,8 +567,14 @@ fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operatio
     Some(Operation { name, kind, module, parameters: Vec::new() })
 }
 
-fn read_configurations(raw: &mut Object<'_>, operations: &mut [Operation], diagnostics: &mut Diagnostics) {
+fn read_configurations(
+    raw: &mut Object<'_>,
+    form: Form,
+    operations: &mut [Operation],
+    diagnostics: &mut Diagnostics,
+) {
     let mut seen: Vec<String> = Vec::new();
+    let mut schemas = 0;
     for node in raw.list("moduleConfigurations", diagnostics) {
         let mut raw = Object::of(node, "a module configuration", Unknown::Ignored, diagnostics);
         let Some(name) = raw.text("name", diagnostics) else { continue };
@@ -556,28 +593,61 @@ fn read_configurations(raw: &mut Object<'_>, operations: &mut [Operation], diagn
         };
         let Some(Value::Map(pairs)) = raw.get("parameters").map(|node| &node.value) else { continue };
         for (key, node) in pairs {
-            let mut raw = Object::of(node, "a parameter", Unknown::Ignored, diagnostics);
-            let name = raw.text("name", diagnostics);
-            if let Some(name) = &name
-                && operation.parameters.iter().any(|it| it.name == name.text)
-            {
+            let key = key.text().unwrap_or_default();
+            let parameter = read_parameter(key, node, form, &mut schemas, diagnostics);
+            if operation.parameters.iter().any(|it| it.name == parameter.name) {
                 let message =
-                    format!("two parameters of `{}` are named `{}`", operation.name.text, name.text);
-                diagnostics.error(
-                    "graph/duplicate-parameter",
-                    name.place.clone(),
-                    message,
-                    "the operator would see both",
-                );
+                    format!("two parameters of `{}` are named `{}`", operation.name.text, parameter.name);
+                let place = node.get("name").unwrap_or(node).place.clone();
+                let label = "the operator would see both";
+                diagnostics.error("graph/duplicate-parameter", place, message, label);
             }
-            let key = key.text().unwrap_or_default().to_owned();
-            operation.parameters.push(Parameter {
-                name: name.map_or_else(|| key.clone(), |name| name.text),
-                key,
-                required: raw.get("required").and_then(Node::text) == Some("true"),
-                default: raw.text("default", diagnostics).map(|text| text.text),
-            });
+            operation.parameters.push(parameter);
         }
+    }
+}
+
+/// `schemas` counts those of all parameters of the graph.
+fn read_parameter(
+    key: &str,
+    node: &Node,
+    form: Form,
+    schemas: &mut usize,
+    diagnostics: &mut Diagnostics,
+) -> Parameter {
+    let mut raw = Object::of(node, "a parameter", Unknown::Ignored, diagnostics);
+    let name = raw.text("name", diagnostics).map_or_else(|| key.to_owned(), |name| name.text);
+    let default = raw.text("default", diagnostics);
+    // Others are open, and say nothing of a schema.
+    let schema = if form == Form::Newest { raw.text("schema", diagnostics) } else { None };
+    let schema = schema.and_then(|text| {
+        *schemas += 1;
+        if *schemas > OPERATIONS_MAX {
+            let message = format!("a graph has at most {OPERATIONS_MAX} schemas of parameters");
+            diagnostics.error("graph/too-large", text.place, message, "this is one too many");
+            return None;
+        }
+        match PayloadSchema::compile(&name, &text.text) {
+            Ok(schema) => Some(ParameterSchema { schema: Arc::new(schema), place: text.place }),
+            Err(error) => {
+                let message = format!("the schema of the parameter `{key}` cannot be used");
+                diagnostics.error("graph/schema-invalid", text.place, message, error.to_string());
+                None
+            }
+        }
+    });
+    if let (Some(default), Some(schema)) = (&default, &schema)
+        && let Some(violation) = schema.schema.check_value(&default.text)
+    {
+        let message = format!("the default of the parameter `{key}` does not fit its schema");
+        diagnostics.error("graph/parameter-value", default.place.clone(), message, violation);
+    }
+    Parameter {
+        key: key.to_owned(),
+        name,
+        required: raw.get("required").and_then(Node::text) == Some("true"),
+        default: default.map(|text| text.text),
+        schema,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::resource::{
     dataflow::{FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
     footprint::footprint,
-    graph::OperationKind,
+    graph::{ConfigurationError, Operation, OperationKind, Setting},
     policy,
     schemas::{PLATFORM, SchemaFolder, parse_reference},
     tenant::TenantResource,
@@ -1004,7 +1004,7 @@ fn check_outputs(dataflow: &Dataflow, index: usize, graph: &Graph, diagnostics: 
 
 fn resolve_modules(
     graph: &Graph,
-    settings: &[(String, String)],
+    settings: &[Setting],
     artifact: &Text,
     artifacts: &Folder<'_>,
     diagnostics: &mut Diagnostics,
@@ -1013,7 +1013,7 @@ fn resolve_modules(
     let declared = |key: &str| {
         graph.operations.iter().flat_map(|it| &it.parameters).any(|it| it.key == key || it.name == key)
     };
-    for (key, _) in settings.iter().filter(|(key, _)| !declared(key)) {
+    for Setting { key, .. } in settings.iter().filter(|it| !declared(&it.key)) {
         let message = format!("no operation of `{}` takes a parameter `{key}`", artifact.text);
         diagnostics.warning("dataflow/unused-parameter", artifact.place.clone(), message, "");
     }
@@ -1021,17 +1021,8 @@ fn resolve_modules(
         let Some(reference) = &operation.module else { continue };
         let configuration = match operation.configuration(settings) {
             Ok(configuration) => configuration,
-            Err(parameter) => {
-                let message = format!(
-                    "`{}` of `{}` needs the parameter `{}`",
-                    operation.name.text, artifact.text, parameter.key
-                );
-                diagnostics.error(
-                    "dataflow/required-parameter",
-                    artifact.place.clone(),
-                    message,
-                    "add it to `configuration`",
-                );
+            Err(errors) => {
+                errors.iter().for_each(|error| say_misconfigured(operation, artifact, error, diagnostics));
                 continue;
             }
         };
@@ -1049,12 +1040,34 @@ fn resolve_modules(
     modules
 }
 
+fn say_misconfigured(
+    operation: &Operation,
+    artifact: &Text,
+    error: &ConfigurationError<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    let whose = format!("`{}` of `{}`", operation.name.text, artifact.text);
+    match error {
+        ConfigurationError::Missing(parameter) => {
+            let message = format!("{whose} needs the parameter `{}`", parameter.key);
+            let label = "add it to `configuration`";
+            diagnostics.error("dataflow/required-parameter", artifact.place.clone(), message, label);
+        }
+        ConfigurationError::Unfit { setting, schema, violation } => {
+            let message = format!("the value of `{}` does not fit what {whose} takes", setting.key);
+            // From a command line there is only what is asked for.
+            let place = setting.place.as_ref().unwrap_or(&schema.place).clone();
+            diagnostics.error("dataflow/parameter-value", place, message, violation.as_str());
+        }
+    }
+}
+
 /// One graph with the components of a folder, without a site: for `tidegate run` and
 /// `tidegate test`. `providers` are operations, each with the artifact of its provider.
 pub fn load_graph(
     path: &Path,
     artifacts: &Path,
-    settings: &[(String, String)],
+    settings: &[Setting],
     providers: &[(String, String)],
 ) -> (Option<GraphSite>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();

@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 
 use crate::resource::{
     diagnostic::{Diagnostics, Place, SourceFile, nearest},
+    graph::Setting,
     json_path::JsonPath,
     site::{SchemaFile, read_source},
     yaml::{self, Node, Object, Text, Unknown, Value},
@@ -27,7 +28,7 @@ pub struct TestCase {
     pub graph: PathBuf,
     pub graph_at: Text,
     /// Values for the graph's parameters; AIO's format has no word for them.
-    pub settings: Vec<(String, String)>,
+    pub settings: Vec<Setting>,
     /// In the order in which they are sent.
     pub messages: Vec<InputMessage>,
     pub expected: Expected,
@@ -235,7 +236,7 @@ impl Reader<'_> {
         paths
     }
 
-    fn settings(&mut self, node: &Node) -> Vec<(String, String)> {
+    fn settings(&mut self, node: &Node) -> Vec<Setting> {
         let Value::Map(pairs) = &node.value else {
             let label = format!("this is {}", node.kind());
             let message = "`configuration` must be a mapping";
@@ -244,7 +245,7 @@ impl Reader<'_> {
         };
         let pair = |(key, value): &(Node, Node)| {
             let value = Text::of(value, key.text()?, self.diagnostics)?;
-            Some((key.text()?.to_owned(), value.text))
+            Some(Setting { key: key.text()?.to_owned(), value: value.text, place: Some(value.place) })
         };
         pairs.iter().filter_map(pair).collect()
     }

@@ -29,6 +29,44 @@ fn payloads_that_do_not_fit_are_told_why() {
 }
 
 #[test]
+fn values_of_parameters_are_text_or_what_it_says() {
+    for (text, value, fits) in [
+        (r#"{"type":"string","maxLength":2}"#, "12", true),
+        (r#"{"type":"string","maxLength":2}"#, "123", false),
+        (r#"{"type":"string"}"#, "", true),
+        (r#"{"type":["null","string"],"enum":["1",null]}"#, "1", true),
+        (r#"{"type":["null","string"],"enum":["1",null]}"#, "null", false),
+        (r#"{"type":"integer","minimum":3}"#, "3", true),
+        (r#"{"type":"integer","minimum":3}"#, " 3 ", true),
+        (r#"{"type":"integer","minimum":3}"#, "2", false),
+        (r#"{"type":"integer"}"#, "3.5", false),
+        (r#"{"type":"integer"}"#, "three", false),
+        (r#"{"type":"integer"}"#, "", false),
+        (r#"{"type":"boolean"}"#, "true", true),
+        (r#"{"type":"boolean"}"#, "True", false),
+        (r#"{"type":"array","items":{"type":"number"}}"#, "[1, 2.5]", true),
+        (r#"{"type":"array","items":{"type":"number"}}"#, "[1, \"x\"]", false),
+        // Without a type, text is what says nothing as JSON.
+        (r#"{"enum":["C","F",0]}"#, "C", true),
+        (r#"{"enum":["C","F",0]}"#, "0", true),
+        (r#"{"enum":["C","F",0]}"#, "K", false),
+        (r#"{"minimum":5}"#, "3", false),
+        ("true", "anything", true),
+        ("false", "anything", false),
+    ] {
+        let violation = schema(text).check_value(value);
+        assert_eq!(violation.is_none(), fits, "{value} under {text}: {violation:?}");
+    }
+    let wide = schema(&format!("{{\"items\":{{\"enum\":[{}]}}}}", vec!["1"; 4_000].join(",")));
+    let long = format!("[{}]", vec!["1"; 100].join(","));
+    let violation = wide.check_value(&long).expect("it is not checked");
+    assert!(
+        violation.starts_with("with 101 values it is too much for a schema of weight 400"),
+        "{violation}"
+    );
+}
+
+#[test]
 fn what_cannot_be_compiled_or_bounded_is_refused_at_its_place() {
     let wide = |of: usize| format!("{{\"enum\":[{}]}}", vec!["1"; of].join(","));
     let deep = |of: usize| format!("{}true{}", "{\"not\":".repeat(of), "}".repeat(of));

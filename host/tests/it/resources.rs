@@ -314,21 +314,72 @@ const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
     ("graph", "\"m:1\"", "\"n:1\"", "artifact/missing", 5, 50),
 ];
 
+fn load(platform: &str, dataflow: &str, graph: &str) -> (Option<Site>, Diagnostics) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().expect("below the site")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    write("platform/all.yaml", platform);
+    write("tenants/a/dataflows/flow.yaml", dataflow);
+    write("tenants/a/artifacts/g/1.yaml", graph);
+    write("tenants/a/artifacts/m/1.wasm", "not looked into here");
+    Site::load(dir.path())
+}
+
+/// Where things were found.
+fn places(diagnostics: &Diagnostics) -> Vec<(&'static str, String, usize, usize)> {
+    let place = |it: &tidegate::resource::diagnostic::Diagnostic| {
+        let place = it.place.as_ref()?;
+        Some((it.rule, place.file.path.clone(), place.line, place.column))
+    };
+    diagnostics.iter().filter_map(place).collect()
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_parameter_is_refused_where_it_is_written() {
+    let configured = |parameter: &str| {
+        format!("{GRAPH}moduleConfigurations:\n  - name: keep\n    parameters:\n      limit: {parameter}\n")
+    };
+    let given = |setting: &str| {
+        let artifact = "artifact: \"g:1\"";
+        DATAFLOW.replace(artifact, &format!("{artifact}, configuration: [ {setting} ]"))
+    };
+    let schema = "schema: '{ \"type\": \"integer\", \"minimum\": 3 }'";
+    let (flow, graph) = ("tenants/a/dataflows/flow.yaml", "tenants/a/artifacts/g/1.yaml");
+    for (parameter, setting, expected) in [
+        (format!("{{ name: upper, {schema} }}"), "{ key: limit, value: \"3\" }", None),
+        (
+            format!("{{ name: upper, {schema} }}"),
+            "{ key: limit, value: \"2\" }",
+            Some(("dataflow/parameter-value", flow, 7, 131)),
+        ),
+        (
+            format!("{{ name: upper, {schema} }}"),
+            "{ key: upper, value: \"x\" }",
+            Some(("dataflow/parameter-value", flow, 7, 131)),
+        ),
+        (
+            format!("{{ name: upper, {schema}, default: \"2\" }}"),
+            "{ key: upper, value: \"3\" }",
+            Some(("graph/parameter-value", graph, 13, 85)),
+        ),
+        (
+            "{ name: upper, schema: '{ \"type\": 3 }' }".to_owned(),
+            "{ key: upper, value: \"3\" }",
+            Some(("graph/schema-invalid", graph, 13, 37)),
+        ),
+    ] {
+        let (site, diagnostics) = load(PLATFORM, &given(setting), &configured(&parameter));
+        let expected = expected.map(|(rule, path, line, column)| (rule, path.to_owned(), line, column));
+        assert_eq!(site.is_some(), expected.is_none(), "{parameter}, {setting}");
+        assert_eq!(places(&diagnostics), Vec::from_iter(expected), "{parameter}, {setting}");
+    }
+}
+
 #[test]
 fn a_broken_site_is_refused_with_the_rule_and_the_place() {
-    let load = |platform: &str, dataflow: &str, graph: &str| {
-        let dir = tempfile::tempdir().expect("a folder");
-        let write = |path: &str, text: &str| {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().expect("below the site")).expect("a folder");
-            fs::write(path, text).expect("a file");
-        };
-        write("platform/all.yaml", platform);
-        write("tenants/a/dataflows/flow.yaml", dataflow);
-        write("tenants/a/artifacts/g/1.yaml", graph);
-        write("tenants/a/artifacts/m/1.wasm", "not looked into here");
-        Site::load(dir.path())
-    };
     let (site, diagnostics) = load(PLATFORM, DATAFLOW, GRAPH);
     assert!(site.is_some(), "{}", diagnostics.to_text(false));
     let mut wrong = Vec::new();

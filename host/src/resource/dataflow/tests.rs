@@ -40,10 +40,8 @@ fn a_dataflow_is_taken_apart() {
     let FlowNodeKind::Graph { artifact, settings } = &dataflow.nodes[1].kind else {
         panic!("{:?}", dataflow.nodes[1])
     };
-    assert_eq!(
-        (artifact.text.as_str(), settings.as_slice()),
-        ("g:1", &[("k".to_owned(), "5".to_owned())][..])
-    );
+    let settings: Vec<_> = settings.iter().map(|it| (it.key.as_str(), it.value.as_str())).collect();
+    assert_eq!((artifact.text.as_str(), settings.as_slice()), ("g:1", &[("k", "5")][..]));
     let outputs: Vec<_> =
         dataflow.connections.iter().map(|it| it.output.as_ref().map(|it| it.text.as_str())).collect();
     assert_eq!(outputs, [None, Some("alert.high")]);

@@ -107,13 +107,102 @@ fn an_operator_sees_names_where_the_resource_has_keys() {
         let own = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect::<Vec<_>>()
         };
-        let found = keep.configuration(&own(settings)).map_err(|missing| missing.key.as_str());
+        let given = given(settings);
+        let found = keep.configuration(&given).map_err(|errors| match errors.as_slice() {
+            [ConfigurationError::Missing(parameter)] => parameter.key.as_str(),
+            errors => panic!("{errors:?}"),
+        });
         assert_eq!(found, expected.map(own), "{settings:?}");
     }
-    assert_eq!(
-        graph.operations[2].configuration(&[("limit".into(), "5".into())]).expect("nothing is needed"),
-        []
-    );
+    let limit = given(&[("limit", "5")]);
+    assert_eq!(graph.operations[2].configuration(&limit).expect("nothing is needed"), []);
+}
+
+fn given(pairs: &[(&str, &str)]) -> Vec<Setting> {
+    let setting =
+        |(key, value): &(&str, &str)| Setting { key: (*key).into(), value: (*value).into(), place: None };
+    pairs.iter().map(setting).collect()
+}
+
+/// A chain with one parameter.
+fn with_parameter(head: &str, parameter: &str) -> String {
+    let more = format!("moduleConfigurations:\n  - {{ name: keep, parameters: {{ limit: {parameter} }} }}\n");
+    chain(&["keep"], &more).replacen("1.1.0.json", head, 1)
+}
+
+#[test]
+fn values_of_a_parameter_fit_its_schema_or_are_refused() {
+    let schema = r#"'{ "type": "integer", "minimum": 3 }'"#;
+    let parameter = |more: &str| format!("{{ name: upper, schema: {schema}{more} }}");
+    let graph = accepted(&with_parameter("1.1.0.json", &parameter(", default: \"3\"")));
+    let keep = &graph.operations[1];
+    for (settings, expected) in [
+        (&[][..], Ok("3")),
+        (&[("limit", "12")], Ok("12")),
+        (&[("upper", "12")], Ok("12")),
+        (&[("limit", "2")], Err("value is less than the minimum of 3")),
+        (&[("upper", "2")], Err("value is less than the minimum of 3")),
+        (&[("limit", "2"), ("upper", "12")], Err("value is less than the minimum of 3")),
+        (&[("limit", "many")], Err("value is not of type \"integer\"")),
+    ] {
+        let given = given(settings);
+        let found = keep.configuration(&given).map_err(|errors| match errors.as_slice() {
+            [ConfigurationError::Unfit { violation, .. }] => violation.clone(),
+            errors => panic!("{errors:?}"),
+        });
+        let expected = expected.map(|value| vec![("upper".to_owned(), value.to_owned())]);
+        assert_eq!(found, expected.map_err(str::to_owned), "{settings:?}");
+    }
+    for (form, parameter, expected) in [
+        (
+            "1.1.0.json",
+            parameter(", default: \"2\""),
+            Some(("graph/parameter-value", "value is less than the minimum of 3")),
+        ),
+        (
+            "1.1.0.json",
+            "{ name: upper, schema: '{' }".into(),
+            Some(("graph/schema-invalid", "it is not JSON: EOF")),
+        ),
+        (
+            "1.1.0.json",
+            "{ name: upper, schema: '{\"type\":\"intger\"}' }".into(),
+            Some(("graph/schema-invalid", ", at `/type`")),
+        ),
+        (
+            "1.1.0.json",
+            "{ name: upper, schema: { type: integer } }".into(),
+            Some(("graph/schema", "this is a mapping")),
+        ),
+        ("1.1.0.json", "{ name: upper, schema: null, default: x }".into(), None),
+        // Older graphs have no such key, and are open to others.
+        ("1.0.0.json", parameter(", default: \"2\""), None),
+        ("1.0.0.json", "{ name: upper, schema: { type: integer } }".into(), None),
+    ] {
+        let (_, diagnostics) = read(&with_parameter(form, &parameter));
+        let found: Vec<_> = diagnostics.iter().map(|it| (it.rule, it.label.as_str())).collect();
+        match (expected, found.as_slice()) {
+            (None, []) => {}
+            (Some((rule, label)), [(found, said)]) if rule == *found && said.contains(label) => {}
+            (expected, found) => panic!("{parameter}: {expected:?}, and it says {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_graph_has_a_most_of_schemas_for_parameters() {
+    let parameters = |count: usize| -> String {
+        let one = |index: usize| format!("p{index}: {{ name: p{index}, schema: 'true' }}");
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    let graph = |count| {
+        let configuration =
+            format!("moduleConfigurations:\n  - {{ name: keep, parameters: {{ {} }} }}\n", parameters(count));
+        chain(&["keep"], &configuration)
+    };
+    accepted(&graph(OPERATIONS_MAX));
+    let (_, diagnostics) = read(&graph(OPERATIONS_MAX + 1));
+    assert_eq!(diagnostics.iter().map(|it| it.rule).collect::<Vec<_>>(), ["graph/too-large"]);
 }
 
 #[test]

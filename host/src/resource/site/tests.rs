@@ -62,6 +62,8 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/artifacts/no-input/1.yaml", 6, 33, Error, "graph/no-input"),
     ("tenants/a/artifacts/no-output/1.yaml", 6, 33, Error, "graph/no-output"),
     ("tenants/a/artifacts/not-yet-supported/1.yaml", 2, 89, Error, "graph/not-yet-supported"),
+    ("tenants/a/artifacts/parameter-schema/1.yaml", 4, 55, Error, "graph/schema-invalid"),
+    ("tenants/a/artifacts/parameter-value/1.yaml", 4, 89, Error, "graph/parameter-value"),
     ("tenants/a/artifacts/preview/1.yaml", 1, 60, Error, "graph/schema"),
     ("tenants/a/artifacts/schema-format/1.yaml", 11, 30, Error, "graph/schema-format"),
     ("tenants/a/artifacts/schema-invalid/1.yaml", 11, 44, Error, "graph/schema-invalid"),
@@ -84,6 +86,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/dataflows/name.yaml", 3, 19, Error, "dataflow/name"),
     ("tenants/a/dataflows/node-name.yaml", 6, 33, Error, "dataflow/node-name"),
     ("tenants/a/dataflows/nodes.yaml", 5, 3, Error, "dataflow/nodes"),
+    ("tenants/a/dataflows/parameter-value.yaml", 7, 109, Error, "dataflow/parameter-value"),
     ("tenants/a/dataflows/read-right.yaml", 6, 95, Error, "dataflow/read-right"),
     ("tenants/a/dataflows/required-parameter.yaml", 7, 62, Error, "dataflow/required-parameter"),
     ("tenants/a/dataflows/schema-reference.yaml", 10, 48, Error, "dataflow/schema-reference"),
@@ -413,7 +416,7 @@ fn what_is_broken_is_said_once() {
 fn a_graph_alone_is_loaded_with_its_components() {
     let files = Files::site("m:1");
     files.write("bin/m/1.wasm", "wasm");
-    let settings = [("k".to_owned(), "9".to_owned())];
+    let settings = [Setting { key: "k".into(), value: "9".into(), place: None }];
     let (graph, diagnostics) =
         load_graph(&files.path("tenants/a/artifacts/g/1.yaml"), &files.path("bin"), &settings, &[]);
     let graph = graph.unwrap_or_else(|| panic!("{}", diagnostics.to_text(false)));

@@ -53,7 +53,8 @@ fn what_a_test_leaves_out_has_a_default() {
     let case = case.unwrap();
     assert_eq!(case.timeout, Duration::from_secs(90));
     assert_eq!((case.compared.select.len(), case.compared.ignores.len()), (1, 1));
-    assert_eq!(case.settings, [("a".into(), "1".into()), ("b".into(), "x".into())]);
+    let settings: Vec<_> = case.settings.iter().map(|it| (it.key.as_str(), it.value.as_str())).collect();
+    assert_eq!(settings, [("a", "1"), ("b", "x")]);
     assert_eq!(case.expected, Expected::Last(serde_json::json!({"payload": "1"})));
 }
 
