@@ -2,6 +2,7 @@
 //! tenants. Supervises the path and takes changes of the site as a whole or not at
 //! all; knows nothing of commands or sockets.
 
+mod health;
 mod oversize;
 
 use std::{
@@ -18,6 +19,8 @@ use std::{
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task};
+
+use health::{End, Facts, HealthLog};
 
 use crate::{
     batch::Batch,
@@ -137,6 +140,7 @@ struct RunningDataflow {
     plan: Arc<Plan>,
     fingerprint: Digest,
     sources: Vec<RunningSource>,
+    health: HealthLog,
 }
 
 struct RunningSource {
@@ -618,9 +622,8 @@ impl Host {
             if !applied.replaced.contains(&full) {
                 applied.added.push(full);
             }
-            running
-                .dataflows
-                .insert(name, RunningDataflow { id, plan, fingerprint: prepared.fingerprint, sources });
+            let (fingerprint, health) = (prepared.fingerprint, HealthLog::new(&self.clock));
+            running.dataflows.insert(name, RunningDataflow { id, plan, fingerprint, sources, health });
         }
         self.tenants.insert(tenant.name.clone(), running);
     }
@@ -874,6 +877,16 @@ impl Host {
         }
     }
 
+    /// Takes note of how every dataflow does: to be called now and then, so that it is known
+    /// when that changed, and before [`Host::status`], which says what was noted last.
+    pub fn observe(&mut self) {
+        for RunningTenant { dataflows, sinks, .. } in self.tenants.values_mut() {
+            for RunningDataflow { plan, sources, health, .. } in dataflows.values_mut() {
+                health.observe(&facts(plan, sources, sinks), &self.clock);
+            }
+        }
+    }
+
     /// Live state, for `status`; of one tenant or of all.
     pub async fn status(&self, tenant: Option<&str>) -> Value {
         let mut shards = Vec::new();
@@ -944,6 +957,28 @@ fn spawn_end(
     })
 }
 
+/// What is seen of a dataflow now.
+fn facts<'a>(
+    plan: &Plan,
+    sources: &'a [RunningSource],
+    sinks: &'a BTreeMap<String, RunningSink>,
+) -> Facts<'a> {
+    let end = |name, status: &Option<Arc<Status>>| End { name, state: status.as_ref().map(|it| it.state()) };
+    let is_written =
+        |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
+    Facts {
+        health: plan.health(),
+        sources: sources.iter().map(|source| end(source.name.as_str(), &source.status)).collect(),
+        sinks: sinks
+            .iter()
+            .filter(|(_, sink)| is_written(sink))
+            .map(|(endpoint, sink)| end(endpoint.as_str(), &sink.status))
+            .collect(),
+        faults: plan.operators().map(|operator| operator.stats.faults.get()).sum(),
+        rejected: plan.stats.rejected.get(),
+    }
+}
+
 fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let state = |status: &Option<Arc<Status>>| status.as_ref().map(|status| status.state().to_string());
     let traffic = |status: &Option<Arc<Status>>| status.as_ref().map(|status| counters(status.values()));
@@ -962,11 +997,11 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         });
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
-            Health::Failed { cause } => ("Failed", Some(cause)),
+            Health::Failed { cause, .. } => ("Failed", Some(cause)),
             Health::Draining => ("Draining", None),
         };
         json!({
-            "name": flow, "state": health, "cause": cause, "counters": counters(it.plan.stats.values()),
+            "name": flow, "state": health, "cause": cause, "healthState": it.health.to_json(), "counters": counters(it.plan.stats.values()),
             "operators": operators.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
         })
     });

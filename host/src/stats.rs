@@ -62,6 +62,8 @@ counters! {
         unreadable,
         /// Messages that did not fit the schema of a connection; they are among `dead`.
         unfit,
+        /// Messages that a sink refused for good; they are among `dead`.
+        rejected,
         /// Messages written to the dead letters.
         dead,
         /// Deliveries taken, and deliveries settled.

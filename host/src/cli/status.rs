@@ -123,6 +123,11 @@ pub fn status_lines(status: &Value) -> Vec<String> {
             if let Some(cause) = flow["cause"].as_str() {
                 line.push_str(&format!("  ({cause})"));
             }
+            let health = &flow["healthState"];
+            if let Some(reason) = health["reasonCode"].as_str() {
+                let reason = reason.strip_prefix("DataflowGraph").unwrap_or(reason);
+                line.push_str(&format!("  {}: {reason}", string(&health["status"])));
+            }
             lines.push(line);
         }
     }

@@ -15,6 +15,7 @@ use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use super::{
@@ -172,6 +173,9 @@ fn applied_before(data: &Path) -> anyhow::Result<Option<Site>> {
     }
 }
 
+/// How exactly `status` says since when a dataflow does as it does.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Until a signal or the end of `--for`: answers questions and prints lines.
 async fn supervise(
     args: &UpArgs,
@@ -187,11 +191,15 @@ async fn supervise(
     let every: Duration = args.every.into();
     let mut lines = tokio::time::interval(if every.is_zero() { Duration::from_secs(86_400) } else { every });
     lines.tick().await;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = &mut stop => return,
             () = &mut end => return,
+            _ = looks.tick() => host.observe(),
             _ = lines.tick() => {
+                host.observe();
                 let status = host.status(None).await;
                 status_lines(&status).iter().for_each(|line| out!("{line}"));
             }
@@ -223,7 +231,10 @@ async fn supervise(
                         let error = format!("there is no tenant `{tenant}` on this host");
                         (StatusCode::NOT_FOUND, json!({ "error": error }))
                     }
-                    Ask::Status { tenant } => (StatusCode::OK, host.status(tenant.as_deref()).await),
+                    Ask::Status { tenant } => {
+                        host.observe();
+                        (StatusCode::OK, host.status(tenant.as_deref()).await)
+                    }
                 };
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer);

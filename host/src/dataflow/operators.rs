@@ -34,7 +34,7 @@ use crate::{
     clock::{Clock, Instant},
     dataflow::{
         lull,
-        plan::{Health, Plan},
+        plan::{Failure, Health, Plan},
         region::{Cause, Flow, Outcome, Region},
         run_queue::TaskId,
         tasks::{Polled, Tasks},
@@ -192,10 +192,10 @@ impl Parts {
     }
 
     /// The dataflow cannot go on: nothing more is settled, its sources wait.
-    pub fn fail(&self, cause: &str) {
+    pub fn fail(&self, failure: Failure, cause: &str) {
         self.gate_closed.set(true);
         tracing::error!(dataflow = %self.plan.name(), cause, "dataflow failed");
-        self.plan.set_health(Health::Failed { cause: cause.to_owned() });
+        self.plan.set_health(Health::Failed { failure, cause: cause.to_owned() });
     }
 
     fn build_flow<'s>(self: &Rc<Self>, scope: Scope<'s, u64>) -> (Activator, Stream<'s, u64, Vec<()>>) {
@@ -260,7 +260,7 @@ impl Parts {
                 Some((flow, outcome))
             }
             Err(error) => {
-                self.fail(&error.to_string());
+                self.fail(Failure::from(&error), &error.to_string());
                 *guests = Guests::Stuck(flow);
                 None
             }
@@ -357,6 +357,7 @@ impl Parts {
             let letter = |(origin, reason)| self.region.dead_letter(flow, origin, Reason::Rejected, reason);
             let letters: Vec<_> = rejected.into_iter().map(letter).collect();
             self.plan.stats.dead.add(letters.len() as u64);
+            self.plan.stats.rejected.add(letters.len() as u64);
             hold.waiting += 1;
             self.dead_letters.submit(letters, id, &self.confirms);
         }

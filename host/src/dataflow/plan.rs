@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::{
     dataflow::{watermark::Timing, window::WindowPlan},
-    guest::Operator,
+    guest::{AcquireError, Operator},
     schema::PayloadSchema,
     stats::DataflowStats,
     store::WindowSpace,
@@ -42,10 +42,31 @@ pub enum Health {
     Running,
     /// It cannot go on; its sources wait, and nothing of what they sent is settled.
     Failed {
+        failure: Failure,
         cause: String,
     },
     /// It takes nothing more and ends once it is empty.
     Draining,
+}
+
+/// What a dataflow failed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// An operator's component could not be loaded, linked or started.
+    Instantiation,
+    /// An operator's new instance refused its configuration.
+    Configuration,
+    /// A bug of the host's.
+    Panic,
+}
+
+impl From<&AcquireError> for Failure {
+    fn from(error: &AcquireError) -> Self {
+        match error {
+            AcquireError::Load(_) | AcquireError::Start { .. } => Failure::Instantiation,
+            AcquireError::Init { .. } => Failure::Configuration,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use crate::{
     dataflow::{
         lull,
         operators::{Parts, Setup},
-        plan::{Health, Plan},
+        plan::{Failure, Health, Plan},
         region::Region,
         run_queue::{TaskId, TenantIndex},
         tasks::{Polled, Tasks},
@@ -372,7 +372,7 @@ impl Shard {
     /// what it lost, and schedules all others, whose activations the panic took.
     fn drop_culprit(&mut self, dataflow: DataflowId, cause: &str) {
         if let Some(installed) = self.dataflows.get(&dataflow) {
-            installed.parts.fail(cause);
+            installed.parts.fail(Failure::Panic, cause);
         }
         self.end(dataflow);
         self.dataflows.values().for_each(|installed| installed.parts.activators().all());

@@ -10,6 +10,7 @@ mod faults;
 mod file;
 mod folder;
 mod fuzz;
+mod health;
 mod hostile;
 mod input;
 mod kill;

@@ -114,7 +114,7 @@ impl Stage {
         let end = began.plus(play.timeout);
         loop {
             let until = self.settle(&mut ends, &mut outcome, began)?;
-            if let Health::Failed { cause } = plan.health() {
+            if let Health::Failed { cause, .. } = plan.health() {
                 bail!("{cause}");
             }
             outcome.unsettled = ends.feed.unsettled();
