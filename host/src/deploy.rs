@@ -28,7 +28,7 @@ use crate::{
     resource::{
         Diagnostics, Limits, OperationKind,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
-        graph::Graph,
+        graph::{Graph, NOT_YET_SUPPORTED},
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
         yaml::Text,
     },
@@ -120,7 +120,8 @@ fn said_of(module: &ModuleSite, what: &str) -> String {
     format!("the component `{}` {what}", module.reference.text)
 }
 
-/// Compiles those admitted components of a dataflow that the cache does not have.
+/// Compiles those admitted components of a dataflow that the cache does not have. A graph
+/// that may be checked and not run is refused here.
 pub fn compile(
     tenant: &TenantSite,
     dataflow: &DataflowSite,
@@ -128,6 +129,14 @@ pub fn compile(
     cache: &Cache,
     diagnostics: &mut Diagnostics,
 ) {
+    for feature in dataflow.graphs.values().flat_map(|it| &it.graph.features_missing) {
+        let flow = &dataflow.dataflow.name.text;
+        let message = format!("the dataflow `{flow}` needs the feature `{}`", feature.text);
+        diagnostics.error(NOT_YET_SUPPORTED, feature.place.clone(), message, "it is not there on this host");
+    }
+    if dataflow.graphs.values().any(|it| !it.graph.features_missing.is_empty()) {
+        return;
+    }
     let modules = dataflow.graphs.iter().flat_map(|(node, GraphSite { modules, .. })| {
         modules.iter().map(move |(operation, module)| ((*node, *operation), module))
     });
@@ -478,6 +487,8 @@ pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
             }
             graph.connections.hash(feed);
             graph.schemas.iter().for_each(|schema| (schema.name(), schema.text()).hash(feed));
+            // What runs without a feature does not go on when it begins to ask for one.
+            graph.features_missing.iter().for_each(|feature| feature.text.hash(feed));
         }
     })
 }

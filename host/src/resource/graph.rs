@@ -32,6 +32,9 @@ pub struct Graph {
     pub connections: Vec<Connection>,
     /// In the order of the file.
     pub schemas: Vec<Arc<PayloadSchema>>,
+    /// What its modules need and this host does not have. It is a graph all the same;
+    /// but whoever runs it must refuse.
+    pub features_missing: Vec<Text>,
 }
 
 #[derive(Clone, Debug)]
@@ -300,7 +303,7 @@ impl Graph {
             None => (Text { text: node.place.file.path.clone(), place: node.place.clone() }, None),
         };
         let version = version.map(|version| version.text);
-        check_features(&mut raw, diagnostics);
+        let features_missing = read_features(&mut raw, diagnostics);
         if let Some(node) = raw.list("operations", diagnostics).get(OPERATIONS_MAX) {
             let message = format!("a graph has at most {OPERATIONS_MAX} operations");
             diagnostics.error("graph/too-large", node.place.clone(), message, "this is one too many");
@@ -349,7 +352,7 @@ impl Graph {
         if (operations.len(), connections.len()) != (listed("operations"), listed("connections")) {
             return None;
         }
-        let graph = Graph { name: name.text, version, operations, connections, schemas };
+        let graph = Graph { name: name.text, version, operations, connections, schemas, features_missing };
         graph.check_ends(node, diagnostics);
         graph.check_ports(diagnostics);
         graph.check_connections(&places, diagnostics);
@@ -525,15 +528,16 @@ impl Operation {
     }
 }
 
-fn check_features(raw: &mut Object<'_>, diagnostics: &mut Diagnostics) {
-    let Some(mut requirements) = raw.object("moduleRequirements", diagnostics) else { return };
-    for node in requirements.list("features", diagnostics) {
-        if let Some(name) = node.get("name") {
-            let feature = name.text().unwrap_or_default();
-            let message = format!("the feature `{feature}` is not yet supported");
-            diagnostics.error(NOT_YET_SUPPORTED, name.place.clone(), message, "");
-        }
+/// The features that modules need: none of AIO's is there, and others are not known.
+fn read_features(raw: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Vec<Text> {
+    let Some(mut requirements) = raw.object("moduleRequirements", diagnostics) else { return Vec::new() };
+    let names = requirements.list("features", diagnostics).iter().filter_map(|node| node.get("name"));
+    let features: Vec<Text> = names.filter_map(|name| Text::of(name, "name", diagnostics)).collect();
+    for Text { text, place } in &features {
+        let message = format!("the feature `{text}` is not there on this host");
+        diagnostics.warning(NOT_YET_SUPPORTED, place.clone(), message, "the graph cannot be run");
     }
+    features
 }
 
 fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operation> {

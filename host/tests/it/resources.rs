@@ -6,9 +6,14 @@ use std::{fs, path::Path, sync::Arc};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tidegate::resource::{
     Diagnostics, Graph, Site,
-    diagnostic::SourceFile,
+    diagnostic::{Severity, SourceFile},
     graph::{NOT_YET_SUPPORTED, check_schema},
     yaml,
+};
+
+use crate::{
+    process::{output, tidegate},
+    site,
 };
 
 fn aio_graphs() -> Vec<(String, String)> {
@@ -31,21 +36,80 @@ fn parse(name: &str, text: &str, diagnostics: &mut Diagnostics) -> Vec<yaml::Nod
 }
 
 #[test]
-fn every_graph_of_aio_is_accepted_but_for_what_is_not_there_yet() {
+fn every_graph_of_aio_passes_with_a_warning_of_a_feature_that_is_not_there() {
     let graphs = aio_graphs();
     assert_eq!(graphs.len(), 14);
-    let mut accepted = 0;
-    for (name, text) in graphs {
+    let mut warned = 0;
+    for (name, text) in &graphs {
         let mut diagnostics = Diagnostics::default();
-        let node = parse(&name, &text, &mut diagnostics).pop().expect("a document");
-        let graph = Graph::read(&node, &mut diagnostics);
-        for diagnostic in diagnostics.iter() {
-            assert_eq!(diagnostic.rule, NOT_YET_SUPPORTED, "{name}: {}", diagnostic.message);
-        }
-        assert_eq!(graph.is_none(), text.contains("wasi-nn"), "{name}");
-        accepted += u32::from(graph.is_some());
+        let node = parse(name, text, &mut diagnostics).pop().expect("a document");
+        assert!(Graph::read(&node, &mut diagnostics).is_some(), "{}", diagnostics.to_text(false));
+        let found: Vec<_> = diagnostics.iter().map(|it| (it.severity, it.rule)).collect();
+        let expected: &[_] = match text.contains("wasi-nn") {
+            true => &[(Severity::Warning, NOT_YET_SUPPORTED)],
+            false => &[],
+        };
+        assert_eq!(found, expected, "{name}");
+        warned += found.len();
     }
-    assert_eq!(accepted, 13);
+    assert_eq!(warned, 1);
+}
+
+#[test]
+fn the_command_says_the_same_of_aios_graphs_and_none_that_needs_the_feature_is_run() {
+    let graphs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/aio");
+    let mut check = tidegate();
+    check.arg("check").args(aio_graphs().iter().map(|(name, _)| graphs.join(name)));
+    let checked = output(&mut check);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert_eq!(checked.stdout, "0 errors, 1 warnings\n");
+    let place = "explore-graph.dataflow.yaml:12:13";
+    assert!(checked.stderr.contains("warning: the feature `wasi-nn` is not there"), "{}", checked.stderr);
+    assert!(checked.stderr.contains(place), "{}", checked.stderr);
+    let mut run = tidegate();
+    run.arg("run").arg(graphs.join("explore-graph.dataflow.yaml")).arg("--artifacts");
+    run.arg(graphs.join("../../../../tenants/target/aio")).stdin(std::process::Stdio::null());
+    let ran = output(&mut run);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: the dataflow `run` needs the feature `wasi-nn`"), "{}", ran.stderr);
+    assert!(ran.stderr.matches(place).count() == 2, "{}", ran.stderr);
+}
+
+/// A site that has a graph with the feature, and components that do without.
+#[test]
+fn a_site_with_the_feature_passes_its_check_and_neither_starts_nor_is_applied() {
+    let memory = ("memory", "{ endpointType: Memory }");
+    let site = site::Site::new("{ shards: 1 }", &[memory]);
+    let operators = &[("map", "pass_through")];
+    site.flow(&site::Flow {
+        tenant: "a",
+        name: "flow",
+        from: ("memory", "in"),
+        to: ("memory", "out"),
+        operators,
+    });
+    let host = site.up();
+    let path = "tenants/a/artifacts/flow/1.yaml";
+    let graph = fs::read_to_string(site.dir().join(path)).expect("it is there");
+    let feature = "runtimeVersion: \"1.1.0\", features: [ { name: wasi-nn } ]";
+    site.write(path, &graph.replace("runtimeVersion: \"1.1.0\"", feature));
+    let checked = output(tidegate().arg("check").arg(site.dir()));
+    assert_eq!(
+        (checked.code, checked.stdout.as_str()),
+        (Some(0), "0 errors, 1 warnings\n"),
+        "{}",
+        checked.stderr
+    );
+    let words =
+        "error: the dataflow `flow` needs the feature `wasi-nn`\n --> tenants/a/artifacts/flow/1.yaml:2:89";
+    let applied = site.apply();
+    assert_eq!(applied.code, 1, "{}", applied.stderr);
+    assert!(applied.stderr.contains(words), "{}", applied.stderr);
+    assert_eq!(site.status()["tenants"][0]["dataflows"][0]["state"], "Running", "what ran, runs on");
+    host.stop();
+    let refused = output(tidegate().arg("up").arg(site.dir()).arg("--data").arg(site.data()));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
 }
 
 /// Changes one thing in a JSON document, anywhere.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::resource::diagnostic::SourceFile;
+use crate::resource::diagnostic::{Severity, SourceFile};
 
 const HEAD: &str = r#"metadata: { $schema: "https://www.schemastore.org/aio-wasm-graph-config-1.1.0.json", name: g, version: "1" }
 moduleRequirements: { apiVersion: "1.1.0", runtimeVersion: "1.1.0" }
@@ -231,9 +231,15 @@ fn a_graph_has_a_largest_size() {
 }
 
 #[test]
-fn what_is_not_yet_supported_hides_nothing_else() {
+fn features_that_are_not_there_are_a_warning_and_hide_nothing_else() {
     let feature = "\"1.1.0\", features: [ { name: wasi-nn } ] }";
     let text = chain(&["keep"], "").replacen("\"1.1.0\" }", feature, 1);
+    let (graph, diagnostics) = read(&text);
+    let missing: Vec<_> =
+        graph.expect("it is right").features_missing.iter().map(|it| it.text.clone()).collect();
+    assert_eq!(missing, ["wasi-nn"]);
+    let found: Vec<_> = diagnostics.iter().map(|it| (it.severity, it.rule)).collect();
+    assert_eq!(found, [(Severity::Warning, NOT_YET_SUPPORTED)]);
     let text = format!("{text}  - {{ from: {{ name: keep }}, to: {{ name: keep }} }}\n");
     let (_, diagnostics) = read(&text);
     let rules: Vec<_> = diagnostics.iter().map(|it| it.rule).collect();
