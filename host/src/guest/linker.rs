@@ -18,6 +18,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use crate::guest::{
     aio::Buffer,
+    command_invoker,
     engine::Engines,
     log::Severity,
     metrics::{self, Labels, Sample},
@@ -87,6 +88,7 @@ fn add_real(linker: &mut Linker<GuestState>, path: &str) -> wasmtime::Result<()>
         "wasm-graph:processor/types" => add_types(linker),
         "wasm-graph:processor/logger" => add_logger(linker),
         "wasm-graph:processor/metrics" => add_metrics(linker),
+        "wasm-graph:processor/command-invoker" => command_invoker::add_to_linker(linker),
         "wasm-graph:processor/schema-registry" => schema_registry::add_to_linker(linker),
         "wasm-graph:processor/state-store" => state_store::add_to_linker(linker),
         other => Err(wasmtime::Error::msg(format!("`{other}` has no real implementation"))),

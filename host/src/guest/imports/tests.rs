@@ -150,9 +150,13 @@ fn imports_beyond_the_world_are_refused_by_full_name() {
         ("import wasm-graph:processor/schema-registry@1.1.0;", STANDARD, vec![]),
         (
             "import wasm-graph:processor/command-invoker@1.1.0;",
-            PYTHON,
-            vec!["imports `wasm-graph:processor/command-invoker@1.1.0`, which is not yet there on this host"],
+            pure,
+            vec![
+                "imports `wasm-graph:processor/command-invoker@1.1.0`, which `tidegate:policy/pure@0.1.0` does not \
+                 grant; the smallest world that does is `tidegate:policy/standard@0.1.0`",
+            ],
         ),
+        ("import wasm-graph:processor/command-invoker@1.1.0;", STANDARD, vec![]),
         (
             "import read-disk: func();",
             PYTHON,

@@ -50,7 +50,7 @@ fn worlds_grant_what_their_wit_says() {
         ("wasm-graph:processor/metrics@2.0.0", None, None, None),
         ("wasm-graph:processor/state-store@1.1.0", None, Some(Real), Some(Real)),
         ("wasm-graph:processor/schema-registry@1.1.0", None, Some(Real), Some(Real)),
-        ("wasm-graph:processor/command-invoker@1.1.0", None, None, None),
+        ("wasm-graph:processor/command-invoker@1.1.0", None, Some(Real), Some(Real)),
         ("wasi:io/poll@0.2.0", None, Some(Inert), Some(Inert)),
         ("wasi:cli/stdout@0.2.12", None, Some(Inert), Some(Inert)),
         ("wasi:sockets/tcp@0.2.0", None, None, Some(Inert)),
