@@ -156,7 +156,7 @@ fn handles_that_are_given_back_leave_room_for_others() {
 fn site(address: &str, tenants: &[&str], flows: usize, link: Link<'_>, keys: &[&str]) -> SiteFolder {
     let site = SiteFolder::new("{ shards: 1 }", address);
     let endpoints = "endpoints: [ { name: local, read: [ \"{tenant}/#\" ], write: [ \"{tenant}/#\" ] } ]";
-    let connections = format!("connections: {}", flows + 2);
+    let connections = format!("connections: {}", flows + 3);
     let own = [endpoints, &connections, "onError: deadLetter"];
     site.policy("p", &[&own, keys].concat());
     for tenant in tenants {
