@@ -11,6 +11,7 @@ use std::{
 use tidegate::{
     batch::{Batch, BatchBuilder},
     clock::Clock,
+    command::Commands,
     dataflow::{
         plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
         shard::{DataflowId, Shard, ShardDoor, ShardSetup, Turn, install_panic_hook},
@@ -44,6 +45,8 @@ pub struct Rig {
     pub door: ShardDoor,
     pub components: Components,
     pub dead: Arc<Mutex<Vec<Record>>>,
+    /// Where operators that are made from now on ask other programs.
+    pub commands: Option<Arc<Commands>>,
 }
 
 pub struct Running {
@@ -104,7 +107,7 @@ impl Rig {
             seed,
         };
         let (shard, door) = Shard::new(setup);
-        Rig { shard, door, components, dead }
+        Rig { shard, door, components, dead, commands: None }
     }
 
     pub fn operator(&self, tenant: &Arc<Tenant>, dataflow: &str, link: Link<'_>) -> Arc<Operator> {
@@ -132,6 +135,7 @@ impl Rig {
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
             metrics: Arc::default(),
+            commands: self.commands.clone(),
         })
     }
 

@@ -148,10 +148,14 @@ fn exit(diagnostics: &Diagnostics) -> ExitCode {
 fn check_site(dir: &Path) -> Diagnostics {
     let (site, mut diagnostics) = Site::load(dir);
     let mut known = deploy::known::Known::default();
-    for tenant in site.iter().flat_map(|site| &site.tenants) {
+    let Some(site) = site else { return diagnostics };
+    for tenant in &site.tenants {
+        let mut admitted = Vec::new();
         for dataflow in &tenant.dataflows {
-            deploy::admit(tenant, dataflow, &mut known, &mut diagnostics);
+            admitted.push((dataflow, deploy::admit(tenant, dataflow, &mut known, &mut diagnostics)));
         }
+        let admitted = admitted.iter().map(|(dataflow, components)| (*dataflow, components));
+        deploy::check_commands(tenant, admitted, &site.endpoints, &mut diagnostics);
     }
     diagnostics
 }

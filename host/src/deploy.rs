@@ -5,7 +5,7 @@ pub mod known;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash as _,
     sync::{Arc, Mutex},
 };
@@ -13,6 +13,7 @@ use std::{
 use known::{FindError, Found, FuseError, Known, read_parts};
 
 use crate::{
+    command::Commands,
     dataflow::{
         plan::{Check, DestinationPlan, Health, Plan, SourcePlan, Step, Target},
         window::WindowPlan,
@@ -26,7 +27,7 @@ use crate::{
         world::PolicyWorld,
     },
     resource::{
-        Diagnostics, Limits, OperationKind,
+        Diagnostics, EndpointKind, Limits, OperationKind,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::{Graph, NOT_YET_SUPPORTED},
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
@@ -46,6 +47,8 @@ pub struct Admitted {
     /// What it is fused from, if it is.
     pub fused: Option<Parts>,
     pub contract: Contract,
+    /// It can ask other programs.
+    pub asks: bool,
 }
 
 /// The components of one dataflow: by node of the dataflow and operation of its graph.
@@ -113,7 +116,53 @@ fn admit_one(
         diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    Some(Admitted { digest, fused: parts, contract })
+    Some(Admitted { digest, fused: parts, contract, asks: shape.asks() })
+}
+
+/// The endpoint over which operators of a dataflow ask other programs, if any of them
+/// can and there is one.
+pub fn command_endpoint<'a>(
+    dataflow: &'a DataflowSite,
+    components: &Components,
+    endpoints: &BTreeMap<String, EndpointKind>,
+) -> Option<&'a str> {
+    if !components.values().any(|component| component.asks) {
+        return None;
+    }
+    let candidates = dataflow.dataflow.command_endpoints().into_iter().map(|text| text.text.as_str());
+    candidates.into_iter().find(|name| matches!(endpoints.get(*name), Some(EndpointKind::Mqtt(_))))
+}
+
+/// Whether all dataflows whose operators ask other programs have an endpoint for it, and
+/// their tenant a connection for each such endpoint.
+pub fn check_commands<'a>(
+    tenant: &TenantSite,
+    dataflows: impl Iterator<Item = (&'a DataflowSite, &'a Components)>,
+    endpoints: &BTreeMap<String, EndpointKind>,
+    diagnostics: &mut Diagnostics,
+) {
+    let mut over = BTreeSet::new();
+    let mut last = None;
+    for (dataflow, components) in dataflows {
+        let name = &dataflow.dataflow.name;
+        match command_endpoint(dataflow, components, endpoints) {
+            Some(endpoint) if dataflow.dataflow.enabled => {
+                over.insert(endpoint);
+                last = Some(name);
+            }
+            None if components.values().any(|component| component.asks) => {
+                let message =
+                    format!("operators of `{}` ask other programs, and it has no broker", name.text);
+                let label = "name an endpoint of the type `Mqtt` with `tidegate.dev/commands`";
+                diagnostics.error("dataflow/commands", name.place.clone(), message, label);
+            }
+            _ => {}
+        }
+    }
+    if let Some(name) = last {
+        let is_mqtt = |name: &str| matches!(endpoints.get(name), Some(EndpointKind::Mqtt(_)));
+        tenant.check_connections(tenant.connections(is_mqtt) + over.len(), name, diagnostics);
+    }
 }
 
 fn said_of(module: &ModuleSite, what: &str) -> String {
@@ -231,7 +280,8 @@ fn kind_of(kind: OperationKind) -> Option<OperatorKind> {
 }
 
 /// Flattens a dataflow with all its graphs into a plan. `sinks` holds the tenant's
-/// queue for each endpoint that it writes to.
+/// queue for each endpoint that it writes to; over `commands` operators ask other
+/// programs.
 pub fn plan(
     tenant: &Arc<Tenant>,
     site: &TenantSite,
@@ -239,6 +289,7 @@ pub fn plan(
     components: &Components,
     sinks: &BTreeMap<String, Arc<SinkQueue>>,
     window_space: WindowSpace,
+    commands: Option<&Arc<Commands>>,
 ) -> Plan {
     let mut flattening = Flattening {
         dataflow,
@@ -261,7 +312,7 @@ pub fn plan(
             let component = components[&(*node, operation)];
             operators.push((
                 (*node, operation),
-                operator(tenant, site, dataflow, graph, operation, module, kind, component),
+                operator(tenant, site, dataflow, graph, operation, module, kind, component, commands),
             ));
         }
     }
@@ -372,6 +423,7 @@ fn operator(
     module: &ModuleSite,
     kind: OperatorKind,
     component: Admitted,
+    commands: Option<&Arc<Commands>>,
 ) -> Arc<Operator> {
     let Dataflow { name, pinned, .. } = &dataflow.dataflow;
     Arc::new(Operator {
@@ -387,6 +439,7 @@ fn operator(
         pinned: *pinned,
         stats: Arc::new(OperatorStats::default()),
         metrics: Arc::new(GuestMetrics::default()),
+        commands: commands.filter(|_| component.asks).cloned(),
     })
 }
 
@@ -459,9 +512,10 @@ impl Flattening<'_> {
 
 /// Digest of what a dataflow is made of: if it is the same, the running one stays.
 pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
-    let Dataflow { pinned, timing, nodes, connections, .. } = &dataflow.dataflow;
+    let Dataflow { pinned, timing, commands, nodes, connections, .. } = &dataflow.dataflow;
     Digest::of_values(|feed| {
         (pinned, timing, nodes.len(), connections.len()).hash(feed);
+        commands.as_ref().map(|endpoint| &endpoint.text).hash(feed);
         for FlowNode { name, kind } in nodes {
             name.text.hash(feed);
             match kind {

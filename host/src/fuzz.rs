@@ -2,22 +2,28 @@
 //! A body ends in a panic where a promise of its parser does not hold. Serves `fuzz/`
 //! and a test over the same corpus; the path does not know it.
 
-use std::task::{Context, Waker};
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use bytes::BytesMut;
 
 use crate::{
     batch::{Batch, BatchBuilder},
-    clock::Instant,
+    clock::{Clock, Instant},
+    command::{Answer, Calls, Commands, RESERVED_PREFIX, pattern::Patterns},
     connector::{
         file,
-        mqtt::{Session, Settings, SinkSession, SourceOptions, SourceSession},
+        mqtt::{
+            CommandOptions, CommandSession, Session, Settings, SinkSession, SourceOptions, SourceSession,
+        },
         stop::Stop,
     },
     guest::packed,
     ledger::Ledger,
     queue::{Queue, SourceDoor},
-    resource::{quantity, site},
+    resource::{Grants, quantity, site},
     topic::{self, TopicFilter, TopicTemplate},
     write::SinkQueue,
 };
@@ -26,8 +32,9 @@ use crate::{
 pub type Body = fn(&[u8]);
 
 /// Every target by name, which is also its corpus' and its binary's.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("mqtt", mqtt),
+    ("commands", commands),
     ("resources", resources),
     ("packed", packed),
     ("topics", topics),
@@ -35,7 +42,7 @@ pub const TARGETS: [(&str, Body); 6] = [
     ("json_lines", json_lines),
 ];
 
-/// What a broker sends, to a source and to a sink, in reads of any size: the first
+/// What a broker sends, to a source, to a sink and to who asks commands, in reads of any size: the first
 /// byte says how long they are.
 pub fn mqtt(data: &[u8]) {
     let Some((first, stream)) = data.split_first() else { return };
@@ -59,6 +66,42 @@ pub fn mqtt(data: &[u8]) {
     });
     let sink = SinkSession::new(Settings::new("fuzz".into()), SinkQueue::new(1 << 16));
     play(sink, stream, reads, || {});
+    let grants = Grants { endpoint: "fuzz".into(), read: Vec::new(), write: Vec::new() };
+    let door = Commands::new("fuzz".into(), grants, Calls::new(1));
+    let options =
+        CommandOptions { payload_bytes_max: 64, node: "fuzz".into(), clock: Clock::Virtual(Arc::default()) };
+    play(CommandSession::new(Settings::new("fuzz".into()), options, door), stream, reads, || {});
+}
+
+/// What a guest says of its topics, a line each: patterns of request and answer, prefix,
+/// suffix and namespace, where an empty line is none; then tokens and, among them, the user
+/// properties of an answer, as `KEY=VALUE`.
+pub fn commands(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().filter(|line| !line.is_empty());
+    let (request, response, prefix, suffix, namespace) = (line(), line(), line(), line(), line());
+    let pairs: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
+    let tokens: Vec<_> = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let patterns = Patterns {
+        request: request.unwrap_or_default(),
+        response,
+        prefix,
+        suffix,
+        namespace,
+        command: "fuzz",
+        tokens: &tokens[..tokens.len() / 2],
+    };
+    if let Ok((request, response)) = patterns.read("fuzz") {
+        for topic in [request.topic(&tokens), response.topic(&tokens)].into_iter().flatten() {
+            assert!(topic::check_name(&topic.name).is_ok(), "{topic:?}");
+            assert!(topic.filter.matches(&topic.name), "{topic:?}");
+        }
+    }
+    if let Ok(answer) = Answer::read(data, pairs.into_iter()) {
+        assert_eq!(answer.payload, data);
+        assert!(answer.user_data.iter().all(|(key, _)| !key.starts_with(RESERVED_PREFIX)));
+    }
 }
 
 /// A CONNACK and a SUBACK to one filter: what follows is any bytes.

@@ -3,6 +3,7 @@
 //! neither Timely nor transports, does no I/O on a shard and never blocks.
 
 pub mod aio;
+mod command_invoker;
 pub mod compile;
 pub mod component;
 pub mod compose;
@@ -30,6 +31,7 @@ pub use instance::{AcquireError, Guest, Guests};
 
 use crate::{
     batch::{Batch, Time},
+    command::Commands,
     guest::{component::Digest, compose::Parts, metrics::GuestMetrics},
     resource::EngineKind,
     stats::OperatorStats,
@@ -58,6 +60,8 @@ pub struct Operator {
     pub stats: Arc<OperatorStats>,
     /// What its guests report, over all of its instances.
     pub metrics: Arc<GuestMetrics>,
+    /// Where its guests' requests to other programs go, if there is a broker.
+    pub commands: Option<Arc<Commands>>,
 }
 
 impl Operator {

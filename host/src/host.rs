@@ -25,11 +25,14 @@ use health::{End, Facts, HealthLog};
 use crate::{
     batch::Batch,
     clock::Clock,
+    command::Commands,
     connector::{
         Sink, Source, broker,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
         memory::{Doors, MemorySource},
-        mqtt::{self, InflightMax, Qos, SinkSession, SourceOptions, SourceSession},
+        mqtt::{
+            self, CommandOptions, CommandSession, InflightMax, Qos, SinkSession, SourceOptions, SourceSession,
+        },
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },
@@ -133,6 +136,8 @@ struct RunningTenant {
     fingerprint: Digest,
     dataflows: BTreeMap<String, RunningDataflow>,
     sinks: BTreeMap<String, RunningSink>,
+    /// By endpoint, as sinks are.
+    commands: BTreeMap<String, RunningCommands>,
 }
 
 struct RunningDataflow {
@@ -154,6 +159,12 @@ struct RunningSource {
 struct RunningSink {
     queue: Arc<SinkQueue>,
     status: Option<Arc<Status>>,
+    task: task::JoinHandle<()>,
+}
+
+struct RunningCommands {
+    door: Arc<Commands>,
+    status: Arc<Status>,
     task: task::JoinHandle<()>,
 }
 
@@ -384,6 +395,8 @@ impl Host {
                 }
                 dataflows.push(PreparedDataflow { site: dataflow, components, fingerprint, runs });
             }
+            let admitted = dataflows.iter().map(|it: &PreparedDataflow<'_>| (it.site, &it.components));
+            deploy::check_commands(tenant, admitted, &site.endpoints, diagnostics);
             let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, dataflows };
             prepared.insert(tenant.name.as_str(), tenant_prepared);
         }
@@ -510,8 +523,8 @@ impl Host {
                 let trial = trial.get_or_insert_with(|| {
                     Tenant::on_trial(&tenant.name, tenant.limits.clone(), tenant.schemas.clone())
                 });
-                let plan =
-                    deploy::plan(trial, tenant, it.site, &it.components, &sinks, WindowSpace::memory());
+                let windows = WindowSpace::memory();
+                let plan = deploy::plan(trial, tenant, it.site, &it.components, &sinks, windows, None);
                 let operators = plan.operators().cloned().collect();
                 let (reply, result) = oneshot::channel();
                 self.shards[shard].door.send(Command::Try { operators, reply });
@@ -565,6 +578,7 @@ impl Host {
                 self.tenants.insert(name, running);
             } else {
                 self.shards[running.shard].tenants -= 1;
+                end_commands(running.commands).await;
                 end_sinks(running.sinks).await;
             }
         }
@@ -591,6 +605,7 @@ impl Host {
                 fingerprint,
                 dataflows: BTreeMap::new(),
                 sinks: BTreeMap::new(),
+                commands: BTreeMap::new(),
             },
         };
         for prepared in dataflows {
@@ -609,7 +624,11 @@ impl Host {
                 }
             };
             let PreparedDataflow { site: flow, components, .. } = &prepared;
-            let plan = Arc::new(deploy::plan(&running.tenant, tenant, flow, components, &sinks, space));
+            let endpoint = deploy::command_endpoint(flow, components, &site.endpoints);
+            let commands = endpoint.map(|endpoint| self.open_commands(site, tenant, &mut running, endpoint));
+            let plan =
+                deploy::plan(&running.tenant, tenant, flow, components, &sinks, space, commands.as_ref());
+            let plan = Arc::new(plan);
             let (reply, installed) = oneshot::channel();
             self.shards[running.shard].door.send(Command::Install { plan: plan.clone(), reply });
             let Ok((id, queue)) = installed.await else {
@@ -682,6 +701,45 @@ impl Host {
             let task = spawn_end(&self.shards[running.shard].runtime, name, sink.run(clock));
             running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
+    }
+
+    /// The door to the connection over which a tenant asks other programs.
+    fn open_commands(
+        &mut self,
+        site: &Site,
+        tenant: &TenantSite,
+        running: &mut RunningTenant,
+        endpoint: &str,
+    ) -> Arc<Commands> {
+        if let Some(running) = running.commands.get(endpoint) {
+            return running.door.clone();
+        }
+        let EndpointKind::Mqtt(settings) = &site.endpoints[endpoint] else {
+            unreachable!("commands go over MQTT alone")
+        };
+        let id = mqtt::command_client_id(&self.name, &tenant.name, endpoint);
+        let address = settings.address.clone();
+        let settings = self.mqtt_settings(settings, id);
+        let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint);
+        let grants = grants.expect("the endpoint is granted").clone();
+        let door = Commands::new(settings.client_id.clone(), grants, running.tenant.calls.clone());
+        let options = CommandOptions {
+            payload_bytes_max: tenant.limits.payload_bytes_max as usize,
+            node: self.name.clone(),
+            clock: self.clock.clone(),
+        };
+        let session = CommandSession::new(settings, options, door.clone());
+        let status = mqtt::Session::status(&session).clone();
+        let name = format!("{}/{endpoint} for commands", tenant.name);
+        let connection = mqtt::run(address, Box::new(session), self.clock.clone());
+        let end = async move {
+            connection.await;
+            Ok(())
+        };
+        let task = spawn_end(&self.shards[running.shard].runtime, name, end);
+        let commands = RunningCommands { door: door.clone(), status, task };
+        running.commands.insert(endpoint.to_owned(), commands);
+        door
     }
 
     fn open_sources(
@@ -839,6 +897,7 @@ impl Host {
             for dataflow in dataflows.into_values() {
                 self.end_dataflow(running.shard, dataflow, |_| Farewell::UntilLater).await;
             }
+            end_commands(running.commands).await;
             end_sinks(running.sinks).await;
         }
         if let Err(error) = self.store.flush() {
@@ -864,7 +923,8 @@ impl Host {
             let sources = tenant.dataflows.values().flat_map(|dataflow| &dataflow.sources);
             sources.map(|it| &it.status).chain(tenant.sinks.values().map(|it| &it.status))
         });
-        let ends: Vec<_> = ends.flatten().cloned().collect();
+        let commands = self.tenants.values().flat_map(|tenant| tenant.commands.values());
+        let ends: Vec<_> = ends.flatten().chain(commands.map(|it| &it.status)).cloned().collect();
         async move {
             let all = async {
                 for end in &ends {
@@ -1009,6 +1069,12 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         let (writes, bytes) = sink.queue.depth();
         json!({ "endpoint": endpoint, "connection": state(&sink.status), "counters": traffic(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
     });
+    let commands = running.commands.iter().map(|(endpoint, it)| {
+        json!({
+            "endpoint": endpoint, "connection": it.status.state().to_string(),
+            "counters": counters(it.status.values()),
+        })
+    });
     let keys = &running.tenant.keys;
     let usage = keys.usage().map(|usage| json!({ "keys": usage.keys, "bytes": usage.bytes }));
     json!({
@@ -1016,6 +1082,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
         "dataflows": dataflows.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(),
+        "commands": commands.collect::<Vec<_>>(), "calls": counters(running.tenant.calls.values()),
     })
 }
 
@@ -1045,6 +1112,16 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
         let mut task = sink.task;
         if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
             tracing::warn!(endpoint, "a sink did not finish; what it holds is delivered again");
+            task.abort();
+        }
+    }
+}
+
+/// What was asked and is not answered yet is cancelled.
+async fn end_commands(commands: BTreeMap<String, RunningCommands>) {
+    for RunningCommands { door, mut task, .. } in commands.into_values() {
+        door.close();
+        if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
             task.abort();
         }
     }

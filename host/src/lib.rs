@@ -16,6 +16,7 @@ pub mod hlc;
 pub mod dataflow;
 pub mod guest;
 pub mod write;
+pub mod command;
 pub mod topic;
 pub mod connector;
 pub mod dead_letter;

@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use crate::{
+    command::Calls,
     ledger::Ledger,
     resource::{Limits, Schemas},
     store::KeySpace,
@@ -24,6 +25,8 @@ pub struct Tenant {
     pub instances: AtomicU32,
     /// What its operators keep.
     pub keys: KeySpace,
+    /// What its operators ask of other programs.
+    pub calls: Arc<Calls>,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
     /// Schemas that its operators may look up; none where there is no site. An apply
@@ -51,12 +54,14 @@ impl Tenant {
         schemas: Option<Arc<Schemas>>,
     ) -> Arc<Self> {
         let ledger = Ledger::new(limits.inflight_bytes_max as usize);
+        let calls = Calls::new(limits.commands_max);
         Arc::new(Tenant {
             name: name.into(),
             limits,
             ledger,
             instances: AtomicU32::new(0),
             keys,
+            calls,
             window_bytes: AtomicU64::new(0),
             schemas: RwLock::new(schemas),
         })

@@ -90,6 +90,22 @@ impl TopicFilter {
     }
 }
 
+/// Whether a broker takes `bytes` as the text of a topic or property: UTF-8 of at
+/// most 65,535 bytes without control characters or non-characters. MQTT lets a
+/// broker end the connection over those, as mosquitto does, which would make one
+/// such message a loop of reconnects.
+pub fn is_text(bytes: &[u8]) -> bool {
+    if bytes.len() > usize::from(u16::MAX) {
+        return false;
+    }
+    if bytes.iter().all(|byte| (0x20..0x7f).contains(byte)) {
+        return true;
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    text.chars()
+        .all(|c| !c.is_control() && !matches!(c as u32, 0xfdd0..=0xfdef) && c as u32 & 0xfffe != 0xfffe)
+}
+
 /// A topic that can be written to: no wildcards, not the broker's own.
 pub fn check_name(topic: &str) -> Result<(), TopicError> {
     check_text(topic)?;

@@ -105,7 +105,8 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let sink = SinkQueue::new(1 << 20);
     let sinks = BTreeMap::from([(NAME.to_owned(), sink.clone())]);
     let running = Tenant::new(NAME, tenant.limits.clone());
-    let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory()));
+    let plan =
+        Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory(), None));
     let dead = Arc::new(Mutex::new(Vec::new()));
     let door = start_shard(Components::threaded(engines, cache)?, DeadLetters::Memory(dead.clone()))?;
     let problems = drive(&args, &door, &plan, &sink)?;
@@ -141,6 +142,7 @@ pub fn around(graph: GraphSite) -> DataflowSite {
         pinned: true,
         timing: Timing::default(),
         providers: Vec::new(),
+        commands: None,
         nodes: vec![
             node("input", FlowNodeKind::Source { endpoint: text(NAME), topics: Vec::new() }),
             node("graph", FlowNodeKind::Graph { artifact, settings: Vec::new() }),

@@ -115,6 +115,7 @@ pub fn status_lines(status: &Value) -> Vec<String> {
                 count("dead")
             );
             let connections = each(&flow["sources"]).chain(each(&tenant["sinks"]));
+            let connections = connections.chain(each(&tenant["commands"]));
             for state in connections.filter_map(|end| end["connection"].as_str()) {
                 if state != "connected" {
                     line.push_str(&format!("  ({state})"));

@@ -221,7 +221,7 @@ impl Runner {
         let sinks = BTreeMap::from([(run::NAME.to_owned(), sink.clone())]);
         let running = Tenant::new(run::NAME, self.tenant.limits.clone());
         let windows = WindowSpace::memory();
-        Some((Arc::new(deploy::plan(&running, &self.tenant, &flow, &admitted, &sinks, windows)), sink))
+        Some((Arc::new(deploy::plan(&running, &self.tenant, &flow, &admitted, &sinks, windows, None)), sink))
     }
 
     fn play(

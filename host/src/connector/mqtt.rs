@@ -8,6 +8,7 @@
 //! the latest at `deadline`. rumqttc's codec encodes and decodes the rare packets;
 //! PUBLISH and PUBACK are our own (`publish`), because they must not allocate.
 
+mod commands;
 mod connection;
 mod frame;
 mod link;
@@ -24,6 +25,7 @@ use super::status::Status;
 use crate::{clock::Instant, queue::Sendings};
 
 pub use self::{
+    commands::{CommandOptions, CommandSession},
     connection::run,
     sink::SinkSession,
     source::{Oversize, SourceOptions, SourceSession},
@@ -33,7 +35,7 @@ pub use self::{
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Stable, so that the broker keeps the session: [`source_client_id`],
-    /// [`sink_client_id`].
+    /// [`sink_client_id`], [`command_client_id`].
     pub client_id: String,
     pub login: Option<Login>,
     pub keep_alive: Duration,
@@ -96,6 +98,11 @@ pub fn source_client_id(host: &str, tenant: &str, dataflow: &str, source: &str) 
 /// `out`, or its source could have the same id.
 pub fn sink_client_id(host: &str, tenant: &str, endpoint: &str) -> String {
     format!("tg/{host}/{tenant}/out/{endpoint}")
+}
+
+/// The client of what one tenant asks over one endpoint. No dataflow has such a name.
+pub fn command_client_id(host: &str, tenant: &str, endpoint: &str) -> String {
+    format!("tg/{host}/{tenant}/_commands/{endpoint}")
 }
 
 /// One end of the connector, to be driven over a transport.

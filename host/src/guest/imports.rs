@@ -132,8 +132,6 @@ pub struct Refusal {
 pub enum RefusalReason {
     /// The world does not have it; another may.
     NotGranted { smallest_with: Option<String> },
-    /// A part of AIO's host interfaces that this host does not have yet.
-    NotThereYet,
     /// The world has it at a version that does not fit.
     Version { granted: String },
     /// The granted version lacks functions that the component names.
@@ -152,9 +150,6 @@ impl fmt::Display for Refusal {
             }
             RefusalReason::NotGranted { smallest_with: None } => {
                 write!(f, "imports `{import}`, which neither `{world}` nor any other shipped world grants")
-            }
-            RefusalReason::NotThereYet => {
-                write!(f, "imports `{import}`, which is not yet there on this host")
             }
             RefusalReason::Version { granted } => {
                 write!(f, "imports `{import}`, and `{world}` has it only as `{granted}`")
@@ -175,7 +170,6 @@ impl fmt::Display for RefusalReason {
                 write!(f, "the smallest world that grants it is {smallest}")
             }
             RefusalReason::NotGranted { smallest_with: None } => f.write_str("no shipped world grants it"),
-            RefusalReason::NotThereYet => f.write_str("not yet there on this host"),
             RefusalReason::Version { granted } => write!(f, "the world has it only as {granted}"),
             RefusalReason::Functions { granted, missing } => {
                 write!(f, "{granted} has no {}", missing.join(", "))
@@ -183,10 +177,6 @@ impl fmt::Display for RefusalReason {
         }
     }
 }
-
-/// AIO's host interfaces that components may rightly ask for and do not get yet.
-const NOT_THERE_YET: [&str; 2] =
-    ["wasm-graph:processor/command-invoker", "tinykube-graph:processor/command-invoker"];
 
 /// A component's description of itself, whatever it is for.
 pub(super) struct Described {
@@ -278,6 +268,15 @@ impl ComponentShape {
         Contract::ALL.into_iter().find(|contract| self.serves(*contract, kind))
     }
 
+    /// Whether it can ask other programs, through AIO's `command-invoker`.
+    pub fn asks(&self) -> bool {
+        let mut needed = self.imports.iter().filter(|import| !import.types_only);
+        needed.any(|import| {
+            let path = import.name.split('@').next().and_then(|path| path.strip_suffix("/command-invoker"));
+            path == Some(Contract::Aio.package()) || path == Some(Contract::Preview.package())
+        })
+    }
+
     /// Whether all that it imports is granted by a world; if not, all that is not.
     pub fn fits(&self, world: &PolicyWorld) -> Result<(), Vec<Refusal>> {
         let refusals: Vec<_> = self.imports.iter().filter_map(|import| import.refusal(world)).collect();
@@ -318,9 +317,6 @@ impl Import {
             let missing: Vec<_> = self.functions.difference(&granted.items).cloned().collect();
             let granted = granted.interface.to_string();
             return (!missing.is_empty()).then_some(RefusalReason::Functions { granted, missing });
-        }
-        if NOT_THERE_YET.contains(&name.path.as_str()) {
-            return Some(RefusalReason::NotThereYet);
         }
         if let Some(granted) = world.granted_at_any_version(name) {
             return Some(RefusalReason::Version { granted: granted.interface.to_string() });

@@ -255,7 +255,8 @@ impl Guests {
         let (clock, timers) = (inner.clock.clone(), inner.timers.clone());
         let tenant = operator.tenant.clone();
         let metrics = operator.metrics.clone();
-        let state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant, metrics);
+        let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant, metrics);
+        state.share_commands(operator.commands.clone());
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
         store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
@@ -486,7 +487,7 @@ impl Guest {
             messages,
         };
         store.set_fuel(budget.fuel).expect("the engine counts fuel");
-        store.data_mut().begin_call();
+        store.data_mut().begin_call(messages);
         let max = output_max(limits, messages);
         let call = async {
             match exports {

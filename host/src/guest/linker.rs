@@ -20,6 +20,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 use crate::guest::{
     Contract,
     aio::Buffer,
+    command_invoker,
     engine::Engines,
     log::Severity,
     metrics::{self, Labels, Sample},
@@ -92,6 +93,7 @@ fn add_real(linker: &mut Linker<GuestState>, interface: &InterfaceName) -> wasmt
         Some("/types") => add_types(instance),
         Some("/logger") => add_logger(instance),
         Some("/metrics") => add_metrics(instance),
+        Some("/command-invoker") => command_invoker::add_to(instance),
         Some("/schema-registry") => schema_registry::add_to(instance),
         Some("/state-store") => state_store::add_to(instance),
         _ => Err(wasmtime::Error::msg(format!("`{interface}` has no real implementation"))),

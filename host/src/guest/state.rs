@@ -20,8 +20,10 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::{
     clock::{Clock, Instant},
+    command::{Commands, TIMEOUT_MAX},
     dataflow::timers::Timers,
     guest::{
+        command_invoker::Held,
         log::{GuestLog, LineStream, Severity},
         metrics::GuestMetrics,
     },
@@ -44,6 +46,10 @@ pub const HOST_CALL_BYTES_MAX: u64 = 4 << 20;
 
 /// How long one call may wait for timers, in all.
 pub const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How far ahead a timer is armed. One that turns out not to be needed stays armed, and
+/// a guest may ask many things that are answered at once.
+const TIMER_STEP: Duration = Duration::from_secs(1);
 
 /// Host calls between two yields of those that can yield.
 const HOST_CALLS_PER_SLICE: u32 = 64;
@@ -76,6 +82,12 @@ pub struct GuestState {
     pub(super) keys: KeySpace,
     /// The last change of this instance that may not be on disk yet.
     unflushed: Option<u64>,
+    /// Where its dataflow's requests to other programs go, if there is a broker.
+    pub(super) commands: Option<Arc<Commands>>,
+    /// What its handles to commands hold, once it has any.
+    pub(super) commands_held: Option<Arc<Held>>,
+    /// How long this call may still wait for answers.
+    commands_wait_left: Duration,
     pub(super) clock: Clock,
     timers: Timers,
     /// The earliest deadline that a pending poll asked for, as ns.
@@ -116,6 +128,9 @@ impl GuestState {
             keys: tenant.keys.clone(),
             tenant,
             unflushed: None,
+            commands: None,
+            commands_held: None,
+            commands_wait_left: TIMEOUT_MAX,
             clock,
             timers,
             deadline_ns: Arc::new(AtomicU64::new(u64::MAX)),
@@ -134,6 +149,11 @@ impl GuestState {
         self.stderr.get_or_insert_with(|| LineStream::new(self.log.clone(), Severity::Warn, "stderr"))
     }
 
+    /// Lets it ask other programs; without, there is no broker to ask them over.
+    pub fn share_commands(&mut self, commands: Option<Arc<Commands>>) {
+        self.commands = commands;
+    }
+
     /// Puts the bounds in force. Once, before the instance is made.
     pub fn configure(store: &mut Store<GuestState>) {
         let hostcall_bytes_max = store.data().bounds.hostcall_bytes_max as usize;
@@ -142,8 +162,10 @@ impl GuestState {
         store.set_max_component_handles(HANDLES_MAX);
     }
 
-    /// Gives the next call its own share of what is bounded for each call.
-    pub fn begin_call(&mut self) {
+    /// Gives the next call, with so many messages, its own share of what is bounded for
+    /// each call.
+    pub fn begin_call(&mut self, messages: usize) {
+        self.commands_wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
         self.memory_refused = false;
         self.host_calls = 0;
         self.host_call_bytes = 0;
@@ -191,6 +213,17 @@ impl GuestState {
         let end = *self.wait_end.get_or_insert(now.plus(WAIT_MAX));
         let end = timeout.map_or(end, |timeout| end.min(now.plus(timeout.min(WAIT_MAX))));
         Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
+    }
+
+    /// How long a request to another program may wait.
+    pub(super) fn command_patience(&mut self, timeout: Duration) -> Patience {
+        let end = self.clock.now().plus(timeout.min(self.commands_wait_left));
+        Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
+    }
+
+    /// It has waited as long for another program.
+    pub(super) fn spend_waiting(&mut self, waited: Duration) {
+        self.commands_wait_left = self.commands_wait_left.saturating_sub(waited);
     }
 
     /// The guest changed its tenant's state.
@@ -316,13 +349,30 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub fn is_over(&self) -> bool {
-        self.clock.now() >= self.end
+    pub fn end(&self) -> Instant {
+        self.end
     }
 
-    /// Wakes `waker` when it is over.
-    pub fn arm(&self, waker: &Waker) {
-        self.timers.arm(self.end, waker.clone());
+    /// What `future` gives, unless that takes longer.
+    pub async fn within<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let mut armed: Option<(Instant, Waker)> = None;
+        poll_fn(|ctx| {
+            if let Poll::Ready(ready) = future.as_mut().poll(ctx) {
+                return Poll::Ready(Some(ready));
+            }
+            let now = self.clock.now();
+            if now >= self.end {
+                return Poll::Ready(None);
+            }
+            if armed.as_ref().is_none_or(|(at, waker)| *at <= now || !waker.will_wake(ctx.waker())) {
+                let at = self.end.min(now.plus(TIMER_STEP));
+                self.timers.arm(at, ctx.waker().clone());
+                armed = Some((at, ctx.waker().clone()));
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 //! types and with the errors of its WIT. A request that waits for the disk suspends
 //! the guest's fiber, within its time-out on the shard's clock.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::time::Duration;
 
 use wasmtime::{
     StoreContextMut,
@@ -16,18 +16,18 @@ use crate::{
 
 #[derive(Clone, Copy, ComponentType, Lift, Lower)]
 #[component(record)]
-struct Timespec {
-    secs: u64,
-    nanos: u32,
+pub(super) struct Timespec {
+    pub secs: u64,
+    pub nanos: u32,
 }
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-struct HybridLogicalClock {
-    timestamp: Timespec,
-    counter: u64,
+pub(super) struct HybridLogicalClock {
+    pub timestamp: Timespec,
+    pub counter: u64,
     #[component(name = "node-id")]
-    node_id: String,
+    pub node_id: String,
 }
 
 #[derive(Clone, Copy, ComponentType, Lift)]
@@ -110,7 +110,7 @@ impl From<Version> for HybridLogicalClock {
     }
 }
 
-const NANOS: u32 = 1_000_000_000;
+pub(super) const NANOS: u32 = 1_000_000_000;
 
 /// Longest name of a node in a fencing token, in bytes: it is kept with its key.
 const NODE_BYTES_MAX: usize = 1 << 10;
@@ -137,21 +137,8 @@ async fn within<T>(
     patience: Patience,
     answer: impl Future<Output = Result<T, StateError>>,
 ) -> Result<T, StateStoreError> {
-    let mut answer = pin!(answer);
-    let mut armed = false;
-    std::future::poll_fn(|ctx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(ctx) {
-            return Poll::Ready(answer.map_err(StateStoreError::from));
-        }
-        if patience.is_over() {
-            return Poll::Ready(Err(StateStoreError::Timeout));
-        }
-        if !std::mem::replace(&mut armed, true) {
-            patience.arm(ctx.waker());
-        }
-        Poll::Pending
-    })
-    .await
+    let answer = patience.within(answer).await.ok_or(StateStoreError::Timeout)?;
+    Ok(answer?)
 }
 
 /// Adds the functions of the interface to an instance of it.

@@ -23,6 +23,8 @@ pub struct Dataflow {
     pub timing: Timing,
     /// Components that operations of its graphs are fused with.
     pub providers: Vec<Provider>,
+    /// The endpoint over which its operators ask other programs, if it names one.
+    pub commands: Option<Text>,
     pub nodes: Vec<FlowNode>,
     pub connections: Vec<FlowConnection>,
 }
@@ -122,8 +124,8 @@ impl Dataflow {
         }
         let place = spec.place();
         spec.finish(diagnostics);
-        let Annotations { pinned, timing, providers } = read_annotations(annotations, diagnostics);
-        let dataflow = Dataflow { name, enabled, pinned, timing, providers, nodes, connections };
+        let Annotations { pinned, timing, providers, commands } = read_annotations(annotations, diagnostics);
+        let dataflow = Dataflow { name, enabled, pinned, timing, providers, commands, nodes, connections };
         if diagnostics.errors() == before {
             dataflow.check(place, diagnostics);
         }
@@ -193,6 +195,23 @@ impl Dataflow {
         }
     }
 
+    /// Endpoints in the order in which commands would go over them: the one that is named
+    /// for it, or sources' and then destinations'.
+    pub fn command_endpoints(&self) -> Vec<&Text> {
+        if let Some(named) = &self.commands {
+            return vec![named];
+        }
+        let sources = self.nodes.iter().filter_map(|node| match &node.kind {
+            FlowNodeKind::Source { endpoint, .. } => Some(endpoint),
+            _ => None,
+        });
+        let destinations = self.nodes.iter().filter_map(|node| match &node.kind {
+            FlowNodeKind::Destination { endpoint, .. } => Some(endpoint),
+            _ => None,
+        });
+        sources.chain(destinations).collect()
+    }
+
     /// Nodes, each after all that lead to it; `None` if there is a cycle.
     pub fn order(&self) -> Option<Vec<usize>> {
         let mut order: Vec<usize> = Vec::new();
@@ -228,12 +247,13 @@ struct Annotations {
     pinned: bool,
     timing: Timing,
     providers: Vec<Provider>,
+    commands: Option<Text>,
 }
 
 fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> Annotations {
     let mut read = Annotations::default();
     let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return read };
-    let Annotations { pinned, timing, providers } = &mut read;
+    let Annotations { pinned, timing, providers, commands } = &mut read;
     for (key, node) in pairs {
         let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
         match name {
@@ -268,13 +288,15 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
                     Text { text: provider["provider.".len()..].to_owned(), place: key.place.clone() };
                 providers.push(Provider { operation, artifact });
             }
+            "commands" => *commands = Text::of(node, "`tidegate.dev/commands`", diagnostics),
             "windows" if node.text() == Some("durable") => {}
             "windows" => {
                 let message = "`tidegate.dev/windows` can only be `durable` yet";
                 diagnostics.error("dataflow/annotation", node.place.clone(), message, "");
             }
             _ => {
-                let known = ["pinned", "lateness", "idle", "tick", "windows", "provider.OPERATION"];
+                let known =
+                    ["pinned", "lateness", "idle", "tick", "windows", "commands", "provider.OPERATION"];
                 let label = nearest(name, known)
                     .map_or(String::new(), |it| format!("did you mean `tidegate.dev/{it}`?"));
                 let message = format!("unknown annotation `tidegate.dev/{name}`");

@@ -97,6 +97,8 @@ pub struct Limits {
     pub idle_max: Duration,
     pub tick_max: Duration,
     pub connections_max: u32,
+    /// Requests to other programs that may be open at once.
+    pub commands_max: u32,
     /// What its operators may keep.
     pub state: StateLimits,
     /// What its windows may hold, over all dataflows.
@@ -134,6 +136,7 @@ impl Default for Limits {
             idle_max: Duration::from_secs(60),
             tick_max: Duration::from_millis(100),
             connections_max: 4,
+            commands_max: 16,
             state: StateLimits::default(),
             window_bytes_max: 16 << 20,
         }
@@ -268,6 +271,7 @@ impl Limits {
         reader.read(object, "payload", some_bytes, &mut limits.payload_bytes_max);
         reader.read(object, "inflight", some_bytes, &mut limits.inflight_bytes_max);
         reader.read(object, "connections", small, &mut limits.connections_max);
+        reader.read(object, "commands", at_least_one, &mut limits.commands_max);
         limits.read_groups(object, &mut reader);
         let choices = [("drop", OnError::Drop), ("deadLetter", OnError::DeadLetter)];
         if let Some(on_error) = object.choice("onError", &choices, reader.diagnostics) {

@@ -59,6 +59,34 @@ pub struct TenantSite {
     pub dataflows: Vec<DataflowSite>,
 }
 
+impl TenantSite {
+    /// Connections that the ends of its dataflows need.
+    pub fn connections(&self, is_mqtt: impl Fn(&str) -> bool) -> usize {
+        let mut sources = 0;
+        let mut sinks = BTreeSet::new();
+        for node in self.dataflows.iter().filter(|it| it.dataflow.enabled).flat_map(|it| &it.dataflow.nodes) {
+            match &node.kind {
+                FlowNodeKind::Source { endpoint, .. } if is_mqtt(&endpoint.text) => sources += 1,
+                FlowNodeKind::Destination { endpoint, .. } if is_mqtt(&endpoint.text) => {
+                    sinks.insert(&endpoint.text);
+                }
+                _ => {}
+            }
+        }
+        sources + sinks.len()
+    }
+
+    /// Whether policy allows so many.
+    pub fn check_connections(&self, needed: usize, at: &Text, diagnostics: &mut Diagnostics) {
+        let allowed = self.limits.connections_max as usize;
+        if needed > allowed {
+            let message =
+                format!("the tenant `{}` needs {needed} connections and may have {allowed}", self.name);
+            diagnostics.error("tenant/connections", at.place.clone(), message, "policy's `connections`");
+        }
+    }
+}
+
 /// A dataflow with its graphs read and its components found.
 #[derive(Clone, Debug)]
 pub struct DataflowSite {
@@ -709,35 +737,21 @@ fn check_owner(
 impl Raw {
     /// Whether the tenant's policy lets the dataflow read and write what it names.
     fn check_rights(&self, dataflow: &Dataflow, tenant: &TenantSite, diagnostics: &mut Diagnostics) {
+        if let Some(endpoint) = &dataflow.commands
+            && self.granted(endpoint, tenant, diagnostics).is_some()
+            && !matches!(self.endpoints[&endpoint.text].kind, EndpointKind::Mqtt(_))
+        {
+            let message = format!("no commands can go over the endpoint `{}`", endpoint.text);
+            let label = "an endpoint of the type `Mqtt` is needed";
+            diagnostics.error("dataflow/commands", endpoint.place.clone(), message, label);
+        }
         for node in &dataflow.nodes {
             let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) =
                 &node.kind
             else {
                 continue;
             };
-            if !self.endpoints.contains_key(&endpoint.text) {
-                if self.is_named("DataflowEndpoint", &endpoint.text) {
-                    continue;
-                }
-                let message = format!("unknown endpoint `{}`", endpoint.text);
-                let label = nearest(&endpoint.text, self.endpoints.keys().map(String::as_str));
-                let label = label.map_or("no DataflowEndpoint has this name".into(), |it| {
-                    format!("no endpoint has this name; `{it}` does")
-                });
-                diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
-                continue;
-            }
-            let Some(grants) = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text) else {
-                let message =
-                    format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
-                diagnostics.error(
-                    "dataflow/endpoint-right",
-                    endpoint.place.clone(),
-                    message,
-                    "ask the platform team",
-                );
-                continue;
-            };
+            let Some(grants) = self.granted(endpoint, tenant, diagnostics) else { continue };
             let allowed = |filters: &[crate::topic::TopicFilter]| {
                 let names: Vec<_> = filters.iter().map(|filter| format!("`{}`", filter.as_str())).collect();
                 if names.is_empty() {
@@ -779,6 +793,36 @@ impl Raw {
             }
         }
     }
+
+    /// What the tenant may do with an endpoint that its dataflow names; says what is wrong
+    /// if it is nothing.
+    fn granted<'t>(
+        &self,
+        endpoint: &Text,
+        tenant: &'t TenantSite,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<&'t Grants> {
+        if !self.endpoints.contains_key(&endpoint.text) {
+            if self.is_named("DataflowEndpoint", &endpoint.text) {
+                return None;
+            }
+            let message = format!("unknown endpoint `{}`", endpoint.text);
+            let label = nearest(&endpoint.text, self.endpoints.keys().map(String::as_str));
+            let label = label.map_or("no DataflowEndpoint has this name".into(), |it| {
+                format!("no endpoint has this name; `{it}` does")
+            });
+            diagnostics.error("dataflow/unknown-endpoint", endpoint.place.clone(), message, label);
+            return None;
+        }
+        let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text);
+        if grants.is_none() {
+            let message =
+                format!("the policy `{}` does not grant the endpoint `{}`", tenant.policy, endpoint.text);
+            let label = "ask the platform team";
+            diagnostics.error("dataflow/endpoint-right", endpoint.place.clone(), message, label);
+        }
+        grants
+    }
 }
 
 /// One connection for each MQTT source, one for each MQTT endpoint written to.
@@ -789,25 +833,8 @@ fn check_connections(
     diagnostics: &mut Diagnostics,
 ) {
     let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
-    let mut sources = 0;
-    let mut sinks: Vec<&str> = Vec::new();
-    for node in tenant.dataflows.iter().filter(|it| it.dataflow.enabled).flat_map(|it| &it.dataflow.nodes) {
-        match &node.kind {
-            FlowNodeKind::Source { endpoint, .. } if is_mqtt(&endpoint.text) => sources += 1,
-            FlowNodeKind::Destination { endpoint, .. }
-                if is_mqtt(&endpoint.text) && !sinks.contains(&endpoint.text.as_str()) =>
-            {
-                sinks.push(&endpoint.text);
-            }
-            _ => {}
-        }
-    }
-    let (needed, allowed) = (sources + sinks.len(), tenant.limits.connections_max as usize);
-    if needed > allowed {
-        let message =
-            format!("the tenant `{}` needs {needed} connections and may have {allowed}", tenant.name);
-        diagnostics.error("tenant/connections", at.place.clone(), message, "policy's `connections`");
-    }
+    let needed = tenant.connections(is_mqtt);
+    tenant.check_connections(needed, at, diagnostics);
 }
 
 /// What dataflows ask of time is bounded by policy.

@@ -73,6 +73,26 @@ fn templates_render_the_message_topic_and_its_levels() {
     }
 }
 
+#[test]
+fn text_that_a_broker_would_end_the_connection_over_is_told_apart() {
+    for (text, expected) in [
+        ("plain/topic", true),
+        ("", true),
+        ("grüße/日本", true),
+        ("line\nfeed", false),
+        ("nul\0", false),
+        ("del\u{7f}", false),
+        ("c1\u{85}", false),
+        ("non-character \u{fdd0}", false),
+        ("non-character \u{1ffff}", false),
+        ("\u{fffd}", true),
+    ] {
+        assert_eq!(is_text(text.as_bytes()), expected, "{text:?}");
+    }
+    assert!(!is_text(&[0xff]));
+    assert!(is_text(&[b'a'; 65_535]) && !is_text(&[b'a'; 65_536]));
+}
+
 fn level() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", ""]).prop_map(str::to_owned)
 }

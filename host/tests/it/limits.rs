@@ -152,7 +152,8 @@ const BITES: &[Bite] = &[
 ];
 
 /// Tested below or elsewhere, where `tidegate run` has no part in it.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 13] = [
+    "commands",
     "connections",
     "endpoints",
     "inflight",

@@ -4,6 +4,7 @@ mod aio_tests;
 mod applied;
 mod apply;
 mod brokers;
+mod commands;
 mod compose;
 mod crowd;
 mod faults;

@@ -117,6 +117,100 @@ fn collect(
     }
 }
 
+/// A program that is asked: it takes requests, and answers them when told to.
+pub struct Responder {
+    requests: Arc<Mutex<Vec<Publish>>>,
+    client: Client,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a responder answers at once: for each answer its status and payload.
+type Answers = Box<dyn FnMut(&Publish) -> Vec<(String, String)> + Send>;
+
+impl Responder {
+    /// Subscribed when this returns; it answers nothing by itself.
+    pub fn new(port: u16, filter: &str) -> Self {
+        Self::start(port, filter, Box::new(|_| Vec::new()))
+    }
+
+    /// Answers each request at once.
+    pub fn answering(
+        port: u16,
+        filter: &str,
+        answers: impl FnMut(&Publish) -> Vec<(String, String)> + Send + 'static,
+    ) -> Self {
+        Self::start(port, filter, Box::new(answers))
+    }
+
+    fn start(port: u16, filter: &str, mut answers: Answers) -> Self {
+        let (client, mut connection) = Client::new(options("outside-responder", port), 1000);
+        let requests = Arc::<Mutex<Vec<Publish>>>::default();
+        let (subscribed, ends) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let thread = {
+            let (client, filter) = (client.clone(), filter.to_owned());
+            let (requests, subscribed, ends) = (requests.clone(), subscribed.clone(), ends.clone());
+            thread::spawn(move || {
+                while !ends.load(Ordering::SeqCst) {
+                    match connection.recv_timeout(Duration::from_millis(100)) {
+                        Ok(Ok(Event::Incoming(Incoming::ConnAck(_)))) => {
+                            client.try_subscribe(&filter, QoS::AtLeastOnce).expect("its queue has room");
+                        }
+                        Ok(Ok(Event::Incoming(Incoming::SubAck(_)))) => {
+                            subscribed.store(true, Ordering::SeqCst);
+                        }
+                        Ok(Ok(Event::Incoming(Incoming::Publish(request)))) => {
+                            for (status, payload) in answers(&request) {
+                                answer(&client, &request, &[("__stat", &status)], &payload);
+                            }
+                            requests.lock().expect("no panic under this lock").push(request);
+                        }
+                        _ => {}
+                    }
+                }
+            })
+        };
+        eventually("the responder is subscribed", || subscribed.load(Ordering::SeqCst));
+        Responder { requests, client, ends, thread: Some(thread) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.requests.lock().expect("no panic under this lock").len()
+    }
+
+    pub fn requests(&self) -> Vec<Publish> {
+        self.requests.lock().expect("no panic under this lock").clone()
+    }
+
+    /// Answers with these user properties, where the request says.
+    pub fn answer(&self, request: &Publish, properties: &[(&str, &str)], payload: &str) {
+        answer(&self.client, request, properties, payload);
+    }
+}
+
+fn answer(client: &Client, request: &Publish, properties: &[(&str, &str)], payload: &str) {
+    let asked = request.properties.clone().expect("a request has properties");
+    let topic = asked.response_topic.expect("a request says where its answer goes");
+    let properties = PublishProperties {
+        correlation_data: asked.correlation_data,
+        user_properties: properties.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        ..PublishProperties::default()
+    };
+    client
+        .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload.to_owned(), properties)
+        .expect("its queue has room");
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = self.client.try_disconnect();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Publishes with QoS 1 and returns when the broker has acknowledged all.
 pub fn publish_all(port: u16, messages: impl IntoIterator<Item = (String, Vec<u8>, PublishProperties)>) {
     let (client, mut connection) = Client::new(options("outside-publisher", port), 100);

@@ -128,6 +128,28 @@ impl<'a> Incoming<'a> {
         UserProperties { rest: self.properties }
     }
 
+    /// The same as text.
+    pub(super) fn user_texts(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.each_property().filter_map(|property| match property {
+            Property::User(key, value) => Some((key, value)),
+            _ => None,
+        })
+    }
+
+    /// What tells to which request the message is an answer.
+    pub(super) fn correlation_data(&self) -> Option<&'a [u8]> {
+        self.each_property().find_map(|property| match property {
+            Property::Correlation(data) => Some(data),
+            _ => None,
+        })
+    }
+
+    /// Those that were checked when the packet was read.
+    fn each_property(&self) -> impl Iterator<Item = Property<'a>> {
+        let mut rest = self.properties;
+        std::iter::from_fn(move || if rest.is_empty() { None } else { take_property(&mut rest).ok() })
+    }
+
     /// Upper bound for what the message takes in a batch's arena.
     pub(super) fn bytes_len(&self) -> usize {
         // A user property costs five bytes in the packet and eight in the arena.
@@ -161,6 +183,7 @@ enum Property<'a> {
     ContentType(&'a str),
     User(&'a str, &'a str),
     Reason(&'a str),
+    Correlation(&'a [u8]),
     Other,
 }
 
@@ -193,7 +216,10 @@ fn take_property<'a>(rest: &mut &'a [u8]) -> Result<Property<'a>, SessionError> 
         property::PAYLOAD_FORMAT => (Property::Other, skip(1)?),
         property::MESSAGE_EXPIRY => (Property::Other, skip(4)?),
         property::RESPONSE_TOPIC => (Property::Other, text(bytes)?.1),
-        property::CORRELATION_DATA => (Property::Other, take_bytes(bytes).ok_or(CUT)?.1),
+        property::CORRELATION_DATA => {
+            let (data, left) = take_bytes(bytes).ok_or(CUT)?;
+            (Property::Correlation(data), left)
+        }
         property::SUBSCRIPTION_ID => (Property::Other, skip(variable_length(bytes)?.ok_or(CUT)?.0)?),
         property::TOPIC_ALIAS => return Err(SessionError::Malformed("topic alias that was not allowed")),
         _ => return Err(SessionError::Malformed("unknown property")),
@@ -209,7 +235,7 @@ fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A PUBLISH to go out, borrowed from a batch. Texts are checked beforehand, by
-/// [`is_mqtt_text`].
+/// [`is_text`](crate::topic::is_text).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outgoing<'a> {
     pub dup: bool,
@@ -221,7 +247,32 @@ pub(super) struct Outgoing<'a> {
     pub properties: &'a [u8],
     /// Takes the place of any `__ts` among the properties.
     pub stamp: Option<Stamp<'a>>,
+    pub asks: Option<Asks<'a>>,
     pub payload: &'a [u8],
+}
+
+/// What makes a message a request. The topic is text as the message's own is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asks<'a> {
+    pub response_topic: &'a [u8],
+    pub correlation: &'a [u8],
+    /// Seconds after which nobody waits for the answer.
+    pub expiry_s: u32,
+}
+
+impl Asks<'_> {
+    fn bytes_len(&self) -> usize {
+        5 + 3 + self.response_topic.len() + 3 + self.correlation.len()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&[property::MESSAGE_EXPIRY]);
+        out.extend_from_slice(&self.expiry_s.to_be_bytes());
+        out.extend_from_slice(&[property::RESPONSE_TOPIC]);
+        push_bytes(out, self.response_topic);
+        out.extend_from_slice(&[property::CORRELATION_DATA]);
+        push_bytes(out, self.correlation);
+    }
 }
 
 const STAMP_KEY: &[u8] = hlc::PROPERTY.as_bytes();
@@ -242,7 +293,8 @@ impl Outgoing<'_> {
     fn properties_bytes(&self) -> usize {
         let user: usize = self.kept_properties().map(|(key, value)| 5 + key.len() + value.len()).sum();
         let stamp = self.stamp.map_or(0, |stamp| 5 + STAMP_KEY.len() + stamp.bytes_len());
-        user + stamp + self.content_type.map_or(0, |text| 3 + text.len())
+        let asks = self.asks.map_or(0, |asks| asks.bytes_len());
+        user + stamp + asks + self.content_type.map_or(0, |text| 3 + text.len())
     }
 
     fn kept_properties(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -261,6 +313,9 @@ impl Outgoing<'_> {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
         push_variable_length(out, self.properties_bytes());
+        if let Some(asks) = self.asks {
+            asks.write(out);
+        }
         if let Some(content_type) = self.content_type {
             out.extend_from_slice(&[property::CONTENT_TYPE]);
             push_bytes(out, content_type);
@@ -280,25 +335,9 @@ impl Outgoing<'_> {
 }
 
 fn push_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    // Longer texts were refused with `is_mqtt_text`.
+    // Longer texts were refused with `is_text`.
     out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
     out.extend_from_slice(bytes);
-}
-
-/// Whether a broker takes `bytes` as the text of a topic or property: UTF-8 of at
-/// most 65,535 bytes without control characters or non-characters. MQTT lets a
-/// broker end the connection over those, as mosquitto does, which would make one
-/// such message a loop of reconnects.
-pub(super) fn is_mqtt_text(bytes: &[u8]) -> bool {
-    if bytes.len() > usize::from(u16::MAX) {
-        return false;
-    }
-    if bytes.iter().all(|byte| (0x20..0x7f).contains(byte)) {
-        return true;
-    }
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    text.chars()
-        .all(|c| !c.is_control() && !matches!(c as u32, 0xfdd0..=0xfdef) && c as u32 & 0xfffe != 0xfffe)
 }
 
 /// The entry whose time goes out with a message.

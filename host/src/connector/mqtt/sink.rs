@@ -24,13 +24,14 @@ use super::{
     frame::{self, Deframer, Piece},
     link::{Greeting, Link},
     patience::Patience,
-    publish::{Outgoing, PubAck, Stamp, is_mqtt_text},
+    publish::{Outgoing, PubAck, Stamp},
 };
 use crate::{
     batch::{Batch, Entry, Kind, Properties},
     clock::Instant,
     connector::{status::Status, stop::Farewell},
     planted::{self, Bug},
+    topic::is_text,
     write::{Rejected, SinkQueue, Write},
 };
 
@@ -285,6 +286,7 @@ fn outgoing<'b>(
         content_type: entry.content_type.get(arena),
         properties,
         stamp,
+        asks: None,
         payload: entry.payload.bytes(arena),
     }
 }
@@ -294,18 +296,18 @@ fn check_texts(publish: &Outgoing<'_>) -> Result<(), String> {
     let refused = |what: &str| {
         Err(format!("{what} is not text that MQTT carries (UTF-8, 65,535 bytes, no control characters)"))
     };
-    if !is_mqtt_text(publish.topic) {
+    if !is_text(publish.topic) {
         return refused("topic");
     }
-    if publish.content_type.is_some_and(|text| !is_mqtt_text(text)) {
+    if publish.content_type.is_some_and(|text| !is_text(text)) {
         return refused("content type");
     }
-    if Properties::of(publish.properties).any(|(key, value)| !is_mqtt_text(key) || !is_mqtt_text(value)) {
+    if Properties::of(publish.properties).any(|(key, value)| !is_text(key) || !is_text(value)) {
         return refused("user property");
     }
     // The stamp adds its digits, of which there are never more than 64.
     let node = publish.stamp.map_or(&[][..], |stamp| stamp.entry.node.bytes(stamp.arena));
-    if !is_mqtt_text(node) || node.len() > 65_000 {
+    if !is_text(node) || node.len() > 65_000 {
         return refused("node of the timestamp");
     }
     Ok(())

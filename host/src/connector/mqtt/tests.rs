@@ -1,4 +1,4 @@
-//! What the tests of both sessions need: packets by rumqttc's codec, and a session
+//! What the tests of all sessions need: packets by rumqttc's codec, and a session
 //! stepped by hand.
 
 use std::{
@@ -183,6 +183,7 @@ fn the_window_stays_within_what_a_connection_may_hold() {
 fn client_ids_tell_tenants_and_ends_apart() {
     assert_eq!(source_client_id("edge-1", "weather", "frost", "in"), "tg/edge-1/weather/frost/in");
     assert_eq!(sink_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/out/local");
+    assert_eq!(command_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/_commands/local");
 }
 
 #[test]

@@ -156,8 +156,11 @@ fn imports_beyond_the_world_are_refused_by_full_name() {
         ("import wasm-graph:processor/schema-registry@1.1.0;", STANDARD, vec![]),
         (
             "import wasm-graph:processor/command-invoker@1.1.0;",
-            PYTHON,
-            vec!["imports `wasm-graph:processor/command-invoker@1.1.0`, which is not yet there on this host"],
+            pure,
+            vec![
+                "imports `wasm-graph:processor/command-invoker@1.1.0`, which `tidegate:policy/pure@0.1.0` does not \
+                 grant; the smallest world that does is `tidegate:policy/standard@0.1.0`",
+            ],
         ),
         ("import tinykube-graph:processor/types@1.0.0;", pure, vec![]),
         ("import tinykube-graph:processor/state-store@1.0.0;", STANDARD, vec![]),
@@ -169,13 +172,8 @@ fn imports_beyond_the_world_are_refused_by_full_name() {
                  grant; the smallest world that does is `tidegate:policy/standard@0.1.0`",
             ],
         ),
-        (
-            "import tinykube-graph:processor/command-invoker@1.0.0;",
-            PYTHON,
-            vec![
-                "imports `tinykube-graph:processor/command-invoker@1.0.0`, which is not yet there on this host",
-            ],
-        ),
+        ("import tinykube-graph:processor/command-invoker@1.0.0;", STANDARD, vec![]),
+        ("import wasm-graph:processor/command-invoker@1.1.0;", STANDARD, vec![]),
         (
             "import read-disk: func();",
             PYTHON,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::guest::{
     imports::ComponentShape,
-    tests::{PYTHON, Rig, STANDARD, dummy},
+    tests::{Rig, STANDARD, dummy},
 };
 
 const FILTER: &str = "export tidegate:operator/filter@0.1.0;";
@@ -30,10 +30,10 @@ fn a_linker_holds_nothing_that_its_world_does_not_grant() {
         (STANDARD, "wasi:sockets/tcp-create-socket@0.2.12"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/state-store@1.1.0"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/schema-registry@1.1.0"),
-        (PYTHON, "wasm-graph:processor/command-invoker@1.1.0"),
+        ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/command-invoker@1.1.0"),
         ("tidegate:policy/pure@0.1.0", "tinykube-graph:processor/logger@1.0.0"),
         ("tidegate:policy/pure@0.1.0", "tinykube-graph:processor/state-store@1.0.0"),
-        (PYTHON, "tinykube-graph:processor/command-invoker@1.0.0"),
+        ("tidegate:policy/pure@0.1.0", "tinykube-graph:processor/command-invoker@1.0.0"),
     ] {
         let error = Rig::start(&dummy(&format!("import {import};{FILTER}")), world, 1).err();
         let error = error.unwrap_or_else(|| panic!("{world} linked {import}"));

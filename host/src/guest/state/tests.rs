@@ -21,10 +21,10 @@ fn host_calls_and_their_bytes_are_counted_for_each_call() {
             state.charge(0).unwrap();
         }
         assert!(state.charge(0).is_err());
-        state.begin_call();
+        state.begin_call(1);
         state.charge(HOST_CALL_BYTES_MAX).unwrap();
         assert!(state.charge(1).is_err());
-        state.begin_call();
+        state.begin_call(1);
     }
 }
 

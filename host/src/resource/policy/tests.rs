@@ -39,6 +39,7 @@ onError: deadLetter
 late: nextWindow
 time: { lateness: 30m, idle: 30s, tick: 50ms }
 connections: 2
+commands: 8
 weight: 1
 ";
 
@@ -72,6 +73,7 @@ fn lower() -> Limits {
         idle_max: Duration::from_secs(30),
         tick_max: Duration::from_millis(50),
         connections_max: 2,
+        commands_max: 8,
         state: StateLimits { keys_max: 100, bytes_max: 1 << 20, value_bytes_max: 64 << 10 },
         window_bytes_max: 2 << 20,
     }

@@ -131,6 +131,7 @@ proptest! {
             content_type: content_type.as_deref().map(str::as_bytes),
             properties: &arena,
             stamp: stamped.as_ref().map(|batch| Stamp { entry: &batch.entries[0], arena: &batch.arena }),
+            asks: None,
             payload: &payload,
         };
         let mut bytes = BytesMut::new();
@@ -198,6 +199,37 @@ proptest! {
 }
 
 #[test]
+fn a_request_says_where_its_answer_goes_and_an_answer_what_it_answers() {
+    let asks = Asks { response_topic: b"back", correlation: &[1, 2, 3], expiry_s: 70_000 };
+    let properties = packed(&[("k".into(), "v".into())]);
+    let ours = Outgoing {
+        dup: false,
+        qos: 1,
+        packet_id: 7,
+        topic: b"ask",
+        content_type: None,
+        properties: &properties,
+        stamp: None,
+        asks: Some(asks),
+        payload: b"?",
+    };
+    let mut bytes = BytesMut::new();
+    ours.write(&mut bytes);
+    assert_eq!(bytes.len(), ours.packet_bytes());
+    let (first, body) = unframe(&bytes);
+    let read = Packet::read(&mut bytes, None).expect("ours are valid");
+    let Packet::Publish(read) = read else { panic!("{read:?}") };
+    let theirs = read.properties.expect("it has some");
+    assert_eq!(theirs.response_topic.as_deref(), Some("back"));
+    assert_eq!(theirs.correlation_data.as_deref(), Some(&[1, 2, 3][..]));
+    assert_eq!(theirs.message_expiry_interval, Some(70_000));
+    assert_eq!(theirs.user_properties, [("k".to_owned(), "v".to_owned())]);
+    let read = Incoming::read(first, &body).expect("ours are valid");
+    assert_eq!(read.correlation_data(), Some(&[1, 2, 3][..]));
+    assert_eq!(read.user_texts().collect::<Vec<_>>(), [("k", "v")]);
+}
+
+#[test]
 fn a_stamp_takes_the_place_of_an_older_one() {
     let properties =
         packed(&[("a".into(), "1".into()), ("__ts".into(), "old".into()), ("b".into(), "2".into())]);
@@ -210,6 +242,7 @@ fn a_stamp_takes_the_place_of_an_older_one() {
         content_type: None,
         properties: &properties,
         stamp: Some(Stamp { entry: &stamped.entries[0], arena: &stamped.arena }),
+        asks: None,
         payload: b"",
     };
     let mut bytes = BytesMut::new();
@@ -218,26 +251,6 @@ fn a_stamp_takes_the_place_of_an_older_one() {
     let read = Incoming::read(first, &body).expect("valid");
     let expected = [("a", "1"), ("b", "2"), ("__ts", "001767225600123:00007:edge-1")];
     assert_eq!(user_properties(&read), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-}
-
-#[test]
-fn text_that_a_broker_would_end_the_connection_over_is_told_apart() {
-    for (text, expected) in [
-        ("plain/topic", true),
-        ("", true),
-        ("grüße/日本", true),
-        ("line\nfeed", false),
-        ("nul\0", false),
-        ("del\u{7f}", false),
-        ("c1\u{85}", false),
-        ("non-character \u{fdd0}", false),
-        ("non-character \u{1ffff}", false),
-        ("\u{fffd}", true),
-    ] {
-        assert_eq!(is_mqtt_text(text.as_bytes()), expected, "{text:?}");
-    }
-    assert!(!is_mqtt_text(&[0xff]));
-    assert!(is_mqtt_text(&[b'a'; 65_535]) && !is_mqtt_text(&[b'a'; 65_536]));
 }
 
 #[test]
