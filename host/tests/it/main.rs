@@ -13,6 +13,7 @@ mod fuzz;
 mod hostile;
 mod input;
 mod kill;
+mod languages;
 mod limits;
 mod mosquitto;
 mod mqtt;
