@@ -21,6 +21,7 @@ use print::{err, out};
 use serde_json::{Value, json};
 
 use crate::{
+    connector::broker,
     control, deploy,
     guest::{compile, component, inspect::Inspection, world::PolicyWorld},
     resource::{Diagnostics, HostConfig, Severity, Site, policy, site},
@@ -129,6 +130,18 @@ fn report(diagnostics: &Diagnostics, json: bool) {
         return;
     }
     print::to_err(format_args!("{}", diagnostics.to_text(colour())));
+}
+
+/// From here on events go to standard error: those that `RUST_LOG` chooses, else these.
+fn log_to_stderr(events: &str) {
+    use tracing_subscriber::{
+        EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(events));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(colour());
+    let lines = lines.with_filter(broker::PeersLeave);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 /// Whether standard error shows colours.

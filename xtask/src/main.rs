@@ -1,14 +1,17 @@
-//! The project's own commands: `cargo xtask demo|test|bench|sim|guests`. Each gets
-//! what it needs by itself, without root, into `target/` and `tenants/target/`.
+//! The project's own commands: `cargo xtask demo|test|bench|sim|guests|languages|component`.
+//! Each gets what it needs by itself, without root, into `target/` and `tenants/target/`.
 
 mod demo;
 mod guests;
+mod languages;
 mod run;
 mod tools;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+use crate::languages::Language;
 
 /// Commands for working on Tidegate.
 #[derive(Parser)]
@@ -22,6 +25,23 @@ struct Args {
 enum Command {
     /// Builds every guest component into tenants/target/wasm32-wasip2/release.
     Guests,
+    /// Builds the guests in other languages than Rust into tenants/target/LANGUAGE, with
+    /// compilers that it fetches.
+    Languages,
+    /// Builds one guest of your own, in another language than Rust.
+    Component {
+        language: Language,
+        /// What is to be compiled.
+        source: PathBuf,
+        /// The world that it exports, by its name, or NAMESPACE:PACKAGE/NAME.
+        #[arg(long)]
+        world: String,
+        /// WIT packages, each after those that it needs [default: AIO's contract].
+        #[arg(long)]
+        wit: Vec<PathBuf>,
+        #[arg(short, long)]
+        output: PathBuf,
+    },
     /// The main job: three teams on real data, one of them careless, on a host with its
     /// broker inside.
     Demo {
@@ -59,6 +79,13 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Guests => guests::build(),
+        Command::Languages => match languages::build()?.pop() {
+            None => Ok(()),
+            Some((_, error)) => Err(error),
+        },
+        Command::Component { language, source, world, wit, output } => {
+            languages::component(language, source, wit, world, output)
+        }
         Command::Demo { seconds, rate } => demo::demo(demo::Demo { seconds, rate }),
         Command::Bench { name, quick } => run::bench(&name, quick),
         Command::Sim { seeds, seed } => run::sim(seeds, seed),

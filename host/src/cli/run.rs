@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{policy_of, print::err, report};
+use super::{log_to_stderr, policy_of, print::err, report};
 use crate::{
     clock::Clock,
     connector::{
@@ -92,6 +92,8 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let tenant = tenant_under(&policy);
     let flow = around(graph);
+    // Who else would tell why `init` refused, or what an operator says of a message?
+    log_to_stderr("warn,sled=error");
     install_panic_hook();
     let engines = Engines::new(PoolSize::small(SLOTS))?;
     let compiler = Compiler::Child { program: std::env::current_exe()? };

@@ -19,13 +19,12 @@ use tokio::{
 };
 
 use super::{
-    colour, data_of,
+    data_of, log_to_stderr,
     print::{self, out},
     report,
     status::status_lines,
 };
 use crate::{
-    connector::broker,
     control::{self, Ask, Lock, Question},
     deploy::chain,
     host::{self, Host, HostError},
@@ -53,7 +52,7 @@ pub struct UpArgs {
 const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
-    init_tracing();
+    log_to_stderr("info,rumqttd=error,sled=warn");
     let runtime = host::runtime()?;
     runtime.block_on(async {
         let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
@@ -96,18 +95,6 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     };
     report(&diagnostics.in_brief(), false);
     Ok(site.map(|site| Found { site, data, listener, lock }))
-}
-
-fn init_tracing() {
-    use tracing_subscriber::{
-        EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
-    };
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttd=error,sled=warn"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = lines.with_ansi(colour());
-    let lines = lines.with_filter(broker::PeersLeave);
-    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tidegate_benches::{rig::guest_path, site::chain};
 
 use crate::{
+    languages::guest,
     mosquitto::eventually,
     site::{Ran, Site, payloads, tidegate},
 };
@@ -93,6 +94,41 @@ fn another_provider_is_another_line_of_the_dataflow() {
     give(&site, &[json!({ "temperature": 1.5 })]);
     assert_eq!(heard(&site, 3)[2], json!({ "temperature": 1.5, "corrected": 1.5 }));
     host.stop();
+}
+
+#[test]
+fn the_other_provider_may_be_written_in_another_language() {
+    let Some(humidity) = guest("c", "humidity") else { return };
+    let site = site();
+    let place = site.dir().join("tenants/a/artifacts/humidity/1.0.0.wasm");
+    fs::create_dir_all(place.parent().expect("below the site")).expect("a folder");
+    fs::copy(&humidity, place).expect("it is built");
+    provide(&site, "calibrate:1.0.0");
+    let host = site.up();
+    let air = json!({ "temperature": 20.0, "humidity": 50.0 });
+    give(&site, std::slice::from_ref(&air));
+    assert_eq!(heard(&site, 1), [json!({ "temperature": 20.0, "humidity": 50.0, "corrected": 20.0 })]);
+    let (map, _) = parts(&site);
+    provide(&site, "humidity:1.0.0");
+    let applied = site.apply();
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    // What it will not take is not passed on.
+    give(&site, &[json!({ "temperature": 20.0, "humidity": 101 }), json!([]), air]);
+    // As tables have it, which say 17.3 g/m³ of saturated air.
+    let expected = json!({ "temperature": 20.0, "humidity": 50.0, "absoluteHumidity": 8.6 });
+    assert_eq!(heard(&site, 2)[1], expected);
+    assert_eq!(parts(&site).0, map);
+    assert_eq!(site.counter("a", "errors"), 2);
+    host.stop();
+    // And by command: what comes out is one component, of these two.
+    let output = site.dir().join("../fused.wasm");
+    let mut command = tidegate();
+    command.arg("compose").arg(guest_path("map_custom")).arg(humidity).arg("-o").arg(&output);
+    let ran = Ran::of(command.output().expect("it runs"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let ran = Ran::of(tidegate().args(["inspect", "--json"]).arg(&output).output().expect("it runs"));
+    let shown: Value = serde_json::from_str(&ran.stdout).expect("one document");
+    assert_eq!(shown["fused"].as_array().expect("a list").len(), 2, "{shown}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod input;
 mod kill;
+mod languages;
 mod limits;
 mod mosquitto;
 mod mqtt;
