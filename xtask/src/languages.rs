@@ -156,7 +156,7 @@ impl Guest {
             fs::create_dir_all(folder)?;
         }
         match self.language {
-            Language::Python => self.python(),
+            Language::Python => self.python(&scratch),
             Language::Javascript => self.javascript(&scratch),
             Language::C => self.c(&scratch),
             Language::Go => self.go(&scratch),
@@ -165,14 +165,17 @@ impl Guest {
         Ok(fs::remove_dir_all(scratch)?)
     }
 
-    fn python(&self) -> anyhow::Result<()> {
+    /// From a copy of its folder, in which Python leaves what it has compiled.
+    fn python(&self, scratch: &Path) -> anyhow::Result<()> {
+        let sources = scratch.join("sources");
+        copy_into(self.source.parent().context("in a folder")?, &sources)?;
         let mut compiler = tools::componentize_py();
         compiler.arg("--quiet");
         for path in &self.wit {
             compiler.arg("--wit-path").arg(path);
         }
         compiler.args(["--world", &self.world, "componentize", "--python-path"]);
-        compiler.arg(self.source.parent().context("in a folder")?);
+        compiler.arg(sources);
         run(compiler.arg(self.source.file_stem().context("a file")?).arg("--output").arg(&self.to))
     }
 
