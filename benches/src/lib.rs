@@ -4,6 +4,7 @@
 pub mod bare;
 pub mod inside;
 pub mod mosquitto;
+pub mod plain;
 pub mod report;
 pub mod rig;
 pub mod sim;

@@ -16,6 +16,7 @@ use tidegate::{
         plan::{DestinationPlan, Health, Plan, SourcePlan, Step, Target},
         shard::{DataflowId, Shard, ShardDoor, ShardSetup, Turn, install_panic_hook},
         watermark::Timing,
+        window::Keeping,
     },
     dead_letter::{DeadLetters, Record},
     guest::{
@@ -177,6 +178,7 @@ impl Rig {
             checks: Vec::new(),
             windows,
             timing: Timing::default(),
+            keeping: Keeping::default(),
             window_space: WindowSpace::memory(),
             destinations: vec![DestinationPlan {
                 destination: Arc::new(Destination {

@@ -53,7 +53,8 @@ impl SiteFolder {
         &self.dir
     }
 
-    fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+    /// Writes a file of the site, below folders that may not be there yet.
+    pub fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(path);
         fs::create_dir_all(path.parent().context("below the site")?)?;
         fs::write(&path, text).with_context(|| path.display().to_string())
@@ -115,6 +116,37 @@ impl SiteFolder {
         fs::create_dir_all(path.parent().context("below the site")?)?;
         fs::hard_link(&shared, &path).with_context(|| path.display().to_string())
     }
+}
+
+/// The policy `name`: `standard` with some lines in place of others, and all topics of
+/// some endpoints. What none of them touches is as `standard` has it.
+pub fn policy_like_standard(
+    name: &str,
+    instead: &[(&str, &str)],
+    endpoints: &[&str],
+) -> anyhow::Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/standard.yaml");
+    let standard = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let (before, _) = standard.split_once("  endpoints:\n").context("it grants endpoints")?;
+    let mut text = before.to_owned();
+    let named = format!("metadata: {{ name: {name} }}");
+    for (old, new) in [("metadata: { name: standard }", named.as_str())].iter().chain(instead) {
+        ensure!(text.contains(old), "the policy `standard` has no `{old}`");
+        text = text.replace(old, new);
+    }
+    text += "  endpoints:\n";
+    for endpoint in endpoints {
+        text += &format!("    - {{ name: {endpoint}, read: [ \"#\" ], write: [ \"#\" ] }}\n");
+    }
+    Ok(text)
+}
+
+/// An endpoint on a file, whose path is below the site.
+pub fn file(name: &str, path: &str) -> String {
+    format!(
+        "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: {{ name: {name} }}\n\
+         spec: {{ endpointType: File, fileSettings: {{ path: {path} }} }}\n"
+    )
 }
 
 /// An endpoint `local` in memory.

@@ -23,10 +23,12 @@ pub enum Bug {
     LostPublish,
     /// Windows take in again what they have.
     CountTwice,
+    /// Volatile windows forget what they had completed before a restart.
+    PartialWindow,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 9] = [
+    pub const ALL: [Bug; 10] = [
         Bug::EarlyAck,
         Bug::LostWake,
         Bug::DoubleSettle,
@@ -36,6 +38,7 @@ impl Bug {
         Bug::StalePuback,
         Bug::LostPublish,
         Bug::CountTwice,
+        Bug::PartialWindow,
     ];
 
     /// The name in the variable `TIDEGATE_PLANT`.
@@ -50,6 +53,7 @@ impl Bug {
             Bug::StalePuback => "stale-puback",
             Bug::LostPublish => "lost-publish",
             Bug::CountTwice => "count-twice",
+            Bug::PartialWindow => "partial-window",
         }
     }
 }

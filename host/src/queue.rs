@@ -160,7 +160,8 @@ pub struct SourceDoor {
 
 impl SourceDoor {
     /// Most unsettled deliveries of one source: bounds what a stuck delivery keeps
-    /// behind it when each is small.
+    /// behind it when each is small. Those that windows keep open count against the
+    /// tenant's windows instead: a window may need more of them to be complete.
     pub const UNSETTLED_MAX: u64 = 1024;
 
     pub fn new(source: u32, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Self {
@@ -170,11 +171,10 @@ impl SourceDoor {
     /// Credit for `bytes`, once the tenant has it and fewer than
     /// [`Self::UNSETTLED_MAX`] deliveries are unsettled.
     pub fn poll_credit(&self, bytes: usize, ctx: &mut Context<'_>) -> Poll<Credit> {
-        if self.unsettled() >= Self::UNSETTLED_MAX {
-            let seen = self.delivered - Self::UNSETTLED_MAX;
-            if self.settled.poll_beyond(seen, ctx).is_pending() {
-                return Poll::Pending;
-            }
+        let has_room =
+            |settled: &Settled| settled.is_abandoned() || self.under_way(settled) < Self::UNSETTLED_MAX;
+        if self.settled.poll_until(has_room, ctx).is_pending() {
+            return Poll::Pending;
         }
         self.ledger.poll_acquire(bytes, ctx)
     }
@@ -216,6 +216,24 @@ impl SourceDoor {
 
     pub fn unsettled(&self) -> u64 {
         self.delivered - self.settled.upto()
+    }
+
+    /// Unsettled deliveries that are not only kept open by windows.
+    fn under_way(&self, settled: &Settled) -> u64 {
+        (self.delivered - settled.upto()).saturating_sub(settled.kept_open())
+    }
+
+    /// Ready once nothing that was delivered is under way any more: it is settled, or
+    /// only windows keep it open, which the next run builds again; or once the dataflow
+    /// is gone.
+    pub fn poll_idle(&self, ctx: &mut Context<'_>) -> Poll<()> {
+        self.settled.poll_until(|settled| settled.is_abandoned() || self.under_way(settled) == 0, ctx)
+    }
+
+    /// Ready once all that was delivered is settled, or the dataflow is gone.
+    pub fn poll_settled_all(&self, ctx: &mut Context<'_>) -> Poll<()> {
+        let delivered = self.delivered;
+        self.settled.poll_until(|settled| settled.is_abandoned() || settled.upto() >= delivered, ctx)
     }
 
     /// Most bytes one delivery may hold, so that the tenant's credit can cover it.

@@ -24,6 +24,8 @@ pub fn dropped_count() -> u64 {
 pub struct Settled {
     /// Every delivery up to this number is acked.
     upto: AtomicU64,
+    /// Of those behind it, so many are kept open by windows alone.
+    kept_open: AtomicU64,
     abandoned: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -31,6 +33,11 @@ pub struct Settled {
 impl Settled {
     pub fn upto(&self) -> u64 {
         self.upto.load(Ordering::SeqCst)
+    }
+
+    /// Deliveries that wait for nothing but windows to be complete.
+    pub fn kept_open(&self) -> u64 {
+        self.kept_open.load(Ordering::SeqCst)
     }
 
     /// The dataflow is gone: what is not settled now never will be.
@@ -47,6 +54,15 @@ impl Settled {
         *self.waker.lock().expect("no panic under this lock") = Some(ctx.waker().clone());
         // Again, for what came between the look and the registration.
         self.beyond(seen).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ready once `holds`, which is asked again after every answer.
+    pub fn poll_until(&self, holds: impl Fn(&Self) -> bool, ctx: &mut Context<'_>) -> Poll<()> {
+        if holds(self) {
+            return Poll::Ready(());
+        }
+        *self.waker.lock().expect("no panic under this lock") = Some(ctx.waker().clone());
+        if holds(self) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn beyond(&self, seen: u64) -> Option<u64> {
@@ -67,6 +83,7 @@ impl Settled {
 pub struct Settle {
     settled: Arc<Settled>,
     number: u64,
+    kept_open: bool,
     answered: bool,
 }
 
@@ -74,7 +91,15 @@ impl Settle {
     /// For delivery `number` (from 1, without gaps) of the source that `settled`
     /// belongs to.
     pub fn new(settled: Arc<Settled>, number: u64) -> Self {
-        Settle { settled, number, answered: false }
+        Settle { settled, number, kept_open: false, answered: false }
+    }
+
+    /// Nothing waits for it any more but windows, which may take their time.
+    pub fn keep_open(&mut self) {
+        if !std::mem::replace(&mut self.kept_open, true) {
+            self.settled.kept_open.fetch_add(1, Ordering::SeqCst);
+            self.settled.wake();
+        }
     }
 
     /// All that follows from the delivery is durable, confirmed or dead-lettered.
@@ -83,6 +108,9 @@ impl Settle {
         self.answered = true;
         let before = self.settled.upto.swap(self.number, Ordering::SeqCst);
         assert!(before + 1 == self.number, "delivery {} acked after {before}", self.number);
+        if self.kept_open {
+            self.settled.kept_open.fetch_sub(1, Ordering::SeqCst);
+        }
         if planted::is_now_and_then(Bug::DoubleSettle, 20) {
             self.settled.upto.fetch_add(1, Ordering::SeqCst);
         }

@@ -68,7 +68,8 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 6] = ["path", "contracts", "deploy", "quiet", "density", "mqtt"];
+pub const BENCHES: [&str; 9] =
+    ["path", "contracts", "deploy", "quiet", "density", "mqtt", "windows", "state", "restart"];
 
 /// Builds host and benches in release and runs one bench, or all of them for
 /// `benches/RESULTS.md`.

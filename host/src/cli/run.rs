@@ -24,6 +24,7 @@ use crate::{
         plan::{Health, Plan},
         shard::{Command, Shard, ShardDoor, ShardSetup, install_panic_hook},
         watermark::Timing,
+        window::Keeping,
     },
     dead_letter::{DeadLetters, Record},
     deploy::{self, known::Known},
@@ -143,6 +144,7 @@ pub fn around(graph: GraphSite) -> DataflowSite {
         enabled: true,
         pinned: true,
         timing: Timing::default(),
+        keeping: Keeping::default(),
         providers: Vec::new(),
         commands: None,
         nodes: vec![

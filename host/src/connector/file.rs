@@ -283,16 +283,22 @@ impl FileSource {
             }
             self.tell();
         }
-        while self.door.unsettled() > 0 && !self.door.is_abandoned() {
-            let seen = self.door.settled_upto();
-            if self.door.poll_settled(seen, &mut waiter.context()).is_pending() {
-                waiter.wait();
-            }
+        while self.poll_done(&mut waiter.context()).is_pending() {
+            waiter.wait();
             self.tell();
         }
         self.tell();
         self.status.set_closed();
         Ok(())
+    }
+
+    /// Ready once nothing more will be settled in this run. Windows of one that follows its
+    /// file stay open when it is stopped.
+    fn poll_done(&self, ctx: &mut Context<'_>) -> Poll<()> {
+        match self.options.at_end {
+            AtEnd::Follow => self.door.poll_idle(ctx),
+            AtEnd::Finish => self.door.poll_settled_all(ctx),
+        }
     }
 
     fn is_stopped(&self, waiter: &Waiter) -> bool {

@@ -86,6 +86,20 @@ struct WindowParts {
     armed: Cell<Option<Instant>>,
 }
 
+/// What volatile windows owe their sources.
+struct Replay {
+    /// The first sequence that is not to be settled yet.
+    needed: Option<u64>,
+    /// What they have completed is on disk.
+    is_written: bool,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Replay { needed: None, is_written: true }
+    }
+}
+
 struct Finished {
     flow: Flow,
     result: Result<Outcome, AcquireError>,
@@ -119,6 +133,14 @@ impl Ledger {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Only windows keep the delivery of this sequence from being settled.
+    fn kept_open(&self, sequence: u64) {
+        let mut duties = self.duties.borrow_mut();
+        if let Ok(place) = duties.binary_search_by_key(&sequence, |(sequence, _)| *sequence) {
+            duties[place].1.keep_open();
+        }
     }
 }
 
@@ -230,9 +252,19 @@ impl Parts {
                     Guests::Free => next,
                     Guests::Busy | Guests::Stuck(_) => next - 1,
                 });
-                if closed && is_done && unfinished == next {
+                let replay = parts.windows.as_ref().map(|windows| windows.complete(unfinished));
+                let Replay { needed, is_written } = replay.unwrap_or_default();
+                if closed && is_done && is_written && unfinished == next {
+                    if let Some(needed) = needed {
+                        // What is open is built again by whoever comes next.
+                        parts.settle(needed);
+                        parts.abandon();
+                    }
                     capability = None;
-                } else if *cap.time() < unfinished {
+                    return;
+                }
+                let unfinished = needed.map_or(unfinished, |needed| needed.min(unfinished));
+                if *cap.time() < unfinished {
                     cap.downgrade(&unfinished);
                 }
             }
@@ -291,7 +323,7 @@ impl Parts {
             self.activators().commit.activate();
         }
         let delivery = Stamped::from(batch);
-        let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, marks);
+        let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
         Some(Flow { sequence, source, delivery, known, cause: Cause::Source(credit) })
     }
@@ -371,8 +403,29 @@ impl Parts {
 
     /// Nothing of a flow is on its way any more.
     fn finished(&self, flow: &Flow) {
-        if let (Some(parts), Cause::Window { window, number, .. }) = (&self.windows, &flow.cause) {
-            parts.windows.borrow_mut().confirmed(*window, *number);
+        let Some(parts) = &self.windows else { return };
+        match flow.cause {
+            Cause::Window { window, number } => parts.windows.borrow_mut().confirmed(window, number),
+            Cause::Source(_) => {
+                let needed = parts.windows.borrow().needed();
+                if needed.is_some_and(|needed| needed <= flow.sequence) {
+                    self.ledger.kept_open(flow.sequence);
+                }
+            }
+        }
+    }
+
+    /// Acks all before a sequence.
+    fn settle(&self, frontier: u64) {
+        if self.gate_closed.get() {
+            return;
+        }
+        let mut duties = self.ledger.duties.borrow_mut();
+        while duties.front().is_some_and(|(sequence, _)| *sequence < frontier) {
+            if let Some((_, settle)) = duties.pop_front() {
+                settle.ack();
+                self.plan.stats.settled.add(1);
+            }
         }
     }
 
@@ -385,20 +438,11 @@ impl Parts {
         builder.build(move |_capabilities| {
             move |frontiers| {
                 input.for_each(|_, _| {});
-                if parts.gate_closed.get() {
-                    return;
-                }
                 // Everything before the frontier is finished; an empty one means that
                 // all that was ever given out is.
                 let frontier = frontiers[0].frontier().first().copied().unwrap_or(u64::MAX);
                 let frontier = if planted::is(Bug::EarlyAck) { u64::MAX } else { frontier };
-                let mut duties = parts.ledger.duties.borrow_mut();
-                while duties.front().is_some_and(|(sequence, _)| *sequence < frontier) {
-                    if let Some((_, settle)) = duties.pop_front() {
-                        settle.ack();
-                        parts.plan.stats.settled.add(1);
-                    }
-                }
+                parts.settle(frontier);
             }
         });
         activator
@@ -411,7 +455,7 @@ impl WindowParts {
     fn took(&self, parts: &Parts, flow: &Flow) -> bool {
         let now = parts.clock.now();
         let mut windows = self.windows.borrow_mut();
-        windows.absorbed(flow.source);
+        windows.absorbed(flow.source, flow.sequence);
         match flow.cause {
             Cause::Source(_) => {
                 let origins = 0..flow.delivery.batch.len() as u32;
@@ -423,7 +467,33 @@ impl WindowParts {
         if windows.advance(now) {
             self.dataflow.wake_by_ref();
         }
-        windows.has_changes()
+        windows.is_durable() && windows.has_changes()
+    }
+
+    /// Looks what volatile windows have completed, and has it written.
+    fn complete(&self, unfinished: u64) -> Replay {
+        let (changes, space, replay) = {
+            let mut windows = self.windows.borrow_mut();
+            if !windows.is_written() && self.flushed.load(Ordering::SeqCst) == self.commits.get() {
+                windows.wrote();
+            }
+            if windows.is_durable() {
+                return Replay::default();
+            }
+            windows.complete(unfinished);
+            let changes = windows.take_changes();
+            let replay = Replay { needed: windows.needed(), is_written: windows.is_written() };
+            (changes, windows.space().clone(), replay)
+        };
+        if !changes.is_empty() {
+            self.commits.set(self.commits.get() + 1);
+            let (flushed, dataflow) = (self.flushed.clone(), self.dataflow.clone());
+            space.commit_behind(changes, move || {
+                flushed.fetch_add(1, Ordering::SeqCst);
+                dataflow.wake();
+            });
+        }
+        replay
     }
 
     /// Writes all changes as one; whoever asked for it is told when they are on disk.
@@ -453,7 +523,8 @@ impl WindowParts {
         let release = windows.next_release()?;
         let source = (parts.plan.sources_outside() + release.window) as u32;
         let ends = vec![release.number; release.messages.batch.len()];
-        let known = windows.arrived(source, Some(Marks::Places(Places { stream: [0; 2], ends })));
+        let marks = Marks::Places(Places { stream: [0; 2], ends });
+        let known = windows.arrived(source, sequence, Some(marks));
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };
         Some(Flow { sequence, source, delivery: release.messages, known, cause })
@@ -466,10 +537,12 @@ impl WindowParts {
         let (has_changes, next, is_done) = {
             let mut windows = self.windows.borrow_mut();
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
-            if windows.advance(now) {
+            // What is durable is sent on by whoever hears that it is on disk.
+            if windows.advance(now) || (!windows.is_durable() && windows.has_released()) {
                 self.dataflow.wake_by_ref();
             }
-            (windows.has_changes(), windows.next_look(now), windows.is_done())
+            let has_changes = windows.is_durable() && windows.has_changes();
+            (has_changes, windows.next_look(now), windows.is_done())
         };
         if has_changes {
             self.commit(None);

@@ -5,7 +5,10 @@
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    dataflow::{watermark::Timing, window::WindowPlan},
+    dataflow::{
+        watermark::Timing,
+        window::{Keeping, WindowPlan},
+    },
     guest::{AcquireError, Operator},
     schema::PayloadSchema,
     stats::DataflowStats,
@@ -30,7 +33,8 @@ pub struct Plan {
     /// those outside, of what it releases.
     pub windows: Vec<WindowPlan>,
     pub timing: Timing,
-    /// Where windows are kept.
+    pub keeping: Keeping,
+    /// Where windows are kept, or what volatile ones have completed.
     pub window_space: WindowSpace,
     pub stats: Arc<DataflowStats>,
     pub health: Mutex<Health>,

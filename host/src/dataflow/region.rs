@@ -359,9 +359,10 @@ impl Work<'_> {
     /// The moment at which a window takes a message, if it still does.
     fn in_time(&mut self, window: usize, moment: Moment, origin: u32) -> Option<Moment> {
         let late = self.operator.tenant.limits.late;
-        let in_time = self.region.windows().borrow().in_time(window, moment, late == Late::NextWindow);
-        match in_time {
+        let windows = self.region.windows().borrow();
+        match windows.in_time(window, moment, origin, late == Late::NextWindow) {
             InTime::At(moment) => return Some(moment),
+            InTime::Again => self.region.plan.stats.recognised.add(1),
             InTime::Late if late == Late::DeadLetter => {
                 let detail = "its time was complete already".to_owned();
                 self.bury(origin, Reason::Late, detail, 0);

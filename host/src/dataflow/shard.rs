@@ -401,7 +401,7 @@ impl Shard {
         let windows = (!plan.windows.is_empty()).then(|| {
             let sources = plan.sources.iter().map(|source| source.name.clone()).collect();
             let now = self.clock.now();
-            let space = plan.window_space.clone();
+            let space = (plan.keeping, plan.window_space.clone());
             let windows = Windows::new(&plan.tenant, &plan.windows, sources, plan.timing, space, now);
             Rc::new(RefCell::new(windows))
         });

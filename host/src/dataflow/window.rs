@@ -1,6 +1,7 @@
 //! `Windows`: what accumulates and delays of one dataflow hold until a logical time is
 //! complete. Between the region, which fills them, and flow, which sends on what they
 //! release; knows guests only by what they gave, and the disk as a list of changes.
+//! Volatile ones change nothing there but what it has from durable days.
 //!
 //! ```text
 //! region ─► stage, hold ─► open, by logical time ─► watermark passes ─► released,
@@ -9,6 +10,7 @@
 
 mod covered;
 mod record;
+mod replay;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,12 +18,17 @@ use std::{
 };
 
 pub use self::covered::Known;
-use self::{covered::Covered, record::Key};
+use self::{
+    covered::Covered,
+    record::Key,
+    replay::{Members, Replay},
+};
 use crate::{
     batch::{Batch, BatchBuilder, Entry, Kind, Span, Stamped, Time},
     clock::Instant,
     dataflow::watermark::{Moment, Timing, Watermarks},
     guest::Operator,
+    planted::{self, Bug},
     queue::Marks,
     store::WindowSpace,
     tenant::Tenant,
@@ -36,13 +43,24 @@ pub struct WindowPlan {
     pub upstream: Vec<u32>,
 }
 
+/// Where windows keep what is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Keeping {
+    /// On disk, so that a source need not keep it.
+    #[default]
+    Durable,
+    /// In memory: after a restart the source is read again from before what was open.
+    Volatile,
+}
+
 /// What a change makes of a key on disk.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The windows of one dataflow.
 #[derive(Debug)]
 pub struct Windows {
-    plans: Vec<Arc<Operator>>,
+    /// Names of the windows on disk.
+    names: Vec<String>,
     upstream: Vec<Vec<u32>>,
     windows: Vec<Window>,
     watermarks: Watermarks,
@@ -52,8 +70,17 @@ pub struct Windows {
     space: WindowSpace,
     /// What has changed since the last commit.
     changes: Vec<Change>,
+    /// `None` where windows are durable.
+    replay: Option<Replay>,
+    /// For each window, before which time an earlier run had completed it.
+    complete: Vec<Moment>,
+    /// So many messages, from the first of what is in the region, may have been in
+    /// windows that were complete.
+    repeats: u32,
     /// What is open, in bytes; the tenant's sum has it too.
     bytes: u64,
+    /// Of it, what is remembered of deliveries.
+    replay_bytes: u64,
     tenant: Arc<Tenant>,
 }
 
@@ -77,6 +104,8 @@ struct Window {
     released: VecDeque<Release>,
     /// A release is on its way through the region; all before this has left with it.
     leaving: Option<Moment>,
+    /// Pieces and releases up to these numbers are on disk, though windows are volatile.
+    on_disk: (u64, u64),
 }
 
 /// What is held for one logical time: a staged value, or messages.
@@ -87,6 +116,8 @@ struct Held {
     node: Box<[u8]>,
     /// A staged value, or messages in order, with the numbers of their records.
     pieces: VecDeque<(u64, Batch)>,
+    /// Of volatile ones.
+    members: Members,
 }
 
 /// Messages that are released at a time: as long as it takes to put them together,
@@ -102,13 +133,22 @@ pub struct Release {
     pub messages: Stamped,
     /// All before this has left the window with it.
     pub passed: Moment,
+    members: Members,
+    /// Records that go with it.
+    gone: Vec<Change>,
 }
+
+/// What a delivery takes that is settled only after windows are complete, in the queue, in the ledger and at
+/// its source.
+const REPLAY_BYTES: u64 = 128;
 
 /// What becomes of a message whose time is complete already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InTime {
     /// It has this moment.
     At(Moment),
+    /// An earlier run had it in time, and its window is complete.
+    Again,
     Late,
 }
 
@@ -120,13 +160,22 @@ impl Windows {
         plans: &[WindowPlan],
         sources: Vec<String>,
         timing: Timing,
-        space: WindowSpace,
+        (keeping, space): (Keeping, WindowSpace),
         now: Instant,
     ) -> Self {
         let outside = sources.len() - plans.len();
+        let sources = unlike(sources);
+        let replay = match keeping {
+            Keeping::Durable => None,
+            Keeping::Volatile => Some(Replay::new(plans.len(), sources.len())),
+        };
         let mut windows = Windows {
+            replay,
+            complete: vec![Moment::default(); plans.len()],
+            repeats: 0,
+            replay_bytes: 0,
+            names: sources[outside..].to_vec(),
             sources: sources.into_iter().map(Covered::new).collect(),
-            plans: plans.iter().map(|plan| plan.operator.clone()).collect(),
             upstream: plans.iter().map(|plan| plan.upstream.clone()).collect(),
             windows: plans.iter().map(|_| Window::default()).collect(),
             watermarks: Watermarks::new(timing, outside, plans.len(), now),
@@ -148,9 +197,8 @@ impl Windows {
                 }
                 continue;
             }
-            let restored = record::read(&key, &value, |operation| {
-                self.plans.iter().position(|operator| operator.operation() == operation)
-            });
+            let restored =
+                record::read(&key, &value, |operation| self.names.iter().position(|name| name == operation));
             let Some((index, restored)) = restored else {
                 tracing::warn!(key = %String::from_utf8_lossy(&key), "a record of a window is passed over");
                 continue;
@@ -163,16 +211,24 @@ impl Windows {
                     self.bytes += bytes;
                     self.tenant.window_bytes.fetch_add(bytes, Ordering::Relaxed);
                     window.piece = window.piece.max(number);
+                    window.on_disk.0 = window.piece;
                     window.hold(moment, messages, number);
                 }
                 record::Restored::Release { number, messages } => {
                     window.number = window.number.max(number);
-                    let passed = Moment::default();
-                    window.released.push_back(Release { window: index, number, messages, passed });
+                    window.on_disk.1 = window.on_disk.1.max(number);
+                    window.released.push_back(Release::new(index, number, messages));
                 }
                 record::Restored::Reached { moment, number } => {
                     window.number = window.number.max(number);
+                    if self.replay.is_some() && planted::is(Bug::PartialWindow) {
+                        continue;
+                    }
                     self.watermarks.restore(index, moment);
+                    self.complete[index] = moment;
+                    if let Some(replay) = &mut self.replay {
+                        replay.restore(index, moment);
+                    }
                 }
             }
         }
@@ -187,15 +243,67 @@ impl Windows {
     }
 
     /// A delivery has come. Which of its messages windows have already.
-    pub fn arrived(&mut self, source: u32, marks: Option<Marks>) -> Known {
+    pub fn arrived(&mut self, source: u32, sequence: u64, marks: Option<Marks>) -> Known {
+        if source < self.outside {
+            self.repeats = self.sources[source as usize].repeats(marks.as_ref());
+            if let Some(replay) = &mut self.replay {
+                replay.delivered(source, sequence, marks.as_ref());
+            }
+        }
         self.sources[source as usize].arrived(marks)
     }
 
     /// What came last from a source is through the region: with what windows took of
     /// it goes how far they have it.
-    pub fn absorbed(&mut self, source: u32) {
+    pub fn absorbed(&mut self, source: u32, sequence: u64) {
+        if let Some(replay) = &mut self.replay {
+            replay.absorbed(sequence);
+            return self.charge_replay();
+        }
         let is_committed = self.has_changes();
         self.sources[source as usize].absorbed(is_committed, &mut self.changes);
+    }
+
+    /// Deliveries that are not settled count as well: they may be many, and small.
+    fn charge_replay(&mut self) {
+        let bytes = self.replay.as_ref().map_or(0, Replay::len) as u64 * REPLAY_BYTES;
+        let before = std::mem::replace(&mut self.replay_bytes, bytes);
+        self.tenant.window_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.tenant.window_bytes.fetch_sub(before, Ordering::Relaxed);
+        self.bytes = self.bytes + bytes - before;
+    }
+
+    /// Whether what is open is on disk.
+    pub fn is_durable(&self) -> bool {
+        self.replay.is_none()
+    }
+
+    /// The first delivery that volatile windows need to be delivered again after a restart.
+    pub fn needed(&self) -> Option<u64> {
+        self.replay.as_ref().and_then(Replay::first)
+    }
+
+    /// Volatile windows look what is complete, now that all before `unfinished` is on
+    /// its way through them only. Changes to be written are to be answered by
+    /// [`Self::wrote`] before the next.
+    pub fn complete(&mut self, unfinished: u64) {
+        let Windows { replay, names, sources, changes, .. } = self;
+        let Some(replay) = replay.as_mut().filter(|replay| replay.is_written()) else { return };
+        let operation = |window: usize| names[window].as_str();
+        replay.complete(unfinished, operation, |source| sources[source].name(), changes);
+    }
+
+    /// The last changes of volatile windows are on disk.
+    pub fn wrote(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.wrote();
+            self.charge_replay();
+        }
+    }
+
+    /// Whether volatile windows wait for nothing to be written.
+    pub fn is_written(&self) -> bool {
+        self.replay.as_ref().is_none_or(Replay::is_written)
     }
 
     /// A delivery of an outside source, the latest of its messages at `latest`, is
@@ -213,15 +321,21 @@ impl Windows {
     pub fn passed(&mut self, window: usize) {
         if let Some(passed) = self.windows[window].leaving.take() {
             self.watermarks.passed(self.outside + window as u32, passed);
+            if let Some(replay) = &mut self.replay {
+                replay.passed(window, passed);
+            }
         }
     }
 
     /// Whether a message of this logical time is in time for a window. Those that are
     /// late and may have the next window get its moment.
-    pub fn in_time(&self, window: usize, moment: Moment, next_window: bool) -> InTime {
+    pub fn in_time(&self, window: usize, moment: Moment, origin: u32, next_window: bool) -> InTime {
         let reached = self.watermarks.reached(window);
         if moment >= reached {
             return InTime::At(moment);
+        }
+        if moment < self.complete[window] && origin < self.repeats {
+            return InTime::Again;
         }
         if !next_window {
             return InTime::Late;
@@ -284,10 +398,15 @@ impl Windows {
                 state.piece
             }
         };
-        let key = Key::Piece { moment, number };
-        let record = record::write(&value, &[held.stamp()], &held.node);
+        match &mut self.replay {
+            Some(replay) => replay.takes(&mut held.members, window, moment),
+            None => {
+                let key = Key::Piece { moment, number };
+                let record = record::write(&value, &[held.stamp()], &held.node);
+                self.changes.push((key.to_bytes(&self.names[window]), Some(record)));
+            }
+        }
         held.pieces.push_front((number, value));
-        self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
         Ok(())
     }
 
@@ -302,10 +421,15 @@ impl Windows {
         state.piece += 1;
         let number = state.piece;
         let held = state.open.entry(moment).or_insert_with(|| Held::new(time));
-        let record = record::write(&message, &[held.stamp()], &held.node);
+        match &mut self.replay {
+            Some(replay) => replay.takes(&mut held.members, window, moment),
+            None => {
+                let record = record::write(&message, &[held.stamp()], &held.node);
+                let key = Key::Piece { moment, number };
+                self.changes.push((key.to_bytes(&self.names[window]), Some(record)));
+            }
+        }
         held.pieces.push_back((number, message));
-        let key = Key::Piece { moment, number };
-        self.changes.push((key.to_bytes(self.plans[window].operation()), Some(record)));
         Ok(())
     }
 
@@ -321,36 +445,10 @@ impl Windows {
     }
 
     fn release(&mut self, index: usize, reached: Moment) -> bool {
+        let Taken { released, gone, members, emptied } = self.take_complete(index, reached);
         let window = &mut self.windows[index];
-        let operation = self.plans[index].operation();
-        let mut building = Building::default();
-        let (mut left, mut bytes) = (RELEASED_AT_ONCE, 0);
-        while left > 0
-            && let Some(mut open) = window.open.first_entry().filter(|open| *open.key() < reached)
-        {
-            let moment = *open.key();
-            let held = open.get_mut();
-            let stamp = held.stamp();
-            while left > 0
-                && let Some((number, batch)) = held.pieces.pop_front()
-            {
-                self.changes.push((Key::Piece { moment, number }.to_bytes(operation), None));
-                bytes += batch.bytes_held() as u64;
-                left = left.saturating_sub(batch.len());
-                batch
-                    .entries
-                    .iter()
-                    .for_each(|entry| building.push(entry, &batch.arena, (stamp, &held.node)));
-            }
-            if held.pieces.is_empty() {
-                open.remove();
-            }
-        }
-        self.bytes -= bytes;
-        self.tenant.window_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let next = window.open.first_key_value().map(|(moment, _)| *moment).filter(|next| *next < reached);
         let passed = next.unwrap_or(reached);
-        let released = building.finish();
         if released.is_empty() {
             // Behind what is still on its way: it would come too late.
             let last = window.released.back_mut().map(|last| &mut last.passed);
@@ -360,31 +458,98 @@ impl Windows {
             }
             return false;
         }
+        if let Some(replay) = &mut self.replay {
+            replay.leaves(members, released.len(), &emptied);
+        }
+        let operation = &self.names[index];
         for messages in released {
             window.number += 1;
             let number = window.number;
-            let record = record::write(&messages.batch, &messages.times, &[]);
-            self.changes.push((Key::Release { number }.to_bytes(operation), Some(record)));
-            window.released.push_back(Release { window: index, number, messages, passed: Moment::default() });
+            if self.replay.is_none() {
+                let record = record::write(&messages.batch, &messages.times, &[]);
+                self.changes.push((Key::Release { number }.to_bytes(operation), Some(record)));
+            }
+            window.released.push_back(Release { members, ..Release::new(index, number, messages) });
         }
-        window.released.back_mut().expect("something was released").passed = passed;
-        let record = record::reached(reached, window.number);
-        self.changes.push((Key::Reached.to_bytes(operation), Some(record)));
+        let last = window.released.back_mut().expect("something was released");
+        last.passed = passed;
+        if self.replay.is_some() {
+            last.gone = gone;
+        } else {
+            self.changes.extend(gone);
+            let record = record::reached(reached, window.number);
+            self.changes.push((Key::Reached.to_bytes(operation), Some(record)));
+        }
         next.is_some()
+    }
+
+    /// Takes what is complete out of a window, as much as may leave at once.
+    fn take_complete(&mut self, index: usize, reached: Moment) -> Taken {
+        let window = &mut self.windows[index];
+        let operation = &self.names[index];
+        let on_disk = if self.replay.is_some() { window.on_disk.0 } else { u64::MAX };
+        let mut building = Building::default();
+        let (mut gone, mut members, mut emptied) = (Vec::new(), Members::NONE, Vec::new());
+        let (mut left, mut bytes) = (RELEASED_AT_ONCE, 0);
+        while left > 0
+            && let Some(mut open) = window.open.first_entry().filter(|open| *open.key() < reached)
+        {
+            let moment = *open.key();
+            let held = open.get_mut();
+            let stamp = held.stamp();
+            members.merge(held.members);
+            while left > 0
+                && let Some((number, batch)) = held.pieces.pop_front()
+            {
+                if number <= on_disk {
+                    gone.push((Key::Piece { moment, number }.to_bytes(operation), None));
+                }
+                bytes += batch.bytes_held() as u64;
+                left = left.saturating_sub(batch.len());
+                batch
+                    .entries
+                    .iter()
+                    .for_each(|entry| building.push(entry, &batch.arena, (stamp, &held.node)));
+            }
+            if held.pieces.is_empty() {
+                emptied.push(held.members);
+                open.remove();
+            }
+        }
+        self.bytes -= bytes;
+        self.tenant.window_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Taken { released: building.finish(), gone, members, emptied }
+    }
+
+    /// Whether something waits to be sent through the region.
+    pub fn has_released(&self) -> bool {
+        self.windows.iter().any(|window| !window.released.is_empty())
     }
 
     /// The next release to send through the region.
     pub fn next_release(&mut self) -> Option<Release> {
         let window = self.windows.iter_mut().find(|window| !window.released.is_empty())?;
-        let release = window.released.pop_front()?;
+        let mut release = window.released.pop_front()?;
         window.leaving = Some(release.passed);
+        // It may hold what was in windows of an earlier run.
+        self.repeats = if self.sources.iter().any(Covered::is_complete) { u32::MAX } else { 0 };
+        if let Some(replay) = &mut self.replay {
+            let gone = std::mem::take(&mut release.gone);
+            replay.given(release.window, release.number, release.members, gone);
+        }
         Some(release)
     }
 
     /// A release is confirmed, or absorbed by another window.
     pub fn confirmed(&mut self, window: usize, number: u64) {
-        let key = Key::Release { number }.to_bytes(self.plans[window].operation());
-        self.changes.push((key, None));
+        let record = || (Key::Release { number }.to_bytes(&self.names[window]), None);
+        match &mut self.replay {
+            Some(replay) => {
+                let on_disk = number <= self.windows[window].on_disk.1;
+                replay.confirmed(window, number, on_disk.then(record));
+            }
+            None => self.changes.push(record()),
+        }
     }
 
     pub fn has_changes(&self) -> bool {
@@ -422,6 +587,34 @@ impl Windows {
     }
 }
 
+/// Names that differ: two graphs of a dataflow may call their operations the same, and a
+/// source too. The first of a name has it as it is.
+fn unlike(names: Vec<String>) -> Vec<String> {
+    let mut unlike = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        let before = names[..index].iter().filter(|other| *other == name).count();
+        // No name has a line's end in it.
+        unlike.push(if before == 0 { name.clone() } else { format!("{name}\n{before}") });
+    }
+    unlike
+}
+
+/// What was complete and has left its window.
+struct Taken {
+    released: Vec<Stamped>,
+    gone: Vec<Change>,
+    members: Members,
+    /// Times at which nothing is open any more.
+    emptied: Vec<Members>,
+}
+
+impl Release {
+    fn new(window: usize, number: u64, messages: Stamped) -> Self {
+        let (passed, members, gone) = (Moment::default(), Members::NONE, Vec::new());
+        Release { window, number, messages, passed, members, gone }
+    }
+}
+
 impl Window {
     /// Takes up a piece that was on disk.
     fn hold(&mut self, moment: Moment, messages: Stamped, number: u64) {
@@ -437,7 +630,7 @@ const NO_TIME: Time = Time { seconds: 0, nanos: 0, zero: 0, counter: 0, node: Sp
 
 impl Held {
     fn new((time, node): (Time, &[u8])) -> Self {
-        Held { time, node: node.into(), pieces: VecDeque::new() }
+        Held { time, node: node.into(), pieces: VecDeque::new(), members: Members::NONE }
     }
 
     /// The staged value, if there is one yet.

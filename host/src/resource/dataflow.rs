@@ -1,7 +1,7 @@
 //! AIO's `DataflowGraph` resource: sources, graphs and destinations, connected.
 
 use crate::{
-    dataflow::watermark::Timing,
+    dataflow::{watermark::Timing, window::Keeping},
     headers::{HeaderAction, Headers},
     hlc,
     resource::{
@@ -21,6 +21,7 @@ pub struct Dataflow {
     /// Its operators keep their instances.
     pub pinned: bool,
     pub timing: Timing,
+    pub keeping: Keeping,
     /// Components that operations of its graphs are fused with.
     pub providers: Vec<Provider>,
     /// The endpoint over which its operators ask other programs, if it names one.
@@ -124,8 +125,10 @@ impl Dataflow {
         }
         let place = spec.place();
         spec.finish(diagnostics);
-        let Annotations { pinned, timing, providers, commands } = read_annotations(annotations, diagnostics);
-        let dataflow = Dataflow { name, enabled, pinned, timing, providers, commands, nodes, connections };
+        let read = read_annotations(annotations, diagnostics);
+        let Annotations { pinned, timing, keeping, providers, commands } = read;
+        let dataflow =
+            Dataflow { name, enabled, pinned, timing, keeping, providers, commands, nodes, connections };
         if diagnostics.errors() == before {
             dataflow.check(place, diagnostics);
         }
@@ -246,6 +249,7 @@ fn is_node_name(name: &str) -> bool {
 struct Annotations {
     pinned: bool,
     timing: Timing,
+    keeping: Keeping,
     providers: Vec<Provider>,
     commands: Option<Text>,
 }
@@ -253,7 +257,7 @@ struct Annotations {
 fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -> Annotations {
     let mut read = Annotations::default();
     let Some(Value::Map(pairs)) = annotations.map(|node| &node.value) else { return read };
-    let Annotations { pinned, timing, providers, commands } = &mut read;
+    let Annotations { pinned, timing, keeping, providers, commands } = &mut read;
     for (key, node) in pairs {
         let Some(name) = key.text().and_then(|key| key.strip_prefix("tidegate.dev/")) else { continue };
         match name {
@@ -289,11 +293,15 @@ fn read_annotations(annotations: Option<&Node>, diagnostics: &mut Diagnostics) -
                 providers.push(Provider { operation, artifact });
             }
             "commands" => *commands = Text::of(node, "`tidegate.dev/commands`", diagnostics),
-            "windows" if node.text() == Some("durable") => {}
-            "windows" => {
-                let message = "`tidegate.dev/windows` can only be `durable` yet";
-                diagnostics.error("dataflow/annotation", node.place.clone(), message, "");
-            }
+            "windows" => match node.text() {
+                Some("durable") => *keeping = Keeping::Durable,
+                Some("volatile") => *keeping = Keeping::Volatile,
+                _ => {
+                    let message = "`tidegate.dev/windows` is neither `durable` nor `volatile`";
+                    let place = node.place.clone();
+                    diagnostics.error("dataflow/annotation", place, message, "one of `durable`, `volatile`");
+                }
+            },
             _ => {
                 let known =
                     ["pinned", "lateness", "idle", "tick", "windows", "commands", "provider.OPERATION"];

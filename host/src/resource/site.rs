@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::dataflow::watermark::Timing;
+use crate::dataflow::{watermark::Timing, window::Keeping};
 use crate::guest::component::Digest;
 use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
@@ -19,7 +19,7 @@ use crate::resource::{
     diagnostic::{Diagnostics, SourceFile, nearest},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
-    policy,
+    policy::{self, Late},
     schemas::{PLATFORM, SchemaFolder, parse_reference},
     tenant::TenantResource,
     yaml::{self, FILE_BYTES_MAX, Node, Object, Text, Unknown, Value},
@@ -635,6 +635,7 @@ impl Raw {
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
+            check_volatile(&tenant, &self.endpoints, diagnostics);
             tenants.push(tenant);
             // What is said of it is said every time.
             if diagnostics.count() == said {
@@ -835,6 +836,34 @@ fn check_connections(
     let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
     let needed = tenant.connections(is_mqtt);
     tenant.check_connections(needed, at, diagnostics);
+}
+
+/// Volatile windows are built again from their sources, which must give the same again.
+fn check_volatile(
+    tenant: &TenantSite,
+    endpoints: &BTreeMap<String, Endpoint>,
+    diagnostics: &mut Diagnostics,
+) {
+    let volatile = |it: &&DataflowSite| it.dataflow.keeping == Keeping::Volatile && it.has_windows();
+    for DataflowSite { dataflow, .. } in tenant.dataflows.iter().filter(volatile) {
+        for node in &dataflow.nodes {
+            let FlowNodeKind::Source { endpoint, .. } = &node.kind else { continue };
+            let reason = match endpoints.get(&endpoint.text).map(|it| &it.kind) {
+                Some(EndpointKind::Mqtt(_)) => {
+                    "a broker keeps few messages unacknowledged: fewer than a window may need"
+                }
+                Some(EndpointKind::Memory) => "nothing gives again what came from memory",
+                Some(EndpointKind::File { .. }) | None => continue,
+            };
+            let message = format!("the windows of `{}` cannot be volatile", dataflow.name.text);
+            diagnostics.error("dataflow/volatile", endpoint.place.clone(), message, reason);
+        }
+        if tenant.limits.late == Late::NextWindow {
+            let message = format!("the windows of `{}` cannot be volatile", dataflow.name.text);
+            let label = "with policy's `late: nextWindow` nothing says, when a late message is read again, in which window it was";
+            diagnostics.error("dataflow/volatile", dataflow.name.place.clone(), message, label);
+        }
+    }
 }
 
 /// What dataflows ask of time is bounded by policy.

@@ -78,8 +78,26 @@ impl WindowSpace {
     }
 
     /// Changes keys to these values, or removes them, all at once and after all that
-    /// was committed before. `done` is called when they are on disk.
+    /// was committed before. `done` is called when they are on disk, soon.
     pub fn commit(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>, done: impl FnOnce() + Send + 'static) {
+        self.write(changes, true, done);
+    }
+
+    /// The same where nothing waits for it but what may be delivered again.
+    pub fn commit_behind(
+        &self,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        self.write(changes, false, done);
+    }
+
+    fn write(
+        &self,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        urgent: bool,
+        done: impl FnOnce() + Send + 'static,
+    ) {
         let Some(disk) = &self.disk else { return done() };
         let prefix = disk.prefix();
         let mut batch = sled::Batch::default();
@@ -94,7 +112,7 @@ impl WindowSpace {
         if let Some(store) = disk.store.upgrade() {
             let mut state = store.state();
             state.commits.push_back(Commit { batch, done: Box::new(done) });
-            state.urgent = true;
+            state.urgent |= urgent;
             drop(state);
             store.changed.notify_all();
         }

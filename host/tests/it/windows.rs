@@ -9,10 +9,13 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate::{
     batch::{Batch, BatchBuilder},
     clock::{Clock, VirtualClock},
-    dataflow::shard::Command,
+    dataflow::{
+        shard::Command,
+        window::Keeping::{self, Durable, Volatile},
+    },
     dead_letter::Reason,
     guest::OperatorKind::{Accumulate, Delay, Filter, Map},
-    queue::{Marks, Places},
+    queue::{Marks, Places, SourceDoor},
     resource::{Late, Limits},
     store::Store,
     tenant::Tenant,
@@ -40,10 +43,16 @@ struct Site {
 
 impl Site {
     fn new(links: &[Link<'_>], late: Late) -> Self {
+        Self::with(links, Limits { late, ..Limits::default() }, Durable)
+    }
+
+    fn with(links: &[Link<'_>], limits: Limits, keeping: Keeping) -> Self {
         let clock = Arc::<VirtualClock>::default();
         let mut rig = Rig::on(Clock::Virtual(clock.clone()), 8, 4);
-        let tenant = Tenant::new("team", Limits { late, ..Limits::default() });
-        let flow = rig.install(&tenant, "flow", links);
+        let plan = rig.plan(&Tenant::new("team", limits), "flow", links, SinkQueue::new(1 << 20));
+        let mut plan = Arc::try_unwrap(plan).expect("nobody else has it");
+        plan.keeping = keeping;
+        let flow = rig.start(Arc::new(plan));
         Site { rig, clock, flow }
     }
 
@@ -189,6 +198,67 @@ fn a_window_waits_for_what_is_still_on_its_way_to_it() {
     assert_eq!(site.flow.plan.stats.late.get(), 0);
 }
 
+#[test]
+fn volatile_windows_keep_their_deliveries_open_and_give_credit_back() {
+    let mut site = Site::with(&[ALIGN, AGGREGATE], Limits::default(), Volatile);
+    assert_eq!(site.send(&[(1, 10.0)]), [""; 0]);
+    assert_eq!(site.send(&[(5, 20.0), (10, 2.0)]), [""; 0]);
+    let in_flight = |site: &Site| site.flow.plan.tenant.ledger.bytes_in_flight();
+    assert_eq!((site.flow.source.unsettled(), in_flight(&site)), (2, 0));
+    // Written, and not confirmed: still open.
+    site.flow.deliver(batch(&[(11, 7.0)]));
+    site.rig.settle();
+    let writes = site.flow.take();
+    assert_eq!(writes.len(), 1);
+    assert_eq!((site.flow.source.unsettled(), in_flight(&site)), (3, 0));
+    writes.into_iter().for_each(|write| write.confirm(Vec::new()));
+    site.rig.settle();
+    // The first two are settled; what is open holds the third, and all behind it.
+    assert_eq!(site.flow.source.unsettled(), 1);
+    assert_eq!(site.send(&[(12, 7.0)]), [""; 0]);
+    assert_eq!(site.flow.source.unsettled(), 2);
+    site.flow.source.end();
+    assert_eq!(site.listen(), [summary(2, 14.0, 7.0, 7.0)]);
+    assert_eq!(site.flow.source.unsettled(), 0);
+    let held = &site.flow.plan.tenant.window_bytes;
+    assert_eq!(held.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_volatile_window_may_need_more_deliveries_than_may_be_under_way() {
+    let mut site = Site::with(&[ALIGN, AGGREGATE], Limits::default(), Volatile);
+    let deliveries = 3 * SourceDoor::UNSETTLED_MAX;
+    for number in 0..deliveries {
+        let batch = batch(&[(1, number as f64)]);
+        let mut ctx = std::task::Context::from_waker(std::task::Waker::noop());
+        let credit = site.flow.source.poll_credit(batch.arena.len(), &mut ctx);
+        let std::task::Poll::Ready(credit) = credit else { panic!("no credit for delivery {number}") };
+        site.flow.source.deliver(credit, batch);
+        site.rig.settle();
+    }
+    assert_eq!(site.flow.source.unsettled(), deliveries);
+    site.flow.source.end();
+    let (most, count) = (deliveries - 1, deliveries);
+    let sum = (count * most / 2) as f64;
+    assert_eq!(site.listen(), [summary(count, sum, 0.0, most as f64)]);
+    assert_eq!(site.flow.source.unsettled(), 0);
+}
+
+#[test]
+fn what_volatile_windows_hold_is_bounded_by_policy() {
+    for (window_bytes_max, absorbed) in [(8 << 10, false), (1 << 20, true)] {
+        let limits = Limits { window_bytes_max, ..Limits::default() };
+        let mut site = Site::with(&[ALIGN, AGGREGATE], limits, Volatile);
+        for second in 0..200 {
+            assert_eq!(site.send(&[(1 + second % 9, 1.0)]), [""; 0]);
+        }
+        let dead = site.rig.dead.lock().expect("no panic under this lock").len();
+        assert_eq!(dead == 0, absorbed, "{dead} dead letters");
+        let stats = &site.flow.plan.stats;
+        assert_eq!(stats.absorbed.get() + dead as u64, 200);
+    }
+}
+
 /// A delivery may have more of them than the guests get through in one slice.
 const WINDOWS: u64 = 2_000;
 
@@ -205,13 +275,14 @@ struct Life {
 }
 
 impl Life {
-    fn begin(dir: &Path, from: usize) -> Self {
+    fn begin(dir: &Path, from: usize, links: &[Link<'_>], keeping: Keeping) -> Self {
         let store = Store::open(dir).expect("it can be opened");
         let clock = Arc::<VirtualClock>::default();
         let mut rig = Rig::on(Clock::Virtual(clock.clone()), 8, 4);
         let tenant = Tenant::new("team", Limits::default());
-        let plan = rig.plan(&tenant, "flow", &[ALIGN, AGGREGATE], SinkQueue::new(1 << 20));
+        let plan = rig.plan(&tenant, "flow", links, SinkQueue::new(1 << 20));
         let mut plan = Arc::try_unwrap(plan).expect("nobody else has it");
+        plan.keeping = keeping;
         plan.window_space = store.window_space("team/flow").expect("it can be read");
         // Out of order by fifteen seconds at most.
         plan.timing.lateness = Duration::from_secs(16);
@@ -242,15 +313,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What comes out over several lives that end without a word; the last goes to the end.
-fn outputs(rng: &mut StdRng, lives: usize) -> (BTreeSet<String>, u64) {
+/// What comes out over several lives that end without a word, each with windows kept as
+/// `keeping` says; the last goes to the end.
+fn outputs(
+    rng: &mut StdRng,
+    lives: usize,
+    links: &[Link<'_>],
+    keeping: impl Fn(&mut StdRng) -> Keeping,
+) -> (BTreeSet<String>, u64) {
     let root = tempfile::tempdir().expect("a folder");
     let values = values();
     let (mut heard, mut recognised) = (BTreeSet::new(), 0);
     let mut from = 0;
     for life in 0..=lives {
         let dir = root.path().join(life.to_string());
-        let mut host = Life::begin(&dir, from);
+        let mut host = Life::begin(&dir, from, links, keeping(rng));
         let (mut next, mut ends) = (from, vec![from]);
         let last = life == lives;
         let until = if last { values.len() } else { rng.random_range(next..=values.len()) };
@@ -289,17 +366,43 @@ fn outputs(rng: &mut StdRng, lives: usize) -> (BTreeSet<String>, u64) {
     (heard, recognised)
 }
 
-#[test]
-fn lives_cut_short_at_any_moment_give_the_same_windows() {
-    let (whole, none) = outputs(&mut StdRng::seed_from_u64(0), 0);
-    assert_eq!((whole.len(), none), (WINDOWS as usize, 0));
+/// Lives cut short give what one whole life gives.
+fn check_lives(links: &[Link<'_>], windows: usize, keeping: impl Fn(&mut StdRng) -> Keeping) {
+    let (whole, none) = outputs(&mut StdRng::seed_from_u64(0), 0, links, |_| Durable);
+    assert_eq!((whole.len(), none), (windows, 0));
     let mut recognised = 0;
     for seed in 0..12 {
-        let (cut, again) = outputs(&mut StdRng::seed_from_u64(seed), 4);
-        assert_eq!(cut, whole, "seed {seed}");
+        let (cut, again) = outputs(&mut StdRng::seed_from_u64(seed), 4, links, &keeping);
+        let differ: Vec<_> = cut.symmetric_difference(&whole).take(4).collect();
+        assert!(differ.is_empty(), "seed {seed}: {differ:?}");
         recognised += again;
     }
     assert!(recognised > 0, "some messages came again");
+}
+
+#[test]
+fn lives_cut_short_at_any_moment_give_the_same_windows() {
+    check_lives(&[ALIGN, AGGREGATE], WINDOWS as usize, |_| Durable);
+}
+
+#[test]
+fn volatile_lives_cut_short_at_any_moment_give_the_same_windows() {
+    check_lives(&[ALIGN, AGGREGATE], WINDOWS as usize, |_| Volatile);
+}
+
+#[test]
+fn a_dataflow_may_keep_its_windows_otherwise_from_life_to_life() {
+    let either = |rng: &mut StdRng| if rng.random() { Durable } else { Volatile };
+    check_lives(&[ALIGN, AGGREGATE], WINDOWS as usize, either);
+}
+
+#[test]
+fn windows_of_windows_are_whole_after_lives_cut_short() {
+    let minutes = ("align", Delay, [("seconds", "60")].as_slice());
+    let sums = ("aggregate", Accumulate, [("field", "sum")].as_slice());
+    let links = [ALIGN, AGGREGATE, minutes, sums];
+    check_lives(&links, (WINDOWS as usize).div_ceil(6), |_| Durable);
+    check_lives(&links, (WINDOWS as usize).div_ceil(6), |_| Volatile);
 }
 
 /// Readings of one minute with their times, and one of the next that closes it.
@@ -409,13 +512,25 @@ fn killed(
     (strange.take(3).cloned().collect(), missing.take(3).cloned().collect())
 }
 
+const FILES: [(&str, &str); 2] = [
+    ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+    ("out", "{ endpointType: File, fileSettings: { path: out.jsonl } }"),
+];
+
+/// Says how the dataflow of a site keeps its windows.
+fn keep(site: &crate::site::Site, keeping: Keeping) {
+    let path = "tenants/a/dataflows/flow.yaml";
+    let text = std::fs::read_to_string(site.dir().join(path)).expect("it was written");
+    let kept = if keeping == Volatile { "volatile" } else { "durable" };
+    let annotated = format!("metadata: {{ name: flow, annotations: {{ tidegate.dev/windows: {kept} }} }}");
+    assert!(text.contains("metadata: { name: flow }"));
+    site.write(path, &text.replace("metadata: { name: flow }", &annotated));
+}
+
 /// A file that grows while the host reads it.
-fn killed_over_a_file(plant: &str) -> (Vec<String>, Vec<String>) {
-    let endpoints = [
-        ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
-        ("out", "{ endpointType: File, fileSettings: { path: out.jsonl } }"),
-    ];
-    let site = tens(&endpoints, ("in", "in"), ("out", "out"));
+fn killed_over_a_file(plant: &str, keeping: Keeping) -> (Vec<String>, Vec<String>) {
+    let site = tens(&FILES, ("in", "in"), ("out", "out"));
+    keep(&site, keeping);
     let mut file =
         File::options().create(true).append(true).open(site.dir().join("in.jsonl")).expect("a file");
     let give = |seconds: std::ops::RangeInclusive<u64>| {
@@ -451,7 +566,45 @@ fn killed_over_mqtt(plant: &str) -> Option<(Vec<String>, Vec<String>)> {
 
 #[test]
 fn a_host_killed_again_and_again_gives_each_window_of_a_file_whole() {
-    assert_eq!(killed_over_a_file(""), (vec![], vec![]));
+    assert_eq!(killed_over_a_file("", Durable), (vec![], vec![]));
+}
+
+#[test]
+fn a_host_killed_again_and_again_gives_each_volatile_window_of_a_file_whole() {
+    assert_eq!(killed_over_a_file("", Volatile), (vec![], vec![]));
+}
+
+#[test]
+fn volatile_windows_that_forgot_what_they_gave_would_be_found() {
+    assert!(!killed_over_a_file("partial-window", Volatile).0.is_empty(), "some windows are partial");
+}
+
+#[test]
+fn a_host_that_is_stopped_waits_for_no_volatile_window() {
+    let site = tens(&FILES, ("in", "in"), ("out", "out"));
+    keep(&site, Volatile);
+    let lines = |seconds: std::ops::RangeInclusive<u64>| {
+        let path = site.dir().join("in.jsonl");
+        let mut file = File::options().create(true).append(true).open(path).expect("a file");
+        let lines: String = seconds.map(line).collect();
+        file.write_all(lines.as_bytes()).expect("it is written");
+    };
+    let up = site.up();
+    lines(1..=24);
+    eventually("it is taken in", || site.counter("a", "absorbed") >= 24);
+    let begun = std::time::Instant::now();
+    up.stop();
+    // Far less than it would wait for what is under way.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let up = site.up();
+    lines(25..=31);
+    let heard = || BTreeSet::from_iter(payloads(&site.dir().join("out.jsonl")));
+    eventually("three windows are closed", || heard().len() >= 3);
+    drop(up);
+    let whole = [(55.0, 1), (155.0, 11), (255.0, 21)];
+    let whole = whole.map(|(sum, min)| summary(10, sum, f64::from(min), f64::from(min + 9)));
+    let heard: BTreeSet<String> = heard().iter().map(|summary| canonical(summary)).collect();
+    assert_eq!(heard, whole.iter().map(|summary| canonical(summary)).collect());
 }
 
 #[test]
@@ -462,7 +615,7 @@ fn mqtt_a_host_killed_again_and_again_gives_each_window_whole() {
 
 #[test]
 fn mqtt_windows_that_took_in_twice_what_they_have_would_be_found() {
-    assert!(!killed_over_a_file("count-twice").0.is_empty(), "some windows have too much");
+    assert!(!killed_over_a_file("count-twice", Durable).0.is_empty(), "some windows have too much");
     let Some((strange, _)) = killed_over_mqtt("count-twice") else { return };
     assert!(!strange.is_empty(), "some windows have too much");
 }

@@ -7,6 +7,9 @@ mod deploy;
 mod mqtt;
 mod path;
 mod quiet;
+mod restart;
+mod state;
+mod windows;
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -39,6 +42,12 @@ enum Bench {
     Quiet,
     /// From `apply` to the first sink write, and instantiation.
     Deploy,
+    /// A million messages through windows against plain Timely.
+    Windows,
+    /// Tenants' state from a guest against bare sled.
+    State,
+    /// Windows of hosts that are killed again and again.
+    Restart,
     /// What `density` measures, in a process of its own; told what to do on stdin.
     #[command(hide = true)]
     Resident(density::Resident),
@@ -53,6 +62,9 @@ fn main() -> anyhow::Result<()> {
         Bench::Density => density::run(args.quick)?,
         Bench::Quiet => quiet::run(args.quick)?,
         Bench::Deploy => deploy::run(args.quick)?,
+        Bench::Windows => windows::run(args.quick)?,
+        Bench::State => state::run(args.quick)?,
+        Bench::Restart => restart::run(args.quick)?,
         Bench::Resident(resident) => return density::resident(&resident),
     };
     std::process::exit(i32::from(!report.print()));

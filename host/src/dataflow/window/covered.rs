@@ -45,6 +45,8 @@ pub(super) struct Covered {
     name: String,
     /// All messages of this stream up to this place.
     upto: ([u64; 2], u64),
+    /// Messages up to this place may be repeats of what volatile windows gave.
+    complete: Option<([u64; 2], u64)>,
     sent: Sent,
     /// What is on its way, and whether windows have some of it.
     arriving: Option<(Arriving, bool)>,
@@ -73,7 +75,7 @@ struct Sent {
 
 impl Covered {
     pub(super) fn new(name: String) -> Self {
-        Covered { name, upto: ([0; 2], 0), sent: Sent::default(), arriving: None }
+        Covered { name, upto: ([0; 2], 0), complete: None, sent: Sent::default(), arriving: None }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -85,6 +87,24 @@ impl Covered {
         match had {
             Had::Upto(stream, place) => self.upto = (stream, place),
             Had::Sent(number, messages) => self.sent.push(number, &messages),
+            Had::Complete(stream, place) => self.complete = Some((stream, place)),
+        }
+    }
+
+    /// Whether an earlier run has completed windows of this source.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.is_some()
+    }
+
+    /// So many messages at the beginning of a delivery were read before windows were
+    /// complete.
+    pub(super) fn repeats(&self, marks: Option<&Marks>) -> u32 {
+        match (marks, self.complete) {
+            // A file that was truncated meanwhile is still itself.
+            (Some(Marks::Places(Places { stream, ends })), Some((same, upto))) if stream[0] == same[0] => {
+                ends.partition_point(|end| *end <= upto) as u32
+            }
+            _ => 0,
         }
     }
 

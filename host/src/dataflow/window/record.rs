@@ -7,6 +7,8 @@
 //! OPERATION 0 'w'                 watermark, number of the last release
 //! SOURCE 0 'c'                    how far windows have what it delivered
 //! SOURCE 0 'm' number             messages of a delivery that may be sent again
+//! SOURCE 0 'u'                    how far it had been read when volatile windows were
+//!                                 complete up to the time that 'w' says
 //! ```
 
 use bytes::Bytes;
@@ -117,15 +119,16 @@ pub enum Had {
     Upto([u64; 2], u64),
     /// Of the delivery of a number these messages, by packet id and digest.
     Sent(u64, Vec<(u16, u64)>),
+    /// Those messages of a stream up to a place whose windows are complete.
+    Complete([u64; 2], u64),
 }
 
 /// The record that says so.
 pub fn had(source: &str, had: &Had) -> Change {
+    let place = |stream: &[u64; 2], place: u64| [stream[0], stream[1], place].map(u64::to_be_bytes).concat();
     let (key, value) = match had {
-        Had::Upto(stream, place) => (
-            [source.as_bytes(), &[0, b'c']].concat(),
-            [stream[0], stream[1], *place].map(u64::to_be_bytes).concat(),
-        ),
+        Had::Upto(stream, upto) => ([source.as_bytes(), &[0, b'c']].concat(), place(stream, *upto)),
+        Had::Complete(stream, upto) => ([source.as_bytes(), &[0, b'u']].concat(), place(stream, *upto)),
         Had::Sent(number, messages) => {
             let message = |(id, digest): &(u16, u64)| {
                 [id.to_be_bytes().as_slice(), digest.to_be_bytes().as_slice()].concat()
@@ -152,9 +155,10 @@ pub fn read_had<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Had)> {
     let source = std::str::from_utf8(&key[..end]).ok()?;
     let rest = &mut &value[..];
     let had = match key[end + 1..].split_first()? {
-        (b'c', []) => {
+        (kind @ (b'c' | b'u'), []) => {
             let mut number = || Some(u64::from_be_bytes(take(rest)?));
-            Had::Upto([number()?, number()?], number()?)
+            let (stream, place) = ([number()?, number()?], number()?);
+            if *kind == b'c' { Had::Upto(stream, place) } else { Had::Complete(stream, place) }
         }
         (b'm', number) => {
             let mut messages = Vec::with_capacity(value.len() / 10);

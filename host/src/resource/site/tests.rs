@@ -100,6 +100,8 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/dataflows/unknown-output.yaml", 11, 23, Error, "dataflow/unknown-output"),
     ("tenants/a/dataflows/unknown-schema.yaml", 10, 48, Error, "dataflow/unknown-schema"),
     ("tenants/a/dataflows/unused-parameter.yaml", 7, 62, Warning, "dataflow/unused-parameter"),
+    ("tenants/a/dataflows/volatile.yaml", 6, 68, Error, "dataflow/volatile"),
+    ("tenants/a/dataflows/windows.yaml", 3, 65, Error, "dataflow/annotation"),
     ("tenants/a/dataflows/write-right.yaml", 7, 103, Error, "dataflow/write-right"),
     ("tenants/a/schemas/alone/1.yaml", 1, 1, Error, "schema/descriptor"),
     ("tenants/a/schemas/delta/1.json", 6, 5, Error, "schema/invalid"),
@@ -110,6 +112,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("tenants/a/schemas/json/1.json", 3, 16, Error, "schema/json"),
     ("tenants/a/schemas/loose.json", 1, 1, Error, "schema/place"),
     ("tenants/a/schemas/temperature/latest.json", 1, 1, Error, "schema/name"),
+    ("tenants/e/dataflows/volatile.yaml", 3, 19, Error, "dataflow/volatile"),
 ];
 
 #[test]

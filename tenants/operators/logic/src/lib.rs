@@ -14,6 +14,8 @@ mod convert;
 pub use convert::Convert;
 mod enrich;
 pub use enrich::Enrich;
+mod summary;
+pub use summary::{Summarise, Summary};
 
 pub mod climate;
 pub mod window;
