@@ -107,8 +107,8 @@ class Map(exports.Map):
 
     def process(self, message: DataModel) -> DataModel:
         value = read(message)
-        since = timedelta(milliseconds=field(value, self.settings["time"], (int, float)))
         try:
+            since = timedelta(milliseconds=field(value, self.settings["time"], (int, float)))
             zone = timezone(timedelta(minutes=field(value, self.settings["offset"], int)))
             local = (EPOCH + since).astimezone(zone)
         except (ValueError, OverflowError) as error:

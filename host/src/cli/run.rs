@@ -142,7 +142,7 @@ pub fn around(graph: GraphSite) -> DataflowSite {
     let dataflow = Dataflow {
         name: text(NAME),
         enabled: true,
-        pinned: true,
+        pinned: false,
         timing: Timing::default(),
         keeping: Keeping::default(),
         providers: Vec::new(),

@@ -634,6 +634,7 @@ impl Raw {
                 tenant.dataflows.extend(dataflow);
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
+            check_pinned(&tenant, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
             check_volatile(&tenant, &self.endpoints, diagnostics);
             tenants.push(tenant);
@@ -836,6 +837,26 @@ fn check_connections(
     let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
     let needed = tenant.connections(is_mqtt);
     tenant.check_connections(needed, at, diagnostics);
+}
+
+/// Pinned operators keep their instances, so that all must have one, and those that are
+/// not pinned at least one between them: they would wait for ever.
+fn check_pinned(tenant: &TenantSite, at: &Text, diagnostics: &mut Diagnostics) {
+    let count = |pinned: bool| {
+        let dataflows = tenant.dataflows.iter().map(|it| (&it.dataflow, &it.graphs));
+        let those = dataflows.filter(|(dataflow, _)| dataflow.enabled && dataflow.pinned == pinned);
+        those.flat_map(|(_, graphs)| graphs.values()).map(|graph| graph.modules.len()).sum::<usize>()
+    };
+    let (pinned, others) = (count(true), count(false).min(1));
+    let allowed = tenant.limits.instances_max.max(1) as usize;
+    if pinned > 0 && pinned + others > allowed {
+        let message = format!(
+            "the tenant `{}` has {pinned} pinned operators{} and may have {allowed} instances",
+            tenant.name,
+            if others == 0 { "" } else { ", and others that need one more," }
+        );
+        diagnostics.error("tenant/instances", at.place.clone(), message, "policy's `instances`");
+    }
 }
 
 /// Volatile windows are built again from their sources, which must give the same again.

@@ -226,6 +226,34 @@ fn connections_and_endpoints_bite_before_anything_starts() {
 }
 
 #[test]
+fn pinned_operators_have_an_instance_each_before_anything_starts() {
+    let pass: Link<'_> = ("map", "pass_through", &[]);
+    // Pinned operators, whether there are others beside them, and how many that takes.
+    for (pinned, others, needed) in
+        [(&[pass, pass][..], false, 2), (&[pass], true, 2), (&[pass, pass], true, 3)]
+    {
+        let check = |instances: usize| {
+            let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+            site.policy("p", &[&format!("instances: {instances}")]);
+            site.tenant("a", "p");
+            site.dataflow("a", "kept", pinned);
+            let path = "tenants/a/dataflows/kept.yaml";
+            let flow = std::fs::read_to_string(site.path().join(path)).expect("it is there");
+            let named = "name: kept, annotations: { tidegate.dev/pinned: \"true\" }";
+            site.write(path, &flow.replacen("name: kept", named, 1));
+            if others {
+                site.dataflow("a", "other", &[pass, pass]);
+            }
+            output(tidegate().args(["check", "--json"]).arg(site.path()))
+        };
+        let refused = check(needed - 1);
+        assert_eq!(refused.code, Some(1), "{needed}: {refused:?}");
+        assert!(refused.stdout.contains("tenant/instances"), "{needed}: {}", refused.stdout);
+        check(needed).expect_success();
+    }
+}
+
+#[test]
 fn mqtt_a_topic_that_an_operator_sets_is_held_against_the_policy_too() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
     let site = SiteFolder::new("{ shards: 1 }", &broker.address());
