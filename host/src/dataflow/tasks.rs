@@ -23,7 +23,7 @@ pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 #[derive(Clone)]
 pub struct Tasks {
     inner: Rc<RefCell<Inner>>,
-    /// CPU time of all slices so far, in ns.
+    /// CPU time of the slices that the task which is polled now has had before, in ns.
     cpu_spent_ns: Rc<std::cell::Cell<u64>>,
 }
 
@@ -79,6 +79,8 @@ impl Meter {
 
 struct Slot {
     tenant: TenantIndex,
+    /// CPU time of its slices so far, in ns.
+    spent_ns: u64,
     waker: Waker,
     work: Option<Work>,
     /// Called when the work has ended in a slice, so that its owner is scheduled.
@@ -110,8 +112,8 @@ impl Tasks {
         Tasks { inner: Rc::new(RefCell::new(inner)), cpu_spent_ns: Rc::default() }
     }
 
-    /// CPU time of all slices that have ended, in ns: what a call reads to know how
-    /// much it has used.
+    /// CPU time of the polled task's own slices that have ended, in ns: what a call reads
+    /// to know how much it has used. What others use while it waits is theirs.
     pub fn cpu_spent_ns(&self) -> Rc<std::cell::Cell<u64>> {
         self.cpu_spent_ns.clone()
     }
@@ -128,7 +130,7 @@ impl Tasks {
             inner.slots.len() as TaskId - 1
         });
         let waker = Waker::from(Wake::new(inner.mailbox.clone(), WakeKey::Task(task)));
-        inner.slots[task as usize] = Some(Slot { tenant, waker, work: None, done });
+        inner.slots[task as usize] = Some(Slot { tenant, spent_ns: 0, waker, work: None, done });
         task
     }
 
@@ -192,15 +194,18 @@ impl Tasks {
             let Some(work) = slot.work.take() else { return Polled::Nothing };
             // What the thread did until now is nobody's.
             inner.meter.lap();
+            self.cpu_spent_ns.set(slot.spent_ns);
             (work, slot.waker.clone(), slot.tenant)
         };
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut Context::from_waker(&waker))));
         let done = {
             let inner = &mut *self.inner.borrow_mut();
             let slice_ns = inner.meter.lap();
-            self.cpu_spent_ns.set(self.cpu_spent_ns.get() + slice_ns);
             inner.queue.charge(tenant, slice_ns, inline);
-            let slot = inner.slots[task as usize].as_mut();
+            let mut slot = inner.slots[task as usize].as_mut();
+            if let Some(slot) = &mut slot {
+                slot.spent_ns += slice_ns;
+            }
             match (&polled, slot) {
                 (Ok(Poll::Pending), Some(slot)) => {
                     slot.work = Some(work);

@@ -47,7 +47,7 @@ struct Inner {
     linkers: Arc<Linkers>,
     clock: Clock,
     timers: Timers,
-    /// CPU time of the shard's slices so far, in ns.
+    /// CPU time that the task which runs now has had before this slice, in ns.
     cpu_spent_ns: Rc<Cell<u64>>,
     slots_max: PerEngine<usize>,
     cells: RefCell<Cells>,

@@ -340,6 +340,32 @@ fn a_flood_of_honest_work_takes_its_time_and_nobody_else_s() {
 }
 
 #[test]
+fn a_call_is_not_charged_with_what_others_use_between_its_slices() {
+    let mut street = Street::new();
+    // Some sixteen slices each; twice that is allowed, and ten others have one in between.
+    let limits = Limits {
+        message_time_max: Duration::from_millis(4),
+        message_fuel_max: 100_000_000,
+        ..Limits::default()
+    };
+    let busy: &[Link<'_>] = &[("hostile_busy", Map, &[("micros", "2000")])];
+    let mut flows: Vec<_> = (0..11)
+        .map(|number| street.rig.install(&Tenant::new(&format!("t{number}"), limits.clone()), "flow", busy))
+        .collect();
+    flows.iter_mut().for_each(|flow| _ = flow.send(&["one".to_owned()]));
+    while flows.iter().any(|flow| flow.source.settled_upto() < 1) {
+        street.beat();
+        flows.iter_mut().for_each(|flow| _ = flow.receive());
+        assert!(street.beats < 10_000, "they never end");
+    }
+    for flow in &flows {
+        let stats = &flow.plan.stats;
+        assert_eq!((stats.delivered.get(), stats.dead.get()), (1, 0), "{}", flow.plan.name());
+    }
+    assert!(street.dead().is_empty());
+}
+
+#[test]
 fn a_careless_operator_s_messages_are_retried_given_up_or_delivered_and_none_is_lost() {
     let mut street = Street::new();
     let habits: &[_] = &[
