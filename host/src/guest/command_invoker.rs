@@ -42,6 +42,8 @@ const PAIRS_MAX: usize = 64;
 const PAIRS_BYTES_MAX: usize = 16 << 10;
 
 type Pairs = Vec<(String, String)>;
+/// The same, shared by all that come of one builder.
+type UserData = Arc<[(String, String)]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lower)]
 #[component(variant)]
@@ -189,7 +191,7 @@ struct RequestBuilder {
 #[derive(Clone, Default)]
 struct RequestDraft {
     payload: Keeps<Bytes>,
-    user_data: Keeps<Arc<[(String, String)]>>,
+    user_data: Keeps<UserData>,
     tokens: Keeps<Pairs>,
     timeout: Option<Duration>,
 }
@@ -395,7 +397,7 @@ fn keep_payload(state: &mut GuestState, payload: Vec<u8>) -> Result<Keeps<Bytes>
     keep(state, bytes, Bytes::from(payload))
 }
 
-fn keep_user_data(state: &mut GuestState, pairs: Pairs) -> Result<Keeps<Arc<[(String, String)]>>, Refusal> {
+fn keep_user_data(state: &mut GuestState, pairs: Pairs) -> Result<Keeps<UserData>, Refusal> {
     for (key, value) in &pairs {
         let text = if key.starts_with(RESERVED_PREFIX) {
             format!("user data with the key `{key}`: what begins with `{RESERVED_PREFIX}` is the protocol's")

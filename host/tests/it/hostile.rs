@@ -350,7 +350,7 @@ fn a_call_is_not_charged_with_what_others_use_between_its_slices() {
     };
     let busy: &[Link<'_>] = &[("hostile_busy", Map, &[("micros", "2000")])];
     let mut flows: Vec<_> = (0..11)
-        .map(|number| street.rig.install(&Tenant::new(&format!("t{number}"), limits.clone()), "flow", busy))
+        .map(|number| street.rig.install(&Tenant::new(format!("t{number}"), limits.clone()), "flow", busy))
         .collect();
     flows.iter_mut().for_each(|flow| _ = flow.send(&["one".to_owned()]));
     while flows.iter().any(|flow| flow.source.settled_upto() < 1) {
