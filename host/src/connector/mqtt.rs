@@ -94,10 +94,10 @@ pub fn source_client_id(host: &str, tenant: &str, dataflow: &str, source: &str) 
     format!("tg/{host}/{tenant}/{dataflow}/{source}")
 }
 
-/// The client of one tenant's writes to one endpoint. A dataflow must not be named
-/// `out`, or its source could have the same id.
+/// The client of one tenant's writes to one endpoint. No dataflow has such a name, or
+/// its source could have the same id.
 pub fn sink_client_id(host: &str, tenant: &str, endpoint: &str) -> String {
-    format!("tg/{host}/{tenant}/out/{endpoint}")
+    format!("tg/{host}/{tenant}/_out/{endpoint}")
 }
 
 /// The client of what one tenant asks over one endpoint. No dataflow has such a name.

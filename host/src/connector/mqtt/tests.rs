@@ -182,7 +182,7 @@ fn the_window_stays_within_what_a_connection_may_hold() {
 #[test]
 fn client_ids_tell_tenants_and_ends_apart() {
     assert_eq!(source_client_id("edge-1", "weather", "frost", "in"), "tg/edge-1/weather/frost/in");
-    assert_eq!(sink_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/out/local");
+    assert_eq!(sink_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/_out/local");
     assert_eq!(command_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/_commands/local");
 }
 
