@@ -1132,9 +1132,10 @@ async fn end_commands(commands: BTreeMap<String, RunningCommands>) {
 fn begin_ahead(components: &Components, store: &Store, data: &Path) -> IsNew {
     let (components, store, data) = (components.clone(), store.clone(), data.to_owned());
     Box::new(move |engine, digest, bytes| {
-        components.load_ahead(engine, digest);
+        // First what waits for the disk and leaves the cores to the others.
         let (store, data, bytes) = (store.clone(), data.clone(), bytes.clone());
         task::spawn_blocking(move || store.stage_ahead(&data, digest, &bytes));
+        components.load_ahead(engine, digest);
     })
 }
 
