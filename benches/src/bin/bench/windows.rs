@@ -3,7 +3,7 @@
 //! plain Timely.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
     io::{Read as _, Seek as _, Write as _},
@@ -26,7 +26,10 @@ const MESSAGES: usize = 10_000;
 const EVERY: u64 = 2;
 const WINDOW: Duration = Duration::from_secs(10);
 const LATENESS: Duration = Duration::from_secs(10_000);
-const OPEN: usize = 1_000;
+/// Windows that a dataflow has given then, and that it still holds: the one whose end is
+/// just as late as allowed is held.
+const GIVEN: usize = 999;
+const OPEN: usize = 1_001;
 /// Seconds since the epoch of the first.
 const START: u64 = 1_700_000_000;
 
@@ -73,8 +76,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
         natives.push(native);
         let expected = summaries(&fs::read_to_string(&output)?)?;
         ensure!(
-            expected.values().sum::<usize>() == dataflows * OPEN,
-            "plain Timely gives half of the windows"
+            expected.values().sum::<usize>() == dataflows * GIVEN,
+            "plain Timely gives other windows than those that are complete"
         );
         for (way, (ratios, runs)) in WAYS.iter().zip(ratios.iter_mut().zip(&mut runs)) {
             eprintln!("round {}: {}", round + 1, way.name);
@@ -136,6 +139,17 @@ fn summaries(text: &str) -> anyhow::Result<BTreeMap<String, usize>> {
     Ok(summaries)
 }
 
+/// The first summaries that are there more or less often than expected.
+fn differences(found: &BTreeMap<String, usize>, expected: &BTreeMap<String, usize>) -> String {
+    let names: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    let counts = names.into_iter().map(|name| (name, found.get(name), expected.get(name)));
+    let differ = counts.filter(|(_, found, expected)| found != expected).take(5);
+    let texts = differ.map(|(name, found, expected)| {
+        format!("{name}: {} and not {}", found.unwrap_or(&0), expected.unwrap_or(&0))
+    });
+    texts.collect::<Vec<_>>().join("; ")
+}
+
 fn host(way: Way, dataflows: usize, input: &Path, expected: &BTreeMap<String, usize>) -> anyhow::Result<Run> {
     let dir = tempfile::tempdir()?;
     lay_out(dir.path(), way, dataflows)?;
@@ -152,7 +166,12 @@ fn host(way: Way, dataflows: usize, input: &Path, expected: &BTreeMap<String, us
     let seconds = begun.elapsed().as_secs_f64();
     let cpu_seconds = process.cpu_seconds()? - cpu;
     let found = summaries(&fs::read_to_string(dir.path().join("out.jsonl"))?)?;
-    ensure!(found == *expected, "{}: other windows than plain Timely's", way.name);
+    ensure!(
+        found == *expected,
+        "{}: other windows than plain Timely's: {}",
+        way.name,
+        differences(&found, expected)
+    );
     let bytes = (process.resident_kib()? - resident) * 1024.0;
     let status = ask(&dir.path().join(".tidegate"), "/status", "{}")?;
     let dead = counters(&status, "dead");
@@ -183,7 +202,8 @@ fn wait_for_lines(path: &Path, count: usize, begun: Instant) -> anyhow::Result<(
     Ok(())
 }
 
-/// A tenant for each dataflow, all of the same input and output.
+/// A tenant for each dataflow, all of the same input and output. None becomes idle, after
+/// which time would go on without messages and more windows be complete.
 fn lay_out(dir: &Path, way: Way, dataflows: usize) -> anyhow::Result<()> {
     let site =
         SiteFolder::new(dir, "shards: 1", &[file("in", "in.jsonl"), file("out", "out.jsonl")].join("---\n"))?;
@@ -199,7 +219,7 @@ fn lay_out(dir: &Path, way: Way, dataflows: usize) -> anyhow::Result<()> {
         Link { kind: "accumulate", module: "accumulate", configuration: &[("field", "temperature")] },
     ];
     let annotations = format!(
-        "metadata: {{ name: flow, annotations: {{ tidegate.dev/lateness: {}s, tidegate.dev/windows: {} }} }}",
+        "metadata: {{ name: flow, annotations: {{ tidegate.dev/lateness: {}s, tidegate.dev/windows: {}, tidegate.dev/idle: 60s }} }}",
         LATENESS.as_secs(),
         way.keeping
     );
