@@ -234,7 +234,7 @@ impl Windows {
         }
         for (index, window) in self.windows.iter_mut().enumerate() {
             // Behind what was released before the restart.
-            let passed = self.watermarks.reached(index);
+            let passed = window.passed(self.watermarks.reached(index));
             match window.released.back_mut() {
                 Some(last) => last.passed = passed,
                 None => self.watermarks.passed(self.outside + index as u32, passed),
@@ -447,8 +447,7 @@ impl Windows {
     fn release(&mut self, index: usize, reached: Moment) -> bool {
         let Taken { released, gone, members, emptied } = self.take_complete(index, reached);
         let window = &mut self.windows[index];
-        let next = window.open.first_key_value().map(|(moment, _)| *moment).filter(|next| *next < reached);
-        let passed = next.unwrap_or(reached);
+        let passed = window.passed(reached);
         if released.is_empty() {
             // Behind what is still on its way: it would come too late.
             let last = window.released.back_mut().map(|last| &mut last.passed);
@@ -480,7 +479,7 @@ impl Windows {
             let record = record::reached(reached, window.number);
             self.changes.push((Key::Reached.to_bytes(operation), Some(record)));
         }
-        next.is_some()
+        passed < reached
     }
 
     /// Takes what is complete out of a window, as much as may leave at once.
@@ -616,6 +615,11 @@ impl Release {
 }
 
 impl Window {
+    /// Up to where everything has left, when all before `reached` may.
+    fn passed(&self, reached: Moment) -> Moment {
+        self.open.first_key_value().map_or(reached, |(first, _)| reached.min(*first))
+    }
+
     /// Takes up a piece that was on disk.
     fn hold(&mut self, moment: Moment, messages: Stamped, number: u64) {
         let Stamped { batch, times } = messages;
