@@ -42,11 +42,9 @@ pub struct Sendings {
     /// The broker began with nothing: none of what it sent before comes again.
     pub anew: bool,
     pub messages: Vec<Sending>,
-}
-
-impl Sendings {
-    /// Most messages that a broker may have sent and not seen acknowledged.
-    pub const OPEN_MAX: u16 = 1024;
+    /// Of the messages up to the last of these, so many at the end may come again; any
+    /// if it is not known.
+    pub open: Option<u64>,
 }
 
 /// How a broker sent one message.

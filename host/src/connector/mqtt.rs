@@ -22,7 +22,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 use bytes::BytesMut;
 
 use super::status::Status;
-use crate::{clock::Instant, queue::Sendings};
+use crate::clock::Instant;
 
 pub use self::{
     commands::{CommandOptions, CommandSession},
@@ -69,7 +69,7 @@ pub struct InflightMax(u16);
 
 impl InflightMax {
     /// Less stalls on every PUBACK; more would hold much memory per connection.
-    pub const RANGE: std::ops::RangeInclusive<u16> = 64..=Sendings::OPEN_MAX;
+    pub const RANGE: std::ops::RangeInclusive<u16> = 64..=1024;
 
     /// `messages`, or the nearest that [`Self::RANGE`] allows.
     pub fn nearest(messages: u32) -> Self {

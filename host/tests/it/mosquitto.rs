@@ -130,7 +130,8 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Passes connections on to a broker until it is told to cut or to refuse them.
+/// Passes connections on to a broker until it is told to cut or to refuse them, or to let
+/// nothing through to the broker.
 /// What was under way when it cuts is lost, as on a network.
 pub struct Proxy {
     pub port: u16,
@@ -140,6 +141,7 @@ pub struct Proxy {
 struct ProxyState {
     to: u16,
     refuses: AtomicBool,
+    deafens: AtomicBool,
     closed: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -151,6 +153,7 @@ impl Proxy {
         let state = ProxyState {
             to,
             refuses: AtomicBool::new(false),
+            deafens: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             open: Mutex::default(),
         };
@@ -186,8 +189,17 @@ impl Proxy {
         self.cut();
     }
 
+    /// From now on the broker hears nothing, and is heard.
+    pub fn deafen(&self) {
+        self.state.deafens.store(true, Ordering::SeqCst);
+    }
+
+    /// All passes again, on new connections.
     pub fn admit(&self) {
         self.state.refuses.store(false, Ordering::SeqCst);
+        if self.state.deafens.swap(false, Ordering::SeqCst) {
+            self.cut();
+        }
     }
 }
 
@@ -205,20 +217,21 @@ impl ProxyState {
         let _ = client.set_nodelay(true);
         let _ = broker.set_nodelay(true);
         let mut open = self.open.lock().expect("no panic under this lock");
-        for (from, to) in [(&client, &broker), (&broker, &client)] {
+        for (from, to, is_said) in [(&client, &broker, true), (&broker, &client, false)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             if let Ok(from) = from.try_clone() {
                 open.push(from);
             }
-            thread::spawn(move || copy(from, to));
+            let state = self.clone();
+            thread::spawn(move || copy(from, to, || !is_said || !state.deafens.load(Ordering::SeqCst)));
         }
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream) {
+fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(len) = from.read(&mut bytes) {
-        if len == 0 || to.write_all(&bytes[..len]).is_err() {
+        if len == 0 || passes() && to.write_all(&bytes[..len]).is_err() {
             break;
         }
     }

@@ -59,6 +59,8 @@ struct Online {
     heard: bool,
     spoke: bool,
     pinged: bool,
+    pings: u64,
+    pings_answered: u64,
 }
 
 /// What the broker said in its CONNACK.
@@ -187,7 +189,12 @@ impl Link {
                 };
                 self.take_connack(answer, now).map(Some)
             }
-            PINGRESP => Ok(None),
+            PINGRESP => {
+                if let Phase::Online(online) = &mut self.phase {
+                    online.pings_answered += 1;
+                }
+                Ok(None)
+            }
             DISCONNECT => Err(ended(first, body)),
             kind => Err(SessionError::Unexpected { packet: packet_name(kind) }),
         }
@@ -217,6 +224,8 @@ impl Link {
             heard: false,
             spoke: false,
             pinged: false,
+            pings: 0,
+            pings_answered: 0,
         });
         let receive_max =
             properties.as_ref().and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
@@ -249,7 +258,7 @@ impl Link {
         }
         online.pinged = !(online.heard && online.spoke);
         if online.pinged {
-            PingReq::write(&mut self.outgoing).expect("a PINGREQ is never too long");
+            online.ping(&mut self.outgoing);
         }
         online.heard = false;
         online.spoke = false;
@@ -260,6 +269,23 @@ impl Link {
         Ok(())
     }
 
+    /// Writes a PINGREQ behind all that is to be sent; gives its number on this connection.
+    /// To be called online.
+    pub(super) fn ping(&mut self) -> u64 {
+        match &mut self.phase {
+            Phase::Online(online) => online.ping(&mut self.outgoing),
+            _ => unreachable!("nobody can be asked offline"),
+        }
+    }
+
+    /// How many PINGREQs of this connection the broker has answered, in their order.
+    pub(super) fn pings_answered(&self) -> u64 {
+        match &self.phase {
+            Phase::Online(online) => online.pings_answered,
+            _ => 0,
+        }
+    }
+
     /// When the session must be polled though nothing happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
@@ -268,6 +294,14 @@ impl Link {
             Phase::Online(online) => Some(online.look_at),
             Phase::Ended => None,
         }
+    }
+}
+
+impl Online {
+    fn ping(&mut self, outgoing: &mut BytesMut) -> u64 {
+        PingReq::write(outgoing).expect("a PINGREQ is never too long");
+        self.pings += 1;
+        self.pings
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod acks;
 mod intake;
+mod repeats;
 
 use std::{
     sync::Arc,
@@ -20,6 +21,7 @@ use rumqttc::v5::mqttbytes::{
 use self::{
     acks::{Acks, Duty},
     intake::Intake,
+    repeats::Repeats,
 };
 use super::{
     Qos, Session, SessionError, Settings,
@@ -92,6 +94,7 @@ pub struct SourceSession {
     door: SourceDoor,
     intake: Intake,
     acks: Acks,
+    repeats: Repeats,
     patience: Patience,
     oversize: OversizeState,
     stopping: Option<Farewell>,
@@ -121,6 +124,7 @@ impl SourceSession {
             options,
             door,
             acks: Acks::default(),
+            repeats: Repeats::new(),
             patience: Patience::new(SETTLE_WITHIN, EAGER_FROM),
             oversize: OversizeState::default(),
             stopping: None,
@@ -150,7 +154,8 @@ impl SourceSession {
             Piece::Packet { first, body } => {
                 if let Some(greeting) = self.link.take_packet(first, body, now)? {
                     if !greeting.session_present {
-                        self.intake.begin_anew();
+                        self.intake.begin_anew(&self.repeats);
+                        self.repeats.begin_anew();
                     }
                     self.subscribe()?;
                 }
@@ -177,7 +182,10 @@ impl SourceSession {
         if self.link.is_online() { Ok(()) } else { Err(SessionError::Unexpected { packet }) }
     }
 
-    fn count_in(&self, publish: &Incoming<'_>) {
+    fn count_in(&mut self, publish: &Incoming<'_>) {
+        if publish.qos > 0 {
+            self.repeats.took(publish.dup);
+        }
         let status = &self.link.status;
         status.messages_in.add(1);
         if publish.dup {
@@ -207,7 +215,7 @@ impl SourceSession {
             return Ok(());
         }
         self.patience.moved();
-        let delivery = self.intake.push(publish);
+        let delivery = self.intake.push(publish, &self.repeats);
         self.acks.push(packet_id(publish), Duty::Delivery(delivery));
         Ok(())
     }
@@ -279,7 +287,8 @@ impl SourceSession {
     fn deliver(&mut self, ctx: &mut Context<'_>) {
         while let Some(bytes) = self.intake.next_bytes() {
             let Poll::Ready(credit) = self.door.poll_credit(bytes, ctx) else { return };
-            let (expected, batch, sendings) = self.intake.take().expect("`next_bytes` gave its size");
+            let (expected, batch, sendings) =
+                self.intake.take(&self.repeats).expect("`next_bytes` gave its size");
             let number = self.door.deliver_marked(credit, batch, sendings.map(Marks::Sendings));
             assert_eq!(number, expected, "deliveries are numbered as they were begun");
         }
@@ -295,7 +304,9 @@ impl SourceSession {
                 return;
             }
             let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
-            if self.acks.write(settled, oversize, &mut self.link.outgoing) > 0 {
+            let written = self.acks.write(settled, oversize, &mut self.link.outgoing);
+            if written > 0 {
+                self.repeats.acknowledged(written);
                 self.patience.answered();
                 continue;
             }
@@ -308,6 +319,15 @@ impl SourceSession {
             if waited.is_pending() || self.door.is_abandoned() || self.oversize.settled.is_abandoned() {
                 return;
             }
+        }
+    }
+
+    /// Asks the broker how far it has read, for those who want to know what it may still
+    /// send again.
+    fn ask(&mut self) {
+        self.repeats.answered(self.link.pings_answered());
+        if self.options.identifies && self.repeats.wants_to_ask() {
+            self.repeats.asked(self.link.ping());
         }
     }
 
@@ -378,6 +398,7 @@ impl Session for SourceSession {
         }
         if self.link.is_online() {
             self.settle(ctx, now);
+            self.ask();
         }
         self.finish_if_done(ctx);
         self.link.keep_alive(self.wants_read(), now)
@@ -408,6 +429,9 @@ impl SourceSession {
         if !planted::is(Bug::StalePuback) {
             self.acks.clear();
         }
+        // What comes again is told from what came before by the delivery that it is in.
+        self.intake.close(&self.repeats);
+        self.repeats = Repeats::new();
         self.deframer.clear();
         self.oversize.head = None;
         self.patience.answered();

@@ -3,8 +3,8 @@
 //! are committed with what windows took; knows no window.
 //!
 //! A file's messages are known by their place. Of what a broker sent, only that can come
-//! again which it has not seen acknowledged: the last messages that it sent, as many as
-//! it may have open at once. It says that it sends them again, under the packet id that
+//! again which it has not seen acknowledged: the last messages that it sent, how many of
+//! them their source finds out. It says that it sends them again, under the packet id that
 //! they had, which tells messages apart that say the same. One case stays open: a broker
 //! that gives a packet id again at once, to a message that says the same as the one before,
 //! and loses the connection while that is on its way: it is taken for the one before.
@@ -55,7 +55,7 @@ pub(super) struct Covered {
 #[derive(Debug)]
 enum Arriving {
     Upto([u64; 2], u64),
-    Sent(Vec<(u16, u64)>),
+    Sent(Vec<(u16, u64)>, Option<u64>),
 }
 
 /// The last messages that a broker sent.
@@ -86,7 +86,7 @@ impl Covered {
     pub(super) fn restore(&mut self, had: Had) {
         match had {
             Had::Upto(stream, place) => self.upto = (stream, place),
-            Had::Sent(number, messages) => self.sent.push(number, &messages),
+            Had::Sent(number, messages) => self.sent.push(number, &messages, None),
             Had::Complete(stream, place) => self.complete = Some((stream, place)),
         }
     }
@@ -120,7 +120,7 @@ impl Covered {
                 let first = if stream == same { ends.partition_point(|end| *end <= upto) } else { 0 };
                 Known { first: first as u32, others: Vec::new() }
             }
-            Some(Marks::Sendings(Sendings { anew, messages })) => {
+            Some(Marks::Sendings(Sendings { anew, messages, open })) => {
                 if anew {
                     self.sent.forget_all();
                 }
@@ -133,7 +133,7 @@ impl Covered {
                     (0..messages.len()).filter(is_known).map(|place| place as u32).collect();
                 let lasting = messages.iter().filter(|sending| sending.packet_id != 0);
                 let ids = lasting.map(|sending| (sending.packet_id, sending.digest)).collect();
-                self.arriving = Some((Arriving::Sent(ids), !others.is_empty()));
+                self.arriving = Some((Arriving::Sent(ids, open), !others.is_empty()));
                 Known { first: 0, others }
             }
         };
@@ -150,9 +150,9 @@ impl Covered {
                 self.upto = (stream, end);
                 changes.push(record::had(&self.name, &Had::Upto(stream, end)));
             }
-            Some((Arriving::Sent(ids), is_known)) if !ids.is_empty() => {
+            Some((Arriving::Sent(ids, open), is_known)) if !ids.is_empty() => {
                 let number = self.sent.number + 1;
-                self.sent.push(number, &ids);
+                self.sent.push(number, &ids, open);
                 // What is known stays known: its earlier record may go before it does.
                 if is_committed || is_known {
                     let past = self.sent.past.drain(..);
@@ -165,14 +165,19 @@ impl Covered {
     }
 }
 
+/// More messages than there are packet ids are never open.
+const OPEN_MAX: u64 = u16::MAX as u64;
+
 impl Sent {
-    fn push(&mut self, number: u64, messages: &[(u16, u64)]) {
+    /// `open` of the last messages may come again, counted from the end of these.
+    fn push(&mut self, number: u64, messages: &[(u16, u64)], open: Option<u64>) {
+        let open = open.unwrap_or(OPEN_MAX).min(OPEN_MAX) as usize;
         self.number = number;
         self.messages += messages.len();
         self.deliveries.push_back((number, messages.iter().map(|(id, _)| *id).collect()));
         self.by_id.extend(messages.iter().map(|(id, digest)| (*id, (*digest, number))));
         while let Some((past, ids)) = self.deliveries.front()
-            && self.messages - ids.len() >= usize::from(Sendings::OPEN_MAX)
+            && self.messages - ids.len() >= open
         {
             for id in ids {
                 if self.by_id.get(id).is_some_and(|(_, number)| number == past) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
-    connector::mqtt::publish::Incoming,
+    connector::mqtt::{publish::Incoming, source::repeats::Repeats},
     queue::{Sending, Sendings},
 };
 
@@ -46,13 +46,14 @@ impl Intake {
         }
     }
 
-    /// Adds a message and gives the number that its delivery will have.
-    pub(super) fn push(&mut self, publish: &Incoming<'_>) -> u64 {
+    /// Adds a message, which is counted among `repeats`, and gives the number that its
+    /// delivery will have.
+    pub(super) fn push(&mut self, publish: &Incoming<'_>, repeats: &Repeats) -> u64 {
         let bytes = publish.bytes_len();
         if let Some(open) = &self.open {
             let is_full = open.is_full_for(bytes) || open.bytes_len() + bytes > self.batch_bytes_max;
             if is_full && !open.is_empty() {
-                self.close();
+                self.close(repeats);
             }
         }
         let open = self.open.get_or_insert_with(|| {
@@ -69,18 +70,19 @@ impl Intake {
     }
 
     /// What comes from here on comes from a broker that remembers nothing.
-    pub(super) fn begin_anew(&mut self) {
-        self.close();
+    pub(super) fn begin_anew(&mut self, repeats: &Repeats) {
+        self.close(repeats);
         self.sendings.anew = true;
     }
 
     /// Nothing more is added to the open batch.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self, repeats: &Repeats) {
         let Some(open) = self.open.take() else { return };
         self.messages_last = open.len();
         self.bytes_last = open.bytes_len();
         let batch = open.finish();
         self.full_bytes += batch.bytes_held();
+        self.sendings.open = repeats.open();
         self.full.push_back((batch, std::mem::take(&mut self.sendings)));
     }
 
@@ -94,9 +96,9 @@ impl Intake {
 
     /// The next batch, the number of its delivery, and how it was sent if that was
     /// asked for.
-    pub(super) fn take(&mut self) -> Option<(u64, Batch, Option<Sendings>)> {
+    pub(super) fn take(&mut self, repeats: &Repeats) -> Option<(u64, Batch, Option<Sendings>)> {
         if self.full.is_empty() {
-            self.close();
+            self.close(repeats);
         }
         let (batch, sendings) = self.full.pop_front()?;
         self.full_bytes -= batch.bytes_held();
