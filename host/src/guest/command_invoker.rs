@@ -120,7 +120,7 @@ struct CommandResponse {
     payload: Vec<u8>,
     #[component(name = "custom-user-data")]
     custom_user_data: Pairs,
-    timestamp: Option<HybridLogicalClock>,
+    timestamp: Option<HybridLogicalClock<String>>,
 }
 
 impl From<Answer> for CommandResponse {

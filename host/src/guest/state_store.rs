@@ -2,7 +2,7 @@
 //! types and with the errors of its WIT. A request that waits for the disk suspends
 //! the guest's fiber, within its time-out on the shard's clock.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use wasmtime::{
     StoreContextMut,
@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::{
-    guest::state::{GuestState, Patience},
+    guest::state::GuestState,
     store::{Answer, Condition, Set, StateError, Version},
 };
 
@@ -23,12 +23,15 @@ pub(super) struct Timespec {
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-pub(super) struct HybridLogicalClock {
+pub(super) struct HybridLogicalClock<S> {
     pub timestamp: Timespec,
     pub counter: u64,
     #[component(name = "node-id")]
-    pub node_id: String,
+    pub node_id: S,
 }
+
+/// One that the guest is told.
+type Told = HybridLogicalClock<Arc<str>>;
 
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(record)]
@@ -74,15 +77,15 @@ enum StateStoreError {
 #[derive(ComponentType, Lower)]
 #[component(record)]
 struct GetResponse {
-    response: Option<Vec<u8>>,
-    version: Option<HybridLogicalClock>,
+    response: Option<Arc<[u8]>>,
+    version: Option<Told>,
 }
 
 #[derive(ComponentType, Lower)]
 #[component(record)]
 struct SetResponse {
     response: bool,
-    version: Option<HybridLogicalClock>,
+    version: Option<Told>,
 }
 
 /// 1 for a key that was deleted, 0 for one that is not there, -1 for one with
@@ -91,7 +94,7 @@ struct SetResponse {
 #[component(record)]
 struct DelResponse {
     response: i64,
-    version: Option<HybridLogicalClock>,
+    version: Option<Told>,
 }
 
 impl From<StateError> for StateStoreError {
@@ -103,7 +106,7 @@ impl From<StateError> for StateStoreError {
     }
 }
 
-impl From<Version> for HybridLogicalClock {
+impl From<Version> for Told {
     fn from(version: Version) -> Self {
         let Version { seconds, nanos, counter, node } = version;
         HybridLogicalClock { timestamp: Timespec { secs: seconds, nanos }, counter, node_id: node }
@@ -115,13 +118,13 @@ pub(super) const NANOS: u32 = 1_000_000_000;
 /// Longest name of a node in a fencing token, in bytes: it is kept with its key.
 const NODE_BYTES_MAX: usize = 1 << 10;
 
-fn version(clock: Option<HybridLogicalClock>) -> Result<Option<Version>, StateStoreError> {
+fn version(clock: Option<HybridLogicalClock<String>>) -> Result<Option<Version>, StateStoreError> {
     let Some(HybridLogicalClock { timestamp, counter, node_id }) = clock else { return Ok(None) };
     if timestamp.nanos >= NANOS || node_id.len() > NODE_BYTES_MAX {
         return Err(StateStoreError::Protocol);
     }
     let Timespec { secs, nanos } = timestamp;
-    Ok(Some(Version { seconds: secs, nanos, counter, node: node_id }))
+    Ok(Some(Version { seconds: secs, nanos, counter, node: node_id.into() }))
 }
 
 fn length(length: Option<Length>) -> Result<Option<Duration>, StateStoreError> {
@@ -134,10 +137,16 @@ fn length(length: Option<Length>) -> Result<Option<Duration>, StateStoreError> {
 
 /// The answer of the key space, unless it takes longer than the guest waits.
 async fn within<T>(
-    patience: Patience,
+    state: &mut GuestState,
+    timeout: Option<Duration>,
     answer: impl Future<Output = Result<T, StateError>>,
 ) -> Result<T, StateStoreError> {
-    let answer = patience.within(answer).await.ok_or(StateStoreError::Timeout)?;
+    let mut answer = pin!(answer);
+    // Most are there at once, and nobody looks at a clock.
+    if let Poll::Ready(answer) = poll_fn(|ctx| Poll::Ready(answer.as_mut().poll(ctx))).await {
+        return Ok(answer?);
+    }
+    let answer = state.patience(timeout).within(answer).await.ok_or(StateStoreError::Timeout)?;
     Ok(answer?)
 }
 
@@ -157,7 +166,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
             })
         },
     )?;
-    type SetParams = (Vec<u8>, Vec<u8>, Option<Length>, Option<HybridLogicalClock>, SetOptions);
+    type SetParams = (Vec<u8>, Vec<u8>, Option<Length>, Option<HybridLogicalClock<String>>, SetOptions);
     store.func_wrap_async(
         "set",
         |mut store: StoreContextMut<'_, GuestState>, (key, value, timeout, token, options): SetParams| {
@@ -168,7 +177,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
             })
         },
     )?;
-    type DelParams = (Vec<u8>, Option<HybridLogicalClock>, Option<Length>);
+    type DelParams = (Vec<u8>, Option<HybridLogicalClock<String>>, Option<Length>);
     store.func_wrap_async(
         "del",
         |mut store: StoreContextMut<'_, GuestState>, (key, token, timeout): DelParams| {
@@ -179,7 +188,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
             })
         },
     )?;
-    type VdelParams = (Vec<u8>, Vec<u8>, Option<HybridLogicalClock>, Option<Length>);
+    type VdelParams = (Vec<u8>, Vec<u8>, Option<HybridLogicalClock<String>>, Option<Length>);
     store.func_wrap_async(
         "vdel",
         |mut store: StoreContextMut<'_, GuestState>, (key, value, token, timeout): VdelParams| {
@@ -197,9 +206,8 @@ async fn get(
     key: &[u8],
     timeout: Option<Length>,
 ) -> Result<GetResponse, StateStoreError> {
-    let patience = state.patience(length(timeout)?);
-    let wall = state.clock.wall();
-    let record = within(patience, state.keys.get(key, wall)).await?;
+    let (timeout, wall, keys) = (length(timeout)?, state.clock.wall(), state.keys.clone());
+    let record = within(state, timeout, keys.get(key, wall)).await?;
     Ok(match record {
         Some(record) => {
             GetResponse { response: Some(record.value.clone()), version: Some(record.version.clone().into()) }
@@ -212,18 +220,19 @@ async fn set(
     state: &mut GuestState,
     (key, value): (Vec<u8>, Vec<u8>),
     timeout: Option<Length>,
-    token: Option<HybridLogicalClock>,
+    token: Option<HybridLogicalClock<String>>,
     options: SetOptions,
 ) -> Result<SetResponse, StateStoreError> {
-    let patience = state.patience(length(timeout)?);
+    let timeout = length(timeout)?;
     let condition = match options.conditions {
         SetConditions::OnlyIfDoesNotExist => Condition::OnlyIfAbsent,
         SetConditions::OnlyIfEqualOrDoesNotExist => Condition::OnlyIfEqualOrAbsent,
         SetConditions::Unconditional => Condition::Unconditional,
     };
-    let set = Set { key, value, condition, token: version(token)?, expires: length(options.expires)? };
-    let wall = state.clock.wall();
-    let answer = within(patience, state.keys.set(set, wall)).await?;
+    let (token, expires) = (version(token)?, length(options.expires)?);
+    let set = Set { key, value: value.into(), condition, token, expires };
+    let (wall, keys) = (state.clock.wall(), state.keys.clone());
+    let answer = within(state, timeout, keys.set(set, wall)).await?;
     Ok(match answer {
         Answer::Done(version) => {
             state.changed_keys();
@@ -238,13 +247,12 @@ async fn delete(
     state: &mut GuestState,
     key: &[u8],
     value: Option<&[u8]>,
-    token: Option<HybridLogicalClock>,
+    token: Option<HybridLogicalClock<String>>,
     timeout: Option<Length>,
 ) -> Result<DelResponse, StateStoreError> {
-    let patience = state.patience(length(timeout)?);
-    let token = version(token)?;
-    let wall = state.clock.wall();
-    let answer = within(patience, state.keys.delete(key, value, token.as_ref(), wall)).await?;
+    let (timeout, token) = (length(timeout)?, version(token)?);
+    let (wall, keys) = (state.clock.wall(), state.keys.clone());
+    let answer = within(state, timeout, keys.delete(key, value, token.as_ref(), wall)).await?;
     Ok(match answer {
         Answer::Done(version) => {
             state.changed_keys();

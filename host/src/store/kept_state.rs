@@ -3,6 +3,7 @@
 //! else that the store flushes. Serves `KeySpace`; decides nothing.
 
 use std::{
+    ops::Bound,
     sync::{Arc, Weak, mpsc},
     time::Duration,
 };
@@ -61,15 +62,59 @@ pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
     }
 }
 
+/// Most keys, and bytes of their values, that are read ahead of one.
+const AHEAD_KEYS_MAX: usize = 64;
+const AHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a tenant reads its keys in their order, as loops over numbered keys do: then
+/// one wait serves many of them.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    /// The key behind all that was read last.
+    next: Option<Vec<u8>>,
+    /// Keys read ahead last.
+    keys: usize,
+}
+
+impl ReadAhead {
+    /// How many keys to read behind this one: none unless it was to be expected, then
+    /// more and more.
+    fn keys_behind(&mut self, key: &[u8]) -> usize {
+        let expected = self.next.take().is_some_and(|next| next == key);
+        self.keys = if expected { (self.keys * 2).clamp(4, AHEAD_KEYS_MAX) } else { 0 };
+        self.keys
+    }
+}
+
 fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> {
     let mark = space.mark();
-    let usage = match tree.get(name_of(&space.tenant, USAGE, &[]))? {
-        Some(bytes) => Usage::from_bytes(&bytes),
-        None => Usage::default(),
+    let usage = match space.knows_usage() {
+        true => None,
+        false => match tree.get(name_of(&space.tenant, USAGE, &[]))? {
+            Some(bytes) => Some(Usage::from_bytes(&bytes)),
+            None => Some(Usage::default()),
+        },
     };
-    let record = tree.get(name_of(&space.tenant, KEY, &key))?;
+    let name = name_of(&space.tenant, KEY, &key);
+    let record = tree.get(&name)?;
     let record = record.map(|bytes| parse(&bytes)).transpose()?;
-    space.loaded(mark, key, record, usage);
+    let mut read_ahead = space.read_ahead();
+    let (mut left, mut bytes) = (read_ahead.keys_behind(&key), 0);
+    let prefix = name.len() - key.len();
+    let mut ahead = Vec::with_capacity(left);
+    for entry in tree.range::<&[u8], _>((Bound::Excluded(name.as_slice()), Bound::Unbounded)) {
+        let (behind, value) = entry?;
+        let Some(behind) = behind.strip_prefix(&name[..prefix]) else { break };
+        bytes += value.len();
+        if left == 0 || bytes > AHEAD_BYTES_MAX {
+            read_ahead.next = Some(behind.to_vec());
+            break;
+        }
+        left -= 1;
+        ahead.push((behind.to_vec(), parse(&value)?));
+    }
+    drop(read_ahead);
+    space.loaded(mark, (key, record), ahead, usage);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
+    kept_state::ReadAhead,
     record::{Condition, Record, StateError, Version, check_key, check_token},
 };
 use crate::{
@@ -47,7 +48,7 @@ impl Default for StateLimits {
 #[derive(Clone, Debug)]
 pub struct Set {
     pub key: Vec<u8>,
-    pub value: Vec<u8>,
+    pub value: Arc<[u8]>,
     pub condition: Condition,
     pub token: Option<Version>,
     /// From now on.
@@ -75,8 +76,10 @@ pub struct KeySpace {
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) tenant: String,
-    node: String,
+    node: Arc<str>,
     cells: Mutex<Cells>,
+    /// For the reading thread alone.
+    read_ahead: Mutex<ReadAhead>,
     /// None of it is on disk where there is no store.
     disk: Option<Disk>,
     refused: Counter,
@@ -196,7 +199,7 @@ impl KeySpace {
             check_token(live.as_deref(), token, wall)?;
             Ok(match (live, value) {
                 (None, _) => Answer::Absent,
-                (Some(record), Some(value)) if record.value != value => {
+                (Some(record), Some(value)) if *record.value != *value => {
                     Answer::Differs(record.version.clone())
                 }
                 (Some(_), _) => {
@@ -332,7 +335,14 @@ impl Space {
             waiting: Vec::new(),
             swept: None,
         };
-        Space { tenant, node: node.to_owned(), cells: Mutex::new(cells), disk, refused: Counter::default() }
+        Space {
+            tenant,
+            node: node.into(),
+            cells: Mutex::new(cells),
+            read_ahead: Mutex::default(),
+            disk,
+            refused: Counter::default(),
+        }
     }
 
     pub(super) fn on_disk(tenant: &str, node: &str, store: Weak<Shared>, door: mpsc::Sender<Read>) -> Self {
@@ -397,14 +407,36 @@ impl Space {
         self.cells().written
     }
 
-    /// At `mark`, the disk had this for a key; `usage` is how much it had in all.
-    /// Whoever asked looks again, and asks again if this came too late.
-    pub(super) fn loaded(&self, mark: u64, key: Vec<u8>, record: Option<Record>, usage: Usage) {
+    pub(super) fn read_ahead(&self) -> MutexGuard<'_, ReadAhead> {
+        self.read_ahead.lock().expect("no panic under this lock")
+    }
+
+    pub(super) fn knows_usage(&self) -> bool {
+        self.cells().usage.is_some()
+    }
+
+    /// At `mark`, the disk had this for a key, and these behind it; `usage` is how much it
+    /// had in all, if that was not known. Whoever asked looks again, and asks again if this
+    /// came too late.
+    pub(super) fn loaded(
+        &self,
+        mark: u64,
+        (key, record): (Vec<u8>, Option<Record>),
+        ahead: Vec<(Vec<u8>, Record)>,
+        usage: Option<Usage>,
+    ) {
         let mut cells = self.cells();
-        if cells.written == mark {
-            cells.usage.get_or_insert(usage);
-            cells.cache(key, record.map(Arc::new));
+        if cells.written != mark {
+            return;
         }
+        if let Some(usage) = usage {
+            cells.usage.get_or_insert(usage);
+        }
+        for (key, record) in ahead {
+            cells.cache(key, Some(Arc::new(record)));
+        }
+        // Last, so that it is there when somebody looks for it.
+        cells.cache(key, record.map(Arc::new));
     }
 
     /// At `mark`, the disk had this for a key, and it has expired.
@@ -427,14 +459,14 @@ impl Cells {
     }
 
     /// A version later than all before it.
-    fn next_version(&mut self, held: Option<&Record>, wall: Duration, node: &str) -> Version {
+    fn next_version(&mut self, held: Option<&Record>, wall: Duration, node: &Arc<str>) -> Version {
         if let Some(record) = held {
             let ms = record.version.time().as_millis() as u64;
             self.hlc.observe(Point { ms, counter: record.version.counter }, wall);
         }
         let Point { ms, counter } = self.hlc.tick(wall);
         let nanos = (ms % 1000) as u32 * 1_000_000;
-        Version { seconds: ms / 1000, nanos, counter, node: node.to_owned() }
+        Version { seconds: ms / 1000, nanos, counter, node: node.clone() }
     }
 
     fn check_quota(
@@ -472,7 +504,11 @@ impl Cells {
         if self.is_all && record.is_none() {
             self.unwritten.remove(key);
         } else {
-            self.unwritten.insert(key.to_vec(), (self.accepted, record));
+            let change = (self.accepted, record);
+            match self.unwritten.get_mut(key) {
+                Some(before) => *before = change,
+                None => _ = self.unwritten.insert(key.to_vec(), change),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! it. Decisions only: facts in, verdict out. The rules are those of the state store
 //! of Azure IoT Operations; this knows neither guests nor the disk.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 4096;
@@ -17,13 +17,13 @@ pub struct Version {
     pub seconds: u64,
     pub nanos: u32,
     pub counter: u64,
-    pub node: String,
+    pub node: Arc<str>,
 }
 
 /// A key's value with all that guards it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    pub value: Vec<u8>,
+    pub value: Arc<[u8]>,
     /// When it was written.
     pub version: Version,
     /// No older one may change the key.
@@ -112,7 +112,7 @@ impl Condition {
         match (self, current) {
             (Condition::Unconditional, _) | (_, None) => true,
             (Condition::OnlyIfAbsent, Some(_)) => false,
-            (Condition::OnlyIfEqualOrAbsent, Some(record)) => record.value == value,
+            (Condition::OnlyIfEqualOrAbsent, Some(record)) => *record.value == *value,
         }
     }
 }
@@ -137,7 +137,7 @@ impl Version {
         let len = u32::from_le_bytes(take(bytes)?) as usize;
         let (node, rest) = bytes.split_at_checked(len)?;
         *bytes = rest;
-        Some(Version { seconds, nanos, counter, node: String::from_utf8(node.to_vec()).ok()? })
+        Some(Version { seconds, nanos, counter, node: std::str::from_utf8(node).ok()?.into() })
     }
 }
 
@@ -181,7 +181,7 @@ impl Record {
         } else {
             None
         };
-        Some(Record { value: bytes.to_vec(), version, token, expires })
+        Some(Record { value: (*bytes).into(), version, token, expires })
     }
 }
 

@@ -41,12 +41,12 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn token(seconds: u64, counter: u64) -> Option<Version> {
-    let node = "holder".to_owned();
+    let node = "holder".into();
     Some(Version { seconds: WALL.as_secs() + seconds, nanos: 0, counter, node })
 }
 
 fn set(key: &str, value: &str) -> Set {
-    let (key, value) = (key.into(), value.into());
+    let (key, value) = (key.into(), value.as_bytes().into());
     Set { key, value, condition: Condition::Unconditional, token: None, expires: None }
 }
 
@@ -60,7 +60,7 @@ fn both(check: impl Fn(&KeySpace)) {
 
 fn value(space: &KeySpace, key: &str, wall: Duration) -> Option<String> {
     let record = wait(space.get(key.as_bytes(), wall)).unwrap();
-    record.map(|record| String::from_utf8(record.value.clone()).unwrap())
+    record.map(|record| String::from_utf8(record.value.to_vec()).unwrap())
 }
 
 /// What an answer says without its version.
@@ -314,4 +314,47 @@ fn a_store_that_closes_lets_nobody_wait() {
     wait(space.set(set("k", "w"), WALL)).unwrap();
     assert!(!wait(space.flushed(space.last_change())));
     assert_eq!(wait(space.get(b"other", WALL)), Err(StateError::Unreadable));
+}
+
+/// Keys that memory holds once these were asked for, one after the other, of 100 on disk.
+fn held_after(asked: &[u32], value: &str) -> Vec<u32> {
+    let dir = tempfile::tempdir().unwrap();
+    let name = |number: u32| format!("k{number:03}");
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let space = store.key_space("acme", "edge-1", StateLimits::default());
+        (0..100).for_each(|number| _ = wait(space.set(set(&name(number), value), WALL)).unwrap());
+        // Another tenant's are never read along.
+        let next = store.key_space("bcme", "edge-1", StateLimits::default());
+        wait(next.set(set("k000", value), WALL)).unwrap();
+        store.flush().unwrap();
+    }
+    let store = Store::open(dir.path()).unwrap();
+    let space = store.key_space("acme", "edge-1", StateLimits::default());
+    for number in asked {
+        assert!(wait(space.get(name(*number).as_bytes(), WALL)).unwrap().is_some());
+    }
+    let mut cells = space.space.cells();
+    let held = (0..100).filter(|number| cells.find(name(*number).as_bytes()).is_some()).collect();
+    assert!(cells.cached.len() <= 100, "nothing of another tenant's");
+    held
+}
+
+#[test]
+fn keys_that_are_read_in_order_are_read_ahead() {
+    let large = "x".repeat(20 << 10);
+    for (asked, value, held) in [
+        (&[7][..], "v", vec![7]),
+        // The second was to be expected.
+        (&[7, 8], "v", (7..=12).collect()),
+        (&[7, 8, 9, 10, 11, 12], "v", (7..=12).collect()),
+        (&[7, 8, 13], "v", (7..=21).collect()),
+        (&[95, 96], "v", (95..=99).collect()),
+        (&[7, 9, 8], "v", vec![7, 8, 9]),
+        (&[7, 6, 5], "v", vec![5, 6, 7]),
+        // Bounded in bytes too.
+        (&[7, 8], &large, (7..=11).collect()),
+    ] {
+        assert_eq!(held_after(asked, value), held, "{asked:?}");
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 fn version() -> impl Strategy<Value = Version> {
     (any::<u64>(), 0..1_000_000_000_u32, any::<u64>(), "[a-zé]{0,8}")
-        .prop_map(|(seconds, nanos, counter, node)| Version { seconds, nanos, counter, node })
+        .prop_map(|(seconds, nanos, counter, node)| Version { seconds, nanos, counter, node: node.into() })
 }
 
 proptest! {
@@ -17,7 +17,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let expires = expires.map(|(seconds, nanos)| Duration::new(u64::from(seconds), nanos));
-        let record = Record { value, version, token, expires };
+        let record = Record { value: value.into(), version, token, expires };
         let bytes = record.to_bytes();
         prop_assert_eq!(Record::from_bytes(&bytes), Some(record));
         // Whatever is cut off never panics.

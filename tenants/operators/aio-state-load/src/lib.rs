@@ -1,10 +1,11 @@
 //! Map in AIO's contract that puts load on the state store: each payload asks for many
 //! requests of one kind, and becomes the nanoseconds that they took.
 //!
-//! `get PREFIX FIRST COUNT` · `set PREFIX FIRST COUNT BYTES`
+//! `get PREFIX FIRST COUNT STEP OF` · `set PREFIX FIRST COUNT BYTES`
 //!
-//! A key is its prefix and a number of eight digits, from `FIRST` on; a value is as many
-//! `x`. A key that is not there is an error.
+//! A key is its prefix and a number of eight digits: `FIRST` and each `STEP` on, which
+//! begin again at 0 after `OF` of them; where it is written, each number from `FIRST` on.
+//! A value is as many `x`. A key that is not there is an error.
 
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ struct Request<'a> {
     prefix: &'a str,
     first: u64,
     count: u64,
+    step: u64,
+    of: u64,
     /// Of a value, where it is written.
     bytes: Option<usize>,
 }
@@ -36,12 +39,17 @@ impl<'a> Request<'a> {
         let words: Vec<&str> = text.split(' ').collect();
         let number = |word: &str| word.parse().ok();
         match words[..] {
-            ["get", prefix, first, count] => {
-                Some(Request { prefix, first: number(first)?, count: number(count)?, bytes: None })
-            }
+            ["get", prefix, first, count, step, of] => Some(Request {
+                prefix,
+                first: number(first)?,
+                count: number(count)?,
+                step: number(step)?,
+                of: number(of)?.max(1),
+                bytes: None,
+            }),
             ["set", prefix, first, count, bytes] => {
-                let bytes = Some(bytes.parse().ok()?);
-                Some(Request { prefix, first: number(first)?, count: number(count)?, bytes })
+                let (step, of, bytes) = (1, u64::MAX, Some(bytes.parse().ok()?));
+                Some(Request { prefix, first: number(first)?, count: number(count)?, step, of, bytes })
             }
             _ => None,
         }
@@ -50,7 +58,8 @@ impl<'a> Request<'a> {
     /// Nanoseconds.
     fn run(&self) -> Result<u128, String> {
         let key = |number: u64| format!("{}{number:08}", self.prefix).into_bytes();
-        let keys: Vec<Vec<u8>> = (self.first..self.first + self.count).map(key).collect();
+        let numbers = (0..self.count).map(|place| (self.first + place * self.step) % self.of);
+        let keys: Vec<Vec<u8>> = numbers.map(key).collect();
         let begun = Instant::now();
         match self.bytes {
             None => keys.iter().try_for_each(|key| {
