@@ -24,6 +24,7 @@ use crate::{
     connector::broker,
     control, deploy,
     guest::{compile, component, inspect::Inspection, world::PolicyWorld},
+    inference,
     resource::{Diagnostics, HostConfig, Severity, Site, policy, site},
 };
 
@@ -97,6 +98,10 @@ enum Command {
     /// Given a map's size, it is that map and then its provider.
     #[command(hide = true)]
     CompileComponent { cpu_ms_max: u64, map_bytes: Option<usize> },
+    /// The process that runs one tenant's models: requests on standard input, answers on
+    /// standard output.
+    #[command(hide = true)]
+    Infer { memory_bytes_max: u64, tensor_bytes_max: u64 },
 }
 
 /// Parses the command line and runs the command.
@@ -107,6 +112,11 @@ pub fn main() -> ExitCode {
         Command::CompileComponent { cpu_ms_max, map_bytes } => compile::child_main(cpu_ms_max, map_bytes)
             .map(|code| ExitCode::from(code as u8))
             .map_err(Into::into),
+        Command::Infer { memory_bytes_max, tensor_bytes_max } => {
+            inference::child::child_main(memory_bytes_max, tensor_bytes_max)
+                .map(|code| ExitCode::from(code as u8))
+                .map_err(Into::into)
+        }
         Command::Up(args) => up::up(args),
         Command::Apply { dir, data } => apply(&dir, data, json),
         Command::Run(args) => run::run(args, json),

@@ -29,7 +29,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, Limits, OperationKind,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
-        graph::{Graph, NOT_YET_SUPPORTED},
+        graph::{Graph, NOT_YET_SUPPORTED, who_has},
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
         yaml::Text,
     },
@@ -181,7 +181,8 @@ pub fn compile(
     for feature in dataflow.graphs.values().flat_map(|it| &it.graph.features_missing) {
         let flow = &dataflow.dataflow.name.text;
         let message = format!("the dataflow `{flow}` needs the feature `{}`", feature.text);
-        diagnostics.error(NOT_YET_SUPPORTED, feature.place.clone(), message, "it is not there on this host");
+        let label = format!("it is not there on this host{}", who_has(&feature.text));
+        diagnostics.error(NOT_YET_SUPPORTED, feature.place.clone(), message, label);
     }
     if dataflow.graphs.values().any(|it| !it.graph.features_missing.is_empty()) {
         return;

@@ -9,6 +9,7 @@ pub mod component;
 pub mod compose;
 pub mod engine;
 pub mod imports;
+mod inference;
 mod inert;
 pub mod inspect;
 pub mod instance;

@@ -534,6 +534,7 @@ impl Host {
                     diagnostics.error("dataflow/init", name.place.clone(), message, cause);
                 }
             }
+            trial.iter().for_each(|trial| end_models(trial));
         }
     }
 
@@ -579,6 +580,7 @@ impl Host {
             } else {
                 self.shards[running.shard].tenants -= 1;
                 end_commands(running.commands).await;
+                end_models(&running.tenant);
                 end_sinks(running.sinks).await;
             }
         }
@@ -898,6 +900,7 @@ impl Host {
                 self.end_dataflow(running.shard, dataflow, |_| Farewell::UntilLater).await;
             }
             end_commands(running.commands).await;
+            end_models(&running.tenant);
             end_sinks(running.sinks).await;
         }
         if let Err(error) = self.store.flush() {
@@ -1075,6 +1078,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
             "counters": counters(it.status.values()),
         })
     });
+    let inference = running.tenant.has_inference().map(|inference| counters(inference.values()));
     let keys = &running.tenant.keys;
     let usage = keys.usage().map(|usage| json!({ "keys": usage.keys, "bytes": usage.bytes }));
     json!({
@@ -1083,6 +1087,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
         "dataflows": dataflows.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(),
         "commands": commands.collect::<Vec<_>>(), "calls": counters(running.tenant.calls.values()),
+        "inference": inference,
     })
 }
 
@@ -1114,6 +1119,13 @@ async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {
             tracing::warn!(endpoint, "a sink did not finish; what it holds is delivered again");
             task.abort();
         }
+    }
+}
+
+/// The process that runs a tenant's models, if there is one, ends.
+fn end_models(tenant: &Tenant) {
+    if let Some(inference) = tenant.has_inference() {
+        inference.close();
     }
 }
 

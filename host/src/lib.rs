@@ -17,6 +17,7 @@ pub mod dataflow;
 pub mod guest;
 pub mod write;
 pub mod command;
+pub mod inference;
 pub mod topic;
 pub mod connector;
 pub mod dead_letter;

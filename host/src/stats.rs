@@ -107,3 +107,22 @@ counters! {
         retired,
     }
 }
+
+counters! {
+    /// Models of one tenant.
+    InferenceStats {
+        /// Models that guests asked to load.
+        loads,
+        /// Times that guests asked to run one.
+        computes,
+        /// Either of them that took longer than it may.
+        timed_out,
+        /// Those that ended in another error.
+        failed,
+        /// Processes started, and of these ended by what they ran.
+        processes,
+        ended,
+        /// CPU time of these processes, in ms.
+        cpu_ms,
+    }
+}

@@ -2,12 +2,13 @@
 //! credit, counters. Knows nothing of resources or connections.
 
 use std::sync::{
-    Arc, RwLock,
+    Arc, OnceLock, RwLock,
     atomic::{AtomicU32, AtomicU64},
 };
 
 use crate::{
     command::Calls,
+    inference::{Inference, Processes},
     ledger::Ledger,
     resource::{Limits, Schemas},
     store::KeySpace,
@@ -27,6 +28,8 @@ pub struct Tenant {
     pub keys: KeySpace,
     /// What its operators ask of other programs.
     pub calls: Arc<Calls>,
+    /// Where its models are, once an operator has one.
+    inference: OnceLock<Arc<Inference>>,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
     /// Schemas that its operators may look up; none where there is no site. An apply
@@ -62,9 +65,20 @@ impl Tenant {
             instances: AtomicU32::new(0),
             keys,
             calls,
+            inference: OnceLock::new(),
             window_bytes: AtomicU64::new(0),
             schemas: RwLock::new(schemas),
         })
+    }
+
+    /// Where its models are.
+    pub fn inference(&self, processes: &Arc<Processes>) -> Arc<Inference> {
+        self.inference.get_or_init(|| Inference::new(self.limits.inference, processes.clone())).clone()
+    }
+
+    /// The same, if any operator has a model.
+    pub fn has_inference(&self) -> Option<&Arc<Inference>> {
+        self.inference.get()
     }
 
     pub fn schemas(&self) -> Option<Arc<Schemas>> {

@@ -29,14 +29,17 @@ pub fn cargo(
     Ok(())
 }
 
+/// Features with which everything is tested. What a build without models says is among
+/// the unit tests.
+const TESTED: &str = "tidegate/planted-bugs,tidegate/wasi-nn";
+
 /// Every test: guests natively and as components, then the host's, against a real
 /// mosquitto.
 pub fn test(args: &[String]) -> anyhow::Result<()> {
     guests::build()?;
     let without = languages_missing()?;
     cargo(&root().join("tenants"), ["test", "--quiet", "--workspace"], &[])?;
-    let mut test: Vec<String> =
-        ["test", "--workspace", "--features", "tidegate/planted-bugs"].map(str::to_owned).into();
+    let mut test: Vec<String> = ["test", "--workspace", "--features", TESTED].map(str::to_owned).into();
     test.extend_from_slice(args);
     let mosquitto = tools::mosquitto();
     let mut variables: Vec<(&str, &OsStr)> = Vec::new();

@@ -68,7 +68,8 @@ pub struct RunArgs {
     /// What a map is fused with, as `tidegate compose` would; may be given several times.
     #[arg(long, value_name = "OPERATION=ARTIFACT", value_parser = key_value)]
     provider: Vec<(String, String)>,
-    /// `standard`, `large` (for Python and JavaScript), or a file with a Policy.
+    /// `standard`, `large` (for Python and JavaScript), `inference` (for models), or a file
+    /// with a Policy.
     #[arg(long, value_name = "P", default_value = "standard")]
     policy: PathBuf,
 }

@@ -52,7 +52,8 @@ pub struct TestArgs {
     /// [default: the next `artifacts` in a folder above the test].
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
-    /// `standard`, `large` (for Python and JavaScript), or a file with a Policy.
+    /// `standard`, `large` (for Python and JavaScript), `inference` (for models), or a file
+    /// with a Policy.
     #[arg(long, value_name = "P", default_value = "standard")]
     policy: PathBuf,
     /// Also write the results as JUnit XML.

@@ -152,6 +152,14 @@ impl Cache {
         &self.stats
     }
 
+    /// The binary that compiles, unless this process does.
+    pub fn program(&self) -> Option<&Path> {
+        match &self.compiler {
+            Compiler::Child { program } => Some(program),
+            Compiler::InProcess => None,
+        }
+    }
+
     fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
         let stem = format!("{digest}-{:016x}", self.engine_hash);
         (self.dir.join(format!("{stem}.cwasm")), self.dir.join(format!("{stem}.mac")))

@@ -24,6 +24,7 @@ use crate::{
         packed::Exported,
         state::GuestState,
     },
+    inference::Processes,
     resource::EngineKind,
 };
 
@@ -157,6 +158,7 @@ pub struct Components {
 struct Shared {
     engines: Engines,
     cache: Cache,
+    processes: Arc<Processes>,
     /// Loaded by some shard, which holds the strong reference in its own LRU.
     alive: DashMap<(EngineKind, Digest), Weak<Loaded>>,
 }
@@ -215,6 +217,11 @@ impl Components {
         &self.shared.cache
     }
 
+    /// What runs models: the binary that compiles.
+    pub fn processes(&self) -> &Arc<Processes> {
+        &self.shared.processes
+    }
+
     /// The component for one of the engines, from memory or from its compiled file.
     pub async fn load(&self, engine: EngineKind, digest: Digest) -> Result<Arc<Loaded>, LoadError> {
         if let Some(loaded) = self.shared.alive(engine, digest) {
@@ -263,7 +270,8 @@ impl fmt::Debug for Components {
 
 impl Shared {
     fn new(engines: Engines, cache: Cache) -> Self {
-        Shared { engines, cache, alive: DashMap::new() }
+        let processes = Processes::new(cache.program().map(Path::to_owned));
+        Shared { engines, cache, processes, alive: DashMap::new() }
     }
 
     fn alive(&self, engine: EngineKind, digest: Digest) -> Option<Arc<Loaded>> {

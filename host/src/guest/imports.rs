@@ -132,6 +132,8 @@ pub struct Refusal {
 pub enum RefusalReason {
     /// The world does not have it; another may.
     NotGranted { smallest_with: Option<String> },
+    /// A world of another build of this host has it.
+    NotBuilt { smallest_with: String, feature: &'static str },
     /// The world has it at a version that does not fit.
     Version { granted: String },
     /// The granted version lacks functions that the component names.
@@ -150,6 +152,12 @@ impl fmt::Display for Refusal {
             }
             RefusalReason::NotGranted { smallest_with: None } => {
                 write!(f, "imports `{import}`, which neither `{world}` nor any other shipped world grants")
+            }
+            RefusalReason::NotBuilt { smallest_with, feature } => {
+                write!(
+                    f,
+                    "imports `{import}`, which `{smallest_with}` grants in a build of this host with the cargo feature `{feature}`"
+                )
             }
             RefusalReason::Version { granted } => {
                 write!(f, "imports `{import}`, and `{world}` has it only as `{granted}`")
@@ -170,6 +178,9 @@ impl fmt::Display for RefusalReason {
                 write!(f, "the smallest world that grants it is {smallest}")
             }
             RefusalReason::NotGranted { smallest_with: None } => f.write_str("no shipped world grants it"),
+            RefusalReason::NotBuilt { smallest_with, feature } => {
+                write!(f, "{smallest_with} grants it in a build with the cargo feature {feature}")
+            }
             RefusalReason::Version { granted } => write!(f, "the world has it only as {granted}"),
             RefusalReason::Functions { granted, missing } => {
                 write!(f, "{granted} has no {}", missing.join(", "))
@@ -322,7 +333,12 @@ impl Import {
             return Some(RefusalReason::Version { granted: granted.interface.to_string() });
         }
         let smallest_with = PolicyWorld::smallest_with(name).map(|world| world.name.clone());
-        Some(RefusalReason::NotGranted { smallest_with })
+        match PolicyWorld::smallest_not_built(name) {
+            Some((world, feature)) if smallest_with.is_none() => {
+                Some(RefusalReason::NotBuilt { smallest_with: world.name.clone(), feature })
+            }
+            _ => Some(RefusalReason::NotGranted { smallest_with }),
+        }
     }
 }
 

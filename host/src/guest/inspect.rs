@@ -192,13 +192,13 @@ impl Inspection {
             self.shape.imports.iter().map(|import| import.name.len()).max().unwrap_or(0).max("imports".len());
         write!(f, "\n{:width$}", "imports")?;
         for world in PolicyWorld::shipped() {
-            write!(f, "  {:>8}", short(&world.name))?;
+            write!(f, "  {:>1$}", short(&world.name), width_of(world))?;
         }
         writeln!(f)?;
         for import in &self.shape.imports {
             write!(f, "{:width$}", import.name)?;
             for world in PolicyWorld::shipped() {
-                write!(f, "  {:>8}", Class::of(import, world).as_str())?;
+                write!(f, "  {:>1$}", Class::of(import, world).as_str(), width_of(world))?;
             }
             writeln!(f)?;
         }
@@ -226,6 +226,11 @@ impl Inspection {
         writeln!(f, "policy     {} imports beyond {}:", beyond.len(), self.world.name)?;
         beyond.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", refusal.import, refusal.reason))
     }
+}
+
+/// Of a world's column.
+fn width_of(world: &PolicyWorld) -> usize {
+    short(&world.name).len().max("standard".len())
 }
 
 /// The world's name in its package.

@@ -28,10 +28,14 @@ use crate::{
         linker::Linkers,
         packed::{OutputMax, Packed},
         state::{Bounds, GuestState},
+        world::PolicyWorld,
     },
     resource::{EngineKind, PerEngine},
     tenant::Tenant,
 };
+
+/// What wasmtime counts beside the bytes of a model: the lists that they are in.
+const HEADS_BYTES_MAX: u64 = 64 << 10;
 
 /// `init` may use as much fuel and time as this many messages.
 const INIT_MESSAGES: u64 = 64;
@@ -250,13 +254,14 @@ impl Guests {
         let Linked { pre, exported } = loaded.linked(&inner.linkers, operator)?;
         let bounds = Bounds {
             memory_bytes_max: limits.memory_instance_bytes_max,
-            hostcall_bytes_max: output_max(limits, Batch::MESSAGES_MAX).bytes,
+            hostcall_bytes_max: hostcall_bytes_max(operator),
         };
         let (clock, timers) = (inner.clock.clone(), inner.timers.clone());
         let tenant = operator.tenant.clone();
         let metrics = operator.metrics.clone();
         let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant, metrics);
         state.share_commands(operator.commands.clone());
+        state.share_processes(inner.components.processes().clone());
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
         store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
@@ -461,6 +466,16 @@ fn output_max(limits: &crate::resource::Limits, messages: usize) -> OutputMax {
     OutputMax {
         messages: scaled(u64::from(limits.output_messages_max), 16 * Batch::MESSAGES_MAX as u64),
         bytes: scaled(limits.output_bytes_max, 4 * Batch::BYTES_MAX as u64),
+    }
+}
+
+/// Bytes that one call of the host may copy out of a guest: what it gives, or a model.
+fn hostcall_bytes_max(operator: &Operator) -> u64 {
+    let limits = &operator.tenant.limits;
+    let given = output_max(limits, Batch::MESSAGES_MAX).bytes;
+    match PolicyWorld::named(&operator.world) {
+        Ok(world) if world.grants_models() => given.max(limits.inference.model_bytes_max + HEADS_BYTES_MAX),
+        _ => given,
     }
 }
 

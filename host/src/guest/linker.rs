@@ -22,6 +22,7 @@ use crate::guest::{
     aio::Buffer,
     command_invoker,
     engine::Engines,
+    inference,
     log::Severity,
     metrics::{self, Labels, Sample},
     schema_registry,
@@ -88,6 +89,13 @@ fn linker_for(engine: &Engine, world: &PolicyWorld) -> wasmtime::Result<Linker<G
 /// AIO's interfaces are the same in its preview, under the names of that.
 fn add_real(linker: &mut Linker<GuestState>, interface: &InterfaceName) -> wasmtime::Result<()> {
     let instance = &mut linker.instance(&interface.to_string())?;
+    match interface.path.as_str() {
+        "wasi:nn/errors" => return inference::add_errors(instance),
+        "wasi:nn/tensor" => return inference::add_tensor(instance),
+        "wasi:nn/graph" => return inference::add_graph(instance),
+        "wasi:nn/inference" => return inference::add_inference(instance),
+        _ => {}
+    }
     let ends = |package: Contract| interface.path.strip_prefix(package.package());
     match ends(Contract::Aio).or_else(|| ends(Contract::Preview)) {
         Some("/types") => add_types(instance),

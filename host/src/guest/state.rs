@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
     time::Duration,
@@ -27,6 +27,7 @@ use crate::{
         log::{GuestLog, LineStream, Severity},
         metrics::GuestMetrics,
     },
+    inference::{Inference, Processes},
     store::KeySpace,
     tenant::Tenant,
 };
@@ -86,8 +87,14 @@ pub struct GuestState {
     pub(super) commands: Option<Arc<Commands>>,
     /// What its handles to commands hold, once it has any.
     pub(super) commands_held: Option<Arc<Held>>,
-    /// How long this call may still wait for answers.
-    commands_wait_left: Duration,
+    /// Where its tenant's models run.
+    processes: Arc<Processes>,
+    /// Handles to what belongs to models, once it has any.
+    pub(super) models_held: Option<Arc<AtomicU32>>,
+    /// Bytes of models and tensors in this call.
+    model_bytes: u64,
+    /// How long this call may still wait for answers of programs and models.
+    wait_left: Duration,
     pub(super) clock: Clock,
     timers: Timers,
     /// The earliest deadline that a pending poll asked for, as ns.
@@ -130,7 +137,10 @@ impl GuestState {
             unflushed: None,
             commands: None,
             commands_held: None,
-            commands_wait_left: TIMEOUT_MAX,
+            processes: Processes::none(),
+            models_held: None,
+            model_bytes: 0,
+            wait_left: TIMEOUT_MAX,
             clock,
             timers,
             deadline_ns: Arc::new(AtomicU64::new(u64::MAX)),
@@ -154,6 +164,16 @@ impl GuestState {
         self.commands = commands;
     }
 
+    /// Lets it run models; without, there is no process to run them.
+    pub fn share_processes(&mut self, processes: Arc<Processes>) {
+        self.processes = processes;
+    }
+
+    /// Where its tenant's models are.
+    pub(super) fn inference(&self) -> Arc<Inference> {
+        self.tenant.inference(&self.processes)
+    }
+
     /// Puts the bounds in force. Once, before the instance is made.
     pub fn configure(store: &mut Store<GuestState>) {
         let hostcall_bytes_max = store.data().bounds.hostcall_bytes_max as usize;
@@ -165,7 +185,8 @@ impl GuestState {
     /// Gives the next call, with so many messages, its own share of what is bounded for
     /// each call.
     pub fn begin_call(&mut self, messages: usize) {
-        self.commands_wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
+        self.wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
+        self.model_bytes = 0;
         self.memory_refused = false;
         self.host_calls = 0;
         self.host_call_bytes = 0;
@@ -194,6 +215,21 @@ impl GuestState {
         Ok(())
     }
 
+    /// Counts one host call that carries bytes of models or tensors. They are larger than
+    /// messages, so that they have a bound of their own: a call may take in the largest
+    /// model and as much again.
+    pub(super) fn charge_model(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        self.charge(0)?;
+        self.model_bytes = self.model_bytes.saturating_add(bytes);
+        let most = 2 * self.tenant.limits.inference.model_bytes_max;
+        if self.model_bytes > most {
+            return Err(wasmtime::Error::msg(format!(
+                "models and tensors of more than {most} bytes in one call"
+            )));
+        }
+        Ok(())
+    }
+
     /// Counts bytes that the last host call carries back.
     pub(super) fn charge_more(&mut self, bytes: u64) -> wasmtime::Result<()> {
         self.host_calls -= 1;
@@ -217,13 +253,18 @@ impl GuestState {
 
     /// How long a request to another program may wait.
     pub(super) fn command_patience(&mut self, timeout: Duration) -> Patience {
-        let end = self.clock.now().plus(timeout.min(self.commands_wait_left));
+        let end = self.clock.now().plus(timeout.min(self.wait_left));
         Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
     }
 
-    /// It has waited as long for another program.
+    /// How long a request to a model may wait, for others before it too.
+    pub(super) fn answer_patience(&mut self) -> Patience {
+        self.command_patience(TIMEOUT_MAX)
+    }
+
+    /// It has waited as long for another program or a model.
     pub(super) fn spend_waiting(&mut self, waited: Duration) {
-        self.commands_wait_left = self.commands_wait_left.saturating_sub(waited);
+        self.wait_left = self.wait_left.saturating_sub(waited);
     }
 
     /// The guest changed its tenant's state.

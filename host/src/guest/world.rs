@@ -11,14 +11,17 @@ use std::{
 use semver::Version;
 use wit_parser::{Interface, PackageId, Resolve, SourceMap, UnresolvedPackage, WorldItem};
 
+use crate::inference;
+
 /// Each package of `wit/` as files, dependencies first; the policy worlds last.
-const PACKAGES: [&[(&str, &str)]; 10] = [
+const PACKAGES: [&[(&str, &str)]; 11] = [
     &[("deps/io.wit", include_str!("../../../wit/deps/io.wit"))],
     &[("deps/clocks.wit", include_str!("../../../wit/deps/clocks.wit"))],
     &[("deps/random.wit", include_str!("../../../wit/deps/random.wit"))],
     &[("deps/filesystem.wit", include_str!("../../../wit/deps/filesystem.wit"))],
     &[("deps/sockets.wit", include_str!("../../../wit/deps/sockets.wit"))],
     &[("deps/cli.wit", include_str!("../../../wit/deps/cli.wit"))],
+    &[("deps/nn.wit", include_str!("../../../wit/deps/nn.wit"))],
     &[("tidegate-operator/operator.wit", include_str!("../../../wit/tidegate-operator/operator.wit"))],
     &[
         ("processor.wit", include_str!("../../../wit/wasm-graph-processor/processor.wit")),
@@ -54,6 +57,9 @@ const PACKAGES: [&[(&str, &str)]; 10] = [
 
 /// Worlds with this prefix are building blocks, and what comes from them is inert.
 const INERT_PREFIX: &str = "inert-";
+
+/// Interfaces below this path need [`inference::FEATURE`].
+const MODELS_PREFIX: &str = "wasi:nn/";
 
 /// The full name of an interface, `namespace:package/interface@version`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,12 +151,13 @@ pub struct PolicyWorld {
     granted: BTreeMap<String, Granted>,
 }
 
-/// No shipped world has this name.
+/// Why a world cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no policy world is named `{name}`; there are {}", list(.shipped))]
-pub struct UnknownWorld {
-    pub name: String,
-    pub shipped: Vec<String>,
+pub enum WorldError {
+    #[error("no policy world is named `{name}`; there are {}", list(.shipped))]
+    Unknown { name: String, shipped: Vec<String> },
+    #[error("the policy world `{name}` needs a build of this host with the cargo feature `{feature}`")]
+    NotBuilt { name: String, feature: &'static str },
 }
 
 fn list(names: &[String]) -> String {
@@ -159,11 +166,17 @@ fn list(names: &[String]) -> String {
 
 impl PolicyWorld {
     /// The shipped world with this full name.
-    pub fn named(name: &str) -> Result<&'static PolicyWorld, UnknownWorld> {
-        Self::shipped().iter().find(|world| world.name == name).ok_or_else(|| UnknownWorld {
-            name: name.to_owned(),
-            shipped: Self::shipped().iter().map(|world| world.name.clone()).collect(),
-        })
+    pub fn named(name: &str) -> Result<&'static PolicyWorld, WorldError> {
+        let is_it = |world: &&PolicyWorld| world.name == name;
+        if let Some(world) = Self::shipped().iter().find(is_it) {
+            return Ok(world);
+        }
+        let name = name.to_owned();
+        if WIT.not_built.iter().any(|world| world.name == name) {
+            return Err(WorldError::NotBuilt { name, feature: inference::FEATURE });
+        }
+        let shipped = Self::shipped().iter().map(|world| world.name.clone()).collect();
+        Err(WorldError::Unknown { name, shipped })
     }
 
     /// All worlds that a policy may name, smallest first.
@@ -174,6 +187,18 @@ impl PolicyWorld {
     /// The smallest shipped world that grants this import.
     pub fn smallest_with(import: &InterfaceName) -> Option<&'static PolicyWorld> {
         Self::shipped().iter().find(|world| world.grant(import).is_some())
+    }
+
+    /// The smallest world with this import that another build of this host has, and the
+    /// cargo feature that it needs.
+    pub fn smallest_not_built(import: &InterfaceName) -> Option<(&'static PolicyWorld, &'static str)> {
+        let world = WIT.not_built.iter().find(|world| world.grant(import).is_some())?;
+        Some((world, inference::FEATURE))
+    }
+
+    /// Whether a component may load models under it.
+    pub fn grants_models(&self) -> bool {
+        self.granted.keys().any(|path| path.starts_with(MODELS_PREFIX))
     }
 
     /// How this world provides an import, if it does.
@@ -221,6 +246,8 @@ fn interfaces<'a>(
 pub(super) struct Wit {
     pub resolve: Resolve,
     worlds: Vec<PolicyWorld>,
+    /// Worlds that another build has.
+    not_built: Vec<PolicyWorld>,
 }
 
 impl Wit {
@@ -263,7 +290,9 @@ pub(super) static WIT: LazyLock<Wit> = LazyLock::new(|| {
         })
         .collect();
     worlds.sort_by_key(|world| world.granted.len());
-    Wit { resolve, worlds }
+    let is_built = |world: &PolicyWorld| inference::IS_BUILT || !world.grants_models();
+    let (worlds, not_built) = worlds.into_iter().partition(is_built);
+    Wit { resolve, worlds, not_built }
 });
 
 /// Worlds of a package, each with those that it includes by name.

@@ -14,6 +14,7 @@ use jsonschema::{
 use serde_json::Value as Json;
 
 use crate::{
+    inference,
     resource::{
         diagnostic::{Diagnostics, Place, nearest},
         yaml::{Node, Object, Text, Unknown, Value},
@@ -291,6 +292,11 @@ fn kind_of(node: &Node) -> &'static str {
 impl Graph {
     /// Both stages. `None` if there was any error.
     pub fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
+        Self::read_with(node, features_built(), diagnostics)
+    }
+
+    /// The same in a build with these of AIO's features.
+    fn read_with(node: &Node, built: &[&str], diagnostics: &mut Diagnostics) -> Option<Arc<Graph>> {
         let before = diagnostics.errors();
         if !check_schema(node, diagnostics) {
             return None;
@@ -303,7 +309,7 @@ impl Graph {
             None => (Text { text: node.place.file.path.clone(), place: node.place.clone() }, None),
         };
         let version = version.map(|version| version.text);
-        let features_missing = read_features(&mut raw, diagnostics);
+        let features_missing = read_features(&mut raw, built, diagnostics);
         if let Some(node) = raw.list("operations", diagnostics).get(OPERATIONS_MAX) {
             let message = format!("a graph has at most {OPERATIONS_MAX} operations");
             diagnostics.error("graph/too-large", node.place.clone(), message, "this is one too many");
@@ -528,16 +534,33 @@ impl Operation {
     }
 }
 
-/// The features that modules need: none of AIO's is there, and others are not known.
-fn read_features(raw: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Vec<Text> {
+/// The features of AIO that this build has.
+fn features_built() -> &'static [&'static str] {
+    if inference::IS_BUILT { &[inference::FEATURE] } else { &[] }
+}
+
+/// The features that modules need and that are not among those that are there. Others
+/// than AIO's are not known.
+fn read_features(raw: &mut Object<'_>, built: &[&str], diagnostics: &mut Diagnostics) -> Vec<Text> {
     let Some(mut requirements) = raw.object("moduleRequirements", diagnostics) else { return Vec::new() };
     let names = requirements.list("features", diagnostics).iter().filter_map(|node| node.get("name"));
-    let features: Vec<Text> = names.filter_map(|name| Text::of(name, "name", diagnostics)).collect();
+    let names = names.filter_map(|name| Text::of(name, "name", diagnostics));
+    let features: Vec<Text> = names.filter(|name| !built.contains(&name.text.as_str())).collect();
     for Text { text, place } in &features {
         let message = format!("the feature `{text}` is not there on this host");
-        diagnostics.warning(NOT_YET_SUPPORTED, place.clone(), message, "the graph cannot be run");
+        let label = format!("the graph cannot be run{}", who_has(text));
+        diagnostics.warning(NOT_YET_SUPPORTED, place.clone(), message, label);
     }
     features
+}
+
+/// Which build has a feature that this one does not have, if any.
+pub fn who_has(feature: &str) -> String {
+    if feature == inference::FEATURE {
+        format!(": a build of this host with the cargo feature `{feature}` has it")
+    } else {
+        String::new()
+    }
 }
 
 fn read_operation(node: &Node, diagnostics: &mut Diagnostics) -> Option<Operation> {

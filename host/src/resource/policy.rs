@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    inference::{self, InferenceLimits},
     resource::{
         EngineKind,
         diagnostic::Diagnostics,
@@ -17,8 +18,11 @@ use crate::{
 pub const STANDARD: &str = include_str!("../../../policies/standard.yaml");
 
 /// The policies compiled in, by name.
-pub const SHIPPED: [(&str, &str); 2] =
-    [("standard", STANDARD), ("large", include_str!("../../../policies/large.yaml"))];
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("standard", STANDARD),
+    ("large", include_str!("../../../policies/large.yaml")),
+    ("inference", include_str!("../../../policies/inference.yaml")),
+];
 
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -103,6 +107,8 @@ pub struct Limits {
     pub state: StateLimits,
     /// What its windows may hold, over all dataflows.
     pub window_bytes_max: u64,
+    /// What its models may use.
+    pub inference: InferenceLimits,
 }
 
 impl Default for Limits {
@@ -139,6 +145,7 @@ impl Default for Limits {
             commands_max: 16,
             state: StateLimits::default(),
             window_bytes_max: 16 << 20,
+            inference: InferenceLimits::default(),
         }
     }
 }
@@ -232,6 +239,24 @@ impl LimitReader<'_> {
         self.diagnostics.not_yet_enforced(self.of.to_string(), key, text.place);
     }
 
+    fn check_inference(&mut self, group: &mut Object<'_>, limits: &InferenceLimits) {
+        if !inference::IS_BUILT {
+            let message = "`inference` has no effect: this build runs no models".to_owned();
+            let label = format!("a build with the cargo feature `{}` does", inference::FEATURE);
+            self.diagnostics.warning("policy/not-built", group.place(), message, label);
+        }
+        if limits.model_bytes_max > limits.memory_bytes_max {
+            let place = group.get("model").or(group.get("memory")).map(|node| node.place.clone());
+            let message = "`model` may not be above `memory`";
+            self.diagnostics.error(
+                "policy/model-above-memory",
+                place,
+                message,
+                "no such model could ever be loaded",
+            );
+        }
+    }
+
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
         let group = object.object(key, self.diagnostics)?;
         if matches!(key, "cpu" | "fuel") {
@@ -240,6 +265,9 @@ impl LimitReader<'_> {
         Some(group)
     }
 }
+
+/// Largest model that a policy may allow.
+const MODEL_BYTES_MAX: u64 = 1 << 30;
 
 fn small(text: &str) -> Result<u32, QuantityError> {
     u32::try_from(quantity::count(text)?).map_err(|_| QuantityError::TooLarge)
@@ -255,6 +283,12 @@ fn some_fuel(text: &str) -> Result<u64, QuantityError> {
 
 fn some_bytes(text: &str) -> Result<u64, QuantityError> {
     quantity::above_zero(quantity::bytes, text)
+}
+
+/// A frame to the process that runs models says its length in 32 bits.
+fn model_bytes(text: &str) -> Result<u64, QuantityError> {
+    let bytes = some_bytes(text)?;
+    if bytes <= MODEL_BYTES_MAX { Ok(bytes) } else { Err(QuantityError::TooLarge) }
 }
 
 fn some_time(text: &str) -> Result<Duration, QuantityError> {
@@ -361,6 +395,14 @@ impl Limits {
             reader.read(&mut group, "bytes", quantity::bytes, &mut self.state.bytes_max);
             reader.read(&mut group, "value", quantity::bytes, &mut self.state.value_bytes_max);
             reader.read(&mut group, "windows", quantity::bytes, &mut self.window_bytes_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "inference") {
+            let InferenceLimits { memory_bytes_max, time_max, model_bytes_max } = &mut self.inference;
+            reader.read(&mut group, "memory", some_bytes, memory_bytes_max);
+            reader.read(&mut group, "time", some_time, time_max);
+            reader.read(&mut group, "model", model_bytes, model_bytes_max);
+            reader.check_inference(&mut group, &self.inference);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {

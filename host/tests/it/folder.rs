@@ -55,12 +55,14 @@ impl SiteFolder {
         path
     }
 
-    /// The standard policy with other values: `keys` are lines of its spec.
+    /// The standard policy with other values, or of another world: `keys` are lines of
+    /// its spec.
     pub fn policy(&self, name: &str, keys: &[&str]) {
-        let mut text = format!(
-            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n"
-        );
+        let mut text =
+            format!("apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n");
+        if !keys.iter().any(|key| key.starts_with("world")) {
+            text += "  world: tidegate:policy/standard@0.1.0\n";
+        }
         for key in keys {
             writeln!(text, "  {key}").expect("a string takes all");
         }

@@ -13,12 +13,16 @@ mod folder;
 mod fuzz;
 mod health;
 mod hostile;
+#[cfg(feature = "wasi-nn")]
+mod inference;
 mod input;
 mod kill;
 mod languages;
 mod limits;
 mod mosquitto;
 mod mqtt;
+#[cfg(feature = "wasi-nn")]
+mod onnx;
 mod outside;
 mod path;
 mod preview;

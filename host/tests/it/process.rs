@@ -75,6 +75,12 @@ impl Host {
         host
     }
 
+    /// Of its process.
+    #[cfg(feature = "wasi-nn")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What `tidegate status --json` shows.
     pub fn status(&self) -> Status {
         let shown = output(tidegate().args(["status", "--json", "--data"]).arg(&self.data));

@@ -54,6 +54,7 @@ fn only_the_module_that_owns_a_library_names_it() {
         ("rumqttc", "connector"),
         ("rumqttd", "connector"),
         ("sled", "store"),
+        ("tract_onnx", "inference"),
     ] {
         let mut owned = false;
         for (file, text) in host_sources() {

@@ -43,6 +43,8 @@ const STEP_QUIET: Duration = Duration::from_secs(1);
 /// When a test's messages come, on a clock that begins with a year: a message at the
 /// very end of a window belongs to it, and would be alone there.
 const BEGIN_AT: Instant = Instant(1_500_000_000);
+/// How long a shard is left alone while models run, which take time of their own.
+const MODELS_STEP: Duration = Duration::from_micros(200);
 /// Longest that a graph's operators may take to begin.
 const BEGIN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,7 @@ impl Stage {
         let began = self.now();
         let end = began.plus(play.timeout);
         loop {
-            let until = self.settle(&mut ends, &mut outcome, began)?;
+            let until = self.settle(plan, &mut ends, &mut outcome, began)?;
             if let Health::Failed { cause, .. } = plan.health() {
                 bail!("{cause}");
             }
@@ -150,6 +152,7 @@ impl Stage {
             }
             match turn {
                 Turn::Busy => self.clock.advance(TURN),
+                Turn::Idle { .. } if runs_models(plan) => std::thread::sleep(MODELS_STEP),
                 Turn::Idle { until } => {
                     let until = until.context("an operator's `init` waits for nothing that could come")?;
                     self.clock.advance(until.since(self.now()).max(TURN));
@@ -164,6 +167,7 @@ impl Stage {
     /// gives the shard's next deadline.
     fn settle(
         &mut self,
+        plan: &Plan,
         ends: &mut Ends,
         outcome: &mut Outcome,
         began: Instant,
@@ -179,11 +183,18 @@ impl Stage {
             }
             match turn {
                 Turn::Stopped => bail!("the shard ended"),
+                // On the virtual clock a model takes no time.
+                Turn::Idle { .. } if !moved && runs_models(plan) => std::thread::sleep(MODELS_STEP),
                 Turn::Idle { until } if !moved => return Ok(until),
                 _ => self.clock.advance(TURN),
             }
         }
     }
+}
+
+/// Whether an operator waits for a model.
+fn runs_models(plan: &Plan) -> bool {
+    plan.tenant.has_inference().is_some_and(|inference| inference.open() > 0)
 }
 
 /// Both ends of the memory connector, polled by hand.

@@ -187,6 +187,24 @@ fn imports_beyond_the_world_are_refused_by_full_name() {
 }
 
 #[test]
+fn models_are_refused_with_the_world_or_the_build_that_has_them() {
+    let import = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
+    let expected = if crate::inference::IS_BUILT {
+        format!(
+            "imports `{import}`, which `{STANDARD}` does not grant; the smallest world that does is \
+             `tidegate:policy/inference@0.1.0`"
+        )
+    } else {
+        format!(
+            "imports `{import}`, which `tidegate:policy/inference@0.1.0` grants in a build of this host with the \
+             cargo feature `wasi-nn`"
+        )
+    };
+    let wit = format!("import {import}; export tidegate:operator/filter@0.1.0;");
+    assert_eq!(refusals(&wit, STANDARD), [expected]);
+}
+
+#[test]
 fn every_minor_of_wasi_fits_and_what_is_not_wasi_as_we_know_it_does_not() {
     let check = |package: &str, import: &str, expected: &[&str]| {
         let wit = format!("import {import}; export tidegate:operator/filter@0.1.0;");

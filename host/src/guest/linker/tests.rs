@@ -28,6 +28,8 @@ fn a_linker_holds_nothing_that_its_world_does_not_grant() {
         ("tidegate:policy/pure@0.1.0", "wasi:io/poll@0.2.12"),
         (STANDARD, "wasi:filesystem/preopens@0.2.12"),
         (STANDARD, "wasi:sockets/tcp-create-socket@0.2.12"),
+        (STANDARD, "wasi:nn/graph@0.2.0-rc-2024-10-28"),
+        ("tidegate:policy/python@0.1.0", "wasi:nn/tensor@0.2.0-rc-2024-10-28"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/state-store@1.1.0"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/schema-registry@1.1.0"),
         ("tidegate:policy/pure@0.1.0", "wasm-graph:processor/command-invoker@1.1.0"),

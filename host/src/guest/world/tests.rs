@@ -34,14 +34,38 @@ fn names_are_read_and_matched_as_semver_does() {
     }
 }
 
+const INFERENCE: &str = "tidegate:policy/inference@0.1.0";
+
+/// The worlds of this build, smallest first.
+fn worlds_built() -> Vec<&'static str> {
+    let standard = ["tidegate:policy/pure@0.1.0", "tidegate:policy/standard@0.1.0"];
+    let models = inference::IS_BUILT.then_some(INFERENCE);
+    standard.into_iter().chain(models).chain(["tidegate:policy/python@0.1.0"]).collect()
+}
+
+#[test]
+fn models_are_granted_in_builds_that_have_them() {
+    let import = name("wasi:nn/graph@0.2.0-rc-2024-10-28");
+    let smallest = PolicyWorld::smallest_with(&import).map(|world| world.name.as_str());
+    let elsewhere =
+        PolicyWorld::smallest_not_built(&import).map(|(world, feature)| (world.name.as_str(), feature));
+    let named =
+        PolicyWorld::named(INFERENCE).map(|world| world.granted().count()).map_err(|it| it.to_string());
+    if inference::IS_BUILT {
+        let standard = PolicyWorld::named("tidegate:policy/standard@0.1.0").unwrap().granted().count();
+        assert_eq!((smallest, elsewhere, named), (Some(INFERENCE), None, Ok(standard + 4)));
+    } else {
+        let error = format!(
+            "the policy world `{INFERENCE}` needs a build of this host with the cargo feature `wasi-nn`"
+        );
+        assert_eq!((smallest, elsewhere, named), (None, Some((INFERENCE, "wasi-nn")), Err(error)));
+    }
+}
+
 #[test]
 fn worlds_grant_what_their_wit_says() {
     let shipped: Vec<_> = PolicyWorld::shipped().iter().map(|world| world.name.as_str()).collect();
-    assert_eq!(
-        shipped,
-        ["tidegate:policy/pure@0.1.0", "tidegate:policy/standard@0.1.0", "tidegate:policy/python@0.1.0"],
-        "smallest first, building blocks left out"
-    );
+    assert_eq!(shipped, worlds_built(), "smallest first, building blocks left out");
     use Grant::{Inert, Real};
     for (import, pure, standard, python) in [
         ("wasm-graph:processor/types@1.1.0", Some(Real), Some(Real), Some(Real)),
@@ -65,6 +89,7 @@ fn worlds_grant_what_their_wit_says() {
     ] {
         let grants: Vec<_> = PolicyWorld::shipped()
             .iter()
+            .filter(|world| !world.grants_models())
             .map(|world| world.grant(&name(import)).map(|granted| granted.grant))
             .collect();
         assert_eq!(grants, [pure, standard, python], "{import}");
@@ -123,10 +148,7 @@ fn unknown_world_lists_the_shipped_ones() {
         let error = PolicyWorld::named(unknown).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!(
-                "no policy world is named `{unknown}`; there are `tidegate:policy/pure@0.1.0`, \
-                 `tidegate:policy/standard@0.1.0`, `tidegate:policy/python@0.1.0`"
-            )
+            format!("no policy world is named `{unknown}`; there are `{}`", worlds_built().join("`, `"))
         );
     }
 }

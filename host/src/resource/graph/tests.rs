@@ -6,10 +6,15 @@ moduleRequirements: { apiVersion: "1.1.0", runtimeVersion: "1.1.0" }
 "#;
 
 fn read(text: &str) -> (Option<Arc<Graph>>, Diagnostics) {
+    read_with(text, features_built())
+}
+
+/// In a build with these features.
+fn read_with(text: &str, built: &[&str]) -> (Option<Arc<Graph>>, Diagnostics) {
     let file = Arc::new(SourceFile { path: "g.yaml".into(), text: text.into() });
     let mut diagnostics = Diagnostics::default();
     let nodes = crate::resource::yaml::parse(&file, &mut diagnostics);
-    let graph = nodes.first().and_then(|node| Graph::read(node, &mut diagnostics));
+    let graph = nodes.first().and_then(|node| Graph::read_with(node, built, &mut diagnostics));
     (graph, diagnostics)
 }
 
@@ -234,14 +239,18 @@ fn a_graph_has_a_largest_size() {
 fn features_that_are_not_there_are_a_warning_and_hide_nothing_else() {
     let feature = "\"1.1.0\", features: [ { name: wasi-nn } ] }";
     let text = chain(&["keep"], "").replacen("\"1.1.0\" }", feature, 1);
-    let (graph, diagnostics) = read(&text);
-    let missing: Vec<_> =
-        graph.expect("it is right").features_missing.iter().map(|it| it.text.clone()).collect();
-    assert_eq!(missing, ["wasi-nn"]);
-    let found: Vec<_> = diagnostics.iter().map(|it| (it.severity, it.rule)).collect();
-    assert_eq!(found, [(Severity::Warning, NOT_YET_SUPPORTED)]);
+    for (built, expected) in [(&[][..], &["wasi-nn"][..]), (&["wasi-nn"], &[])] {
+        let (graph, diagnostics) = read_with(&text, built);
+        let missing: Vec<_> =
+            graph.expect("it is right").features_missing.iter().map(|it| it.text.clone()).collect();
+        assert_eq!(missing, expected);
+        let found: Vec<_> = diagnostics.iter().map(|it| (it.severity, it.rule, it.label.as_str())).collect();
+        let label = "the graph cannot be run: a build of this host with the cargo feature `wasi-nn` has it";
+        let warning = (Severity::Warning, NOT_YET_SUPPORTED, label);
+        assert_eq!(found, expected.iter().map(|_| warning).collect::<Vec<_>>());
+    }
     let text = format!("{text}  - {{ from: {{ name: keep }}, to: {{ name: keep }} }}\n");
-    let (_, diagnostics) = read(&text);
+    let (_, diagnostics) = read_with(&text, &[]);
     let rules: Vec<_> = diagnostics.iter().map(|it| it.rule).collect();
     assert_eq!(rules, [NOT_YET_SUPPORTED, "graph/cycle"]);
 }

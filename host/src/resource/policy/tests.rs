@@ -9,6 +9,9 @@ use crate::resource::{
     yaml::{self, Unknown},
 };
 
+/// What a build without models says beside all else: tested on its own.
+const NOT_BUILT: &str = "policy/not-built";
+
 /// The limits that `text` makes of `base`, and the rules that it breaks.
 fn read(base: &Limits, text: &str, lowering: bool) -> (Limits, Vec<(Severity, &'static str, String)>) {
     let file = Arc::new(SourceFile { path: "limits.yaml".into(), text: text.into() });
@@ -19,7 +22,7 @@ fn read(base: &Limits, text: &str, lowering: bool) -> (Limits, Vec<(Severity, &'
     let limits = base.read(&mut object, of, &mut diagnostics);
     object.finish(&mut diagnostics);
     let found = diagnostics.iter().map(|it| (it.severity, it.rule, it.message.clone()));
-    (limits, found.collect())
+    (limits, found.filter(|it| it.1 != NOT_BUILT).collect())
 }
 
 /// Every key, each below its default.
@@ -34,6 +37,7 @@ payload: 128Ki
 inflight: 512Ki
 component: { size: 4Mi, compileTime: 10s }
 state: { keys: 100, bytes: 1Mi, value: 64Ki, windows: 2Mi }
+inference: { memory: 128Mi, time: 1s, model: 10Mi }
 faults: { retries: 1, coolDown: 5s, quarantineAfter: 10, within: 30s }
 onError: deadLetter
 late: nextWindow
@@ -76,6 +80,11 @@ fn lower() -> Limits {
         commands_max: 8,
         state: StateLimits { keys_max: 100, bytes_max: 1 << 20, value_bytes_max: 64 << 10 },
         window_bytes_max: 2 << 20,
+        inference: InferenceLimits {
+            memory_bytes_max: 128 << 20,
+            time_max: Duration::from_secs(1),
+            model_bytes_max: 10 << 20,
+        },
     }
 }
 
@@ -134,6 +143,10 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("state: { value: 65Ki }", true),
         ("state: { windows: 3Mi }", true),
         ("state: { keys: 99, bytes: 1Mi, value: 1Ki }", false),
+        ("inference: { memory: 129Mi }", true),
+        ("inference: { time: 1001ms }", true),
+        ("inference: { model: 11Mi }", true),
+        ("inference: { memory: 64Mi, model: 1Mi }", false),
         ("component: { size: 5Mi }", true),
         ("component: { compileTime: 11s }", true),
         ("faults: { retries: 2 }", true),
@@ -173,6 +186,11 @@ fn limits_that_would_ban_everything_are_refused() {
         "message: { time: 0ms }",
         "memory: { instance: 0Mi }",
         "output: { messages: 0 }",
+        "inference: { memory: 0Mi }",
+        "inference: { time: 0s }",
+        "inference: { model: 0Mi }",
+        // A frame says its length in 32 bits.
+        "inference: { model: 2Gi }",
         "component: { size: 0B }",
         "component: { compileTime: 0s }",
     ] {
@@ -223,4 +241,27 @@ proptest! {
             || limits.payload_bytes_max > limits.inflight_bytes_max;
         prop_assert_eq!(found.iter().any(|it| it.0 == Severity::Error), refused, "{:?}", found);
     }
+}
+
+#[test]
+fn a_model_that_no_process_has_room_for_is_refused() {
+    for (text, expected) in [
+        ("inference: { model: 256Mi }", None),
+        ("inference: { model: 257Mi }", Some("policy/model-above-memory")),
+        ("inference: { memory: 49Mi }", Some("policy/model-above-memory")),
+        ("inference: { memory: 49Mi, model: 49Mi }", None),
+    ] {
+        let (_, found) = read(&Limits::default(), text, false);
+        assert_eq!(found.first().map(|it| it.1), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_build_without_models_says_so_where_they_are_bounded() {
+    let text = policy_text("[]", "[]") + "  inference: { time: 1s }\n";
+    let mut diagnostics = Diagnostics::default();
+    crate::resource::site::policy_of("p.yaml", &text, &mut diagnostics).expect("it can be read");
+    let found: Vec<_> = diagnostics.iter().map(|it| (it.rule, it.label.as_str())).collect();
+    let expected = (NOT_BUILT, "a build with the cargo feature `wasi-nn` does");
+    assert_eq!(found, if inference::IS_BUILT { vec![] } else { vec![expected] });
 }
