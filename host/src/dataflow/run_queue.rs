@@ -43,6 +43,8 @@ struct Tenant {
 #[derive(Debug, Default)]
 pub struct RunQueue {
     tenants: Vec<Tenant>,
+    /// Places that are given to the next tenants.
+    free: Vec<TenantIndex>,
     fresh: VecDeque<TenantIndex>,
     waiting: VecDeque<TenantIndex>,
     round: u64,
@@ -53,14 +55,27 @@ impl RunQueue {
     /// A place for one more tenant; `weight` from 1.
     pub fn add_tenant(&mut self, weight: u32) -> TenantIndex {
         let quantum_ns = QUANTUM_NS * i64::from(weight.max(1));
-        self.tenants.push(Tenant {
+        let tenant = Tenant {
             quantum_ns,
             deficit_ns: quantum_ns,
             round: self.round,
             place: Place::Idle,
             tasks: VecDeque::new(),
-        });
+        };
+        if let Some(index) = self.free.pop() {
+            self.tenants[index as usize] = tenant;
+            return index;
+        }
+        self.tenants.push(tenant);
         self.tenants.len() as TenantIndex - 1
+    }
+
+    /// The tenant has no task any more and gets none: its place is another's.
+    pub fn remove_tenant(&mut self, tenant: TenantIndex) {
+        self.fresh.retain(|index| *index != tenant);
+        self.waiting.retain(|index| *index != tenant);
+        self.tenants[tenant as usize].tasks.clear();
+        self.free.push(tenant);
     }
 
     pub fn set_weight(&mut self, tenant: TenantIndex, weight: u32) {

@@ -12,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::{Arc, Weak, mpsc},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -56,6 +56,8 @@ const TURNS_WITHIN: Duration = Duration::from_micros(100);
 /// After as many polls of connections the shard gets its turn, and sockets are asked
 /// for news.
 const POLLS_MAX: u32 = 8;
+/// Fewer tenants than these are not looked through for those that are gone.
+const TENANTS_SWEPT_AT_MIN: usize = 16;
 
 /// What a shard is told to do.
 pub enum Command {
@@ -143,7 +145,10 @@ pub struct Shard {
     next_dataflow: DataflowId,
     /// Whose region a task is; tasks without an owner are trials.
     task_owners: HashMap<TaskId, DataflowId>,
-    tenants: HashMap<usize, (TenantIndex, Arc<Tenant>)>,
+    /// By address; one that is gone stays for a while.
+    tenants: HashMap<usize, (TenantIndex, Weak<Tenant>)>,
+    /// So many tenants at which those that are gone are looked for.
+    tenants_swept_at: usize,
     removals: Vec<Removal>,
     woken: Vec<WakeKey>,
     stopped: bool,
@@ -198,6 +203,7 @@ impl Shard {
             next_dataflow: 0,
             task_owners: HashMap::new(),
             tenants: HashMap::new(),
+            tenants_swept_at: TENANTS_SWEPT_AT_MIN,
             removals: Vec::new(),
             woken: Vec::new(),
             stopped: false,
@@ -434,10 +440,26 @@ impl Shard {
         if let Some((index, _)) = self.tenants.get(&key) {
             return *index;
         }
+        if self.tenants.len() >= self.tenants_swept_at {
+            self.sweep_tenants();
+        }
         let index = self.tasks.queue(|queue| queue.add_tenant(tenant.limits.weight));
-        // Held, so that no other tenant gets its address.
-        self.tenants.insert(key, (index, tenant.clone()));
+        // As long as this is held, no other tenant gets its address.
+        self.tenants.insert(key, (index, Arc::downgrade(tenant)));
         index
+    }
+
+    /// Tenants come and go: each apply brings some that are only tried.
+    fn sweep_tenants(&mut self) {
+        let tasks = &self.tasks;
+        self.tenants.retain(|_, (index, tenant)| {
+            let is_there = tenant.strong_count() > 0;
+            if !is_there {
+                tasks.queue(|queue| queue.remove_tenant(*index));
+            }
+            is_there
+        });
+        self.tenants_swept_at = (2 * self.tenants.len()).max(TENANTS_SWEPT_AT_MIN);
     }
 
     fn remove(&mut self, dataflow: DataflowId, drain: Duration, reply: oneshot::Sender<Removed>) {

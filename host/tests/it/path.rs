@@ -1,9 +1,14 @@
 //! A message's path through one shard: guests in a row, settlement by
 //! frontier. What attackers do to it is in `hostile`.
 
-use tidegate::guest::OperatorKind::{Filter, Map};
+use std::{sync::Arc, time::Duration};
 
+use tidegate::{
+    dataflow::shard::Command,
+    guest::OperatorKind::{Filter, Map},
+};
 use tidegate_benches::rig::{Link, Rig, tenant};
+use tokio::sync::oneshot;
 
 const PASS: Link<'_> = ("pass_through", Map, &[]);
 const HOT: Link<'_> = ("json_filter", Filter, &[("field", "t"), ("op", "gt"), ("value", "50")]);
@@ -39,4 +44,30 @@ fn an_unconfirmed_delivery_holds_the_settlement_of_all_behind_it() {
     writes.pop().expect("one write").confirm(Vec::new());
     rig.settle();
     assert_eq!(flow.source.settled_upto(), 2);
+}
+
+/// A tenant comes with each apply that changes it, and each that is tried.
+#[test]
+fn a_shard_lets_go_of_tenants_that_are_gone() {
+    let mut rig = Rig::new(8, 4);
+    let gone: Vec<_> = (0..50)
+        .map(|_| {
+            let tenant = tenant("team");
+            let flow = rig.install(&tenant, "flow", &[HOT]);
+            let operator = rig.operator(&tenant, "flow", HOT);
+            let (reply, mut removed) = oneshot::channel();
+            rig.door.send(Command::Remove { dataflow: flow.id, drain: Duration::ZERO, reply });
+            rig.settle();
+            removed.try_recv().expect("it is removed");
+            let (reply, mut tried) = oneshot::channel();
+            rig.door.send(Command::Try { operators: vec![operator], reply });
+            while let Err(oneshot::error::TryRecvError::Empty) = tried.try_recv() {
+                rig.shard.turn();
+            }
+            Arc::downgrade(&tenant)
+        })
+        .collect();
+    rig.settle();
+    let held = gone.iter().filter(|tenant| tenant.strong_count() > 0).count();
+    assert_eq!(held, 0);
 }

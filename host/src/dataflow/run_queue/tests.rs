@@ -101,3 +101,25 @@ proptest! {
         prop_assert!(spent.iter().all(|spent| *spent > 0), "{spent:?}");
     }
 }
+
+#[test]
+fn a_tenant_that_is_gone_leaves_its_place_to_the_next() {
+    let mut queue = RunQueue::default();
+    let tenants: Vec<_> = (0..3).map(|_| queue.add_tenant(1)).collect();
+    for (task, tenant) in tenants.iter().enumerate() {
+        queue.enqueue(*tenant, task as TaskId);
+    }
+    queue.charge(tenants[1], 10 * MS, false);
+    // It waits for another round, without a task.
+    assert_eq!(queue.pick(), Some((tenants[0], 0)));
+    queue.enqueue(tenants[0], 0);
+    queue.forget(tenants[1], 1);
+    queue.remove_tenant(tenants[1]);
+    let next = queue.add_tenant(1);
+    assert_eq!(next, tenants[1]);
+    queue.enqueue(next, 7);
+    let picked: Vec<_> = (0..3).filter_map(|_| queue.pick()).collect();
+    assert_eq!(picked.len(), 3, "{picked:?}");
+    assert!(picked.contains(&(next, 7)), "{picked:?}");
+    assert_eq!(queue.pick(), None);
+}
