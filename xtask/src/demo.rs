@@ -2,6 +2,7 @@
 //! on a host with its broker inside; an outside subscriber counts what comes out.
 
 use std::{
+    cmp,
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader},
@@ -317,7 +318,12 @@ fn summary(status: &Value, sent: &BTreeMap<String, u64>, subscriber: &Subscriber
         }
         let delivered = subscriber.count(team);
         summary.lost += owed.saturating_sub(delivered);
-        let verdict = if delivered == owed { "all accounted for" } else { "MISMATCH" };
+        let verdict = match delivered.cmp(&owed) {
+            cmp::Ordering::Equal => "all accounted for".to_owned(),
+            cmp::Ordering::Less => format!("{} LOST", owed - delivered),
+            // Others may publish to the demo's broker, and QoS 1 may give a message twice.
+            cmp::Ordering::Greater => format!("nothing lost, {} more than the demo sent", delivered - owed),
+        };
         summary.lines.push(format!(
             "{team:<12} sent {:>6} = delivered {delivered:>6} + filtered {filtered:>5} + errors {errors:>4} + dead {dead:>4}   {verdict}",
             sent[team]
