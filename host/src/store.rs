@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use self::{
@@ -41,6 +41,10 @@ const CACHE_BYTES: u64 = 64 << 20;
 const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// How long changes gather once somebody waits for them to be on disk.
 const GATHER: Duration = Duration::from_millis(2);
+/// How long a database that was closed may still be locked: sled ends its work in the
+/// background.
+const LOCKED_MAX: Duration = Duration::from_secs(1);
+const LOCKED_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between attempts to open the database again.
 const REOPEN_AFTER: Duration = Duration::from_millis(100);
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(10);
@@ -426,11 +430,24 @@ impl Shared {
     }
 }
 
+/// Whether another has the database open. sled gives the kind of error a text alone.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
 impl Database {
     fn open(dir: &Path) -> sled::Result<Self> {
         // Flushed by the store itself, whose errors somebody hears of.
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = config.open()?;
+        let until = Instant::now() + LOCKED_MAX;
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < until => {
+                    std::thread::sleep(LOCKED_LOOK_EVERY);
+                }
+                opened => break opened?,
+            }
+        };
         Ok(Database {
             positions: db.open_tree("positions")?,
             files: db.open_tree("files")?,

@@ -144,7 +144,7 @@ impl Unwritten {
     /// Writes one tenant's changes, all or none.
     pub(super) fn write(&self, tree: &sled::Tree, tenant: &str) -> sled::Result<()> {
         let mut batch = sled::Batch::default();
-        for (key, _, record) in &self.changes {
+        for (key, record) in self.changes.iter() {
             let name = name_of(tenant, KEY, key);
             match record {
                 Some(record) => batch.insert(name, record.to_bytes()),

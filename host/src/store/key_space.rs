@@ -113,8 +113,11 @@ struct Cells {
     hlc: Hlc,
     /// There is no disk: what is not here is nowhere.
     is_all: bool,
-    /// Changes that are not on disk, with their number. Without a disk, all there is.
-    unwritten: BTreeMap<Vec<u8>, (u64, Held)>,
+    /// Changes that are not on disk. Without a disk, all there is.
+    unwritten: Changes,
+    /// Earlier ones that are on their way there; whoever writes them has them too, and
+    /// nobody waits while they are copied.
+    writing: Option<Arc<Changes>>,
     /// What the disk has, as far as it was asked for.
     cached: LruCache<Vec<u8>, Held>,
     cached_bytes: u64,
@@ -131,9 +134,16 @@ struct Cells {
 /// A record, or that there is none.
 type Held = Option<Arc<Record>>;
 
+/// What keys have become.
+type Changes = BTreeMap<Vec<u8>, Held>;
+
+/// Written keys that go to what is cached at once: as long as it takes, their tenant's
+/// guests wait.
+const CACHED_AT_ONCE: usize = 16;
+
 /// Changes of one tenant on their way to the disk.
 pub(super) struct Unwritten {
-    pub(super) changes: Vec<(Vec<u8>, u64, Held)>,
+    pub(super) changes: Arc<Changes>,
     pub(super) usage: Usage,
     upto: u64,
 }
@@ -294,12 +304,14 @@ impl KeySpace {
                 return Ok(false);
             }
             cells.swept = Some(wall);
-            let expired = |(key, (_, held)): (&Vec<u8>, &(u64, Held))| {
+            let expired = |(key, held): (&Vec<u8>, &Held)| {
                 held.as_ref()
                     .filter(|record| !record.is_live(wall))
                     .map(|record| (key.clone(), record.clone()))
             };
-            let expired: Vec<_> = cells.unwritten.iter().filter_map(expired).collect();
+            let writing = cells.writing.iter().flat_map(|writing| writing.iter());
+            let writing = writing.filter(|(key, _)| !cells.unwritten.contains_key(*key));
+            let expired: Vec<_> = cells.unwritten.iter().chain(writing).filter_map(expired).collect();
             expired.iter().for_each(|(key, record)| cells.put(key, Some(record), None));
         }
         if self.space.disk.is_some() {
@@ -326,7 +338,8 @@ impl Space {
             usage: disk.is_none().then(Usage::default),
             is_all: disk.is_none(),
             hlc: Hlc::default(),
-            unwritten: BTreeMap::new(),
+            unwritten: Changes::new(),
+            writing: None,
             cached: LruCache::unbounded(),
             cached_bytes: 0,
             accepted: 0,
@@ -364,25 +377,32 @@ impl Space {
     pub(super) fn unwritten(&self) -> Unwritten {
         let mut cells = self.cells();
         cells.announced = false;
-        let change = |(key, (number, held)): (&Vec<u8>, &(u64, Held))| (key.clone(), *number, held.clone());
-        Unwritten {
-            changes: cells.unwritten.iter().map(change).collect(),
-            usage: cells.usage.unwrap_or_default(),
-            upto: cells.accepted,
+        let mut changes = std::mem::take(&mut cells.unwritten);
+        // They could not be written before.
+        if let Some(again) = cells.writing.take() {
+            for (key, held) in Arc::unwrap_or_clone(again) {
+                changes.entry(key).or_insert(held);
+            }
         }
+        let changes = Arc::new(changes);
+        cells.writing = Some(changes.clone());
+        Unwritten { changes, usage: cells.usage.unwrap_or_default(), upto: cells.accepted }
     }
 
     /// These changes are on disk. True if there are others.
     pub(super) fn written(&self, unwritten: Unwritten) -> bool {
         let mut cells = self.cells();
-        for (key, number, held) in unwritten.changes {
-            if cells.unwritten.get(&key).is_some_and(|(newest, _)| *newest == number) {
-                cells.unwritten.remove(&key);
-                cells.cache(key, held);
-            }
-        }
+        // First: what was read before they were written is out of date.
         cells.written = cells.written.max(unwritten.upto);
         let written = cells.written;
+        for (place, (key, held)) in unwritten.changes.iter().enumerate() {
+            if place > 0 && place.is_multiple_of(CACHED_AT_ONCE) {
+                drop(cells);
+                cells = self.cells();
+            }
+            cells.cache(key.clone(), held.clone());
+        }
+        cells.writing = None;
         let (done, waiting) =
             std::mem::take(&mut cells.waiting).into_iter().partition(|(change, _)| *change <= written);
         cells.waiting = waiting;
@@ -442,7 +462,7 @@ impl Space {
     /// At `mark`, the disk had this for a key, and it has expired.
     pub(super) fn expired(&self, mark: u64, key: &[u8], record: &Record) {
         let mut cells = self.cells();
-        if cells.written == mark && !cells.unwritten.contains_key(key) {
+        if cells.written == mark && !cells.is_changing(key) {
             cells.put(key, Some(record), None);
         }
     }
@@ -452,10 +472,17 @@ impl Cells {
     /// What is held of a key; `None` if only the disk knows.
     fn find(&mut self, key: &[u8]) -> Option<Held> {
         self.usage?;
-        if let Some((_, held)) = self.unwritten.get(key) {
+        let writing = || self.writing.as_ref().and_then(|writing| writing.get(key));
+        if let Some(held) = self.unwritten.get(key).or_else(writing) {
             return Some(held.clone());
         }
         if self.is_all { Some(None) } else { self.cached.get(key).cloned() }
+    }
+
+    /// Whether the disk does not have the last of a key.
+    fn is_changing(&self, key: &[u8]) -> bool {
+        self.unwritten.contains_key(key)
+            || self.writing.as_ref().is_some_and(|writing| writing.contains_key(key))
     }
 
     /// A version later than all before it.
@@ -504,10 +531,9 @@ impl Cells {
         if self.is_all && record.is_none() {
             self.unwritten.remove(key);
         } else {
-            let change = (self.accepted, record);
             match self.unwritten.get_mut(key) {
-                Some(before) => *before = change,
-                None => _ = self.unwritten.insert(key.to_vec(), change),
+                Some(before) => *before = record,
+                None => _ = self.unwritten.insert(key.to_vec(), record),
             }
         }
     }

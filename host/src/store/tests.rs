@@ -137,3 +137,17 @@ fn a_component_that_went_and_comes_back_is_written_again() {
         assert_eq!(std::fs::read_to_string(dir.join("component.wasm")).expect("laid out"), what);
     }
 }
+
+#[test]
+fn a_database_may_be_opened_as_soon_as_it_is_closed_and_no_sooner() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for _ in 0..5 {
+        let open = Store::open(dir.path()).expect("nobody has it");
+        let closing = std::thread::spawn(move || drop(open));
+        drop(Store::open(dir.path()).expect("it is let go of"));
+        closing.join().expect("it is closed");
+    }
+    let _open = Store::open(dir.path()).expect("nobody has it");
+    let error = Store::open(dir.path()).err().expect("somebody has it");
+    assert!(matches!(error, StoreError::Database { .. }), "{error}");
+}

@@ -315,15 +315,38 @@ impl Life {
     }
 }
 
+/// Copies a store at rest: sled tidies up in the background even after a flush.
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
+    let stamps = || {
+        let mut stamps = BTreeSet::new();
+        files_below(from, &mut |path| {
+            // One that has just gone is a change as well.
+            let stamp = std::fs::metadata(path).and_then(|data| Ok((data.len(), data.modified()?))).ok();
+            stamps.insert((path.to_owned(), stamp));
+        });
+        stamps
+    };
+    loop {
+        let before = stamps();
+        let _ = std::fs::remove_dir_all(to);
+        let mut is_whole = true;
+        files_below(from, &mut |path| {
+            let place = to.join(path.strip_prefix(from).expect("it is below"));
+            std::fs::create_dir_all(place.parent().expect("a folder")).expect("a folder");
+            is_whole &= std::fs::copy(path, place).is_ok();
+        });
+        if is_whole && stamps() == before {
+            return;
+        }
+    }
+}
+
+fn files_below(folder: &Path, see: &mut impl FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
         let entry = entry.expect("an entry");
-        let place = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &place);
-        } else {
-            std::fs::copy(entry.path(), place).expect("copied");
+        match entry.file_type().expect("a type").is_dir() {
+            true => files_below(&entry.path(), see),
+            false => see(&entry.path()),
         }
     }
 }

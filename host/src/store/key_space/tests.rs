@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
 use super::*;
 use crate::store::Store;
 
@@ -356,5 +358,37 @@ fn keys_that_are_read_in_order_are_read_ahead() {
         (&[7, 8], &large, (7..=11).collect()),
     ] {
         assert_eq!(held_after(asked, value), held, "{asked:?}");
+    }
+}
+
+/// More than memory holds, written and read while the store writes and reads: each answer
+/// is of the last change, and so is what the next run finds.
+#[test]
+fn a_key_is_what_it_was_made_last_whatever_is_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut model: BTreeMap<String, String> = BTreeMap::new();
+    for _run in 0..3 {
+        let store = Store::open(dir.path()).unwrap();
+        let space = store.key_space("acme", "edge-1", StateLimits::default());
+        let mut next = 0;
+        for step in 0..6_000_u32 {
+            // In order, so that they are read ahead, or any.
+            next = if rng.random_bool(0.7) { (next + 1) % 200 } else { rng.random_range(0..200) };
+            let key = format!("k{next:03}");
+            if rng.random_bool(0.6) {
+                assert_eq!(value(&space, &key, WALL), model.get(&key).cloned(), "{key} at step {step}");
+            } else if rng.random_bool(0.8) {
+                let text = format!("{step} {}", "x".repeat(4_000));
+                wait(space.set(set(&key, &text), WALL)).unwrap();
+                model.insert(key, text);
+            } else {
+                wait(space.delete(key.as_bytes(), None, None, WALL)).unwrap();
+                model.remove(&key);
+            }
+            if rng.random_bool(0.02) {
+                assert!(wait(space.flushed(space.last_change())));
+            }
+        }
     }
 }
