@@ -148,6 +148,6 @@ fn a_database_may_be_opened_as_soon_as_it_is_closed_and_no_sooner() {
         closing.join().expect("it is closed");
     }
     let _open = Store::open(dir.path()).expect("nobody has it");
-    let error = Store::open(dir.path()).err().expect("somebody has it");
+    let error = Store::open(dir.path()).expect_err("somebody has it");
     assert!(matches!(error, StoreError::Database { .. }), "{error}");
 }
