@@ -98,6 +98,8 @@ pub struct SourceSession {
     patience: Patience,
     oversize: OversizeState,
     stopping: Option<Farewell>,
+    /// Messages come on this connection, or its subscriptions are granted.
+    is_served: bool,
 }
 
 #[derive(Default)]
@@ -128,6 +130,7 @@ impl SourceSession {
             patience: Patience::new(SETTLE_WITHIN, EAGER_FROM),
             oversize: OversizeState::default(),
             stopping: None,
+            is_served: false,
         }
     }
 
@@ -198,6 +201,8 @@ impl SourceSession {
         if self.stopping.is_some() {
             return Ok(());
         }
+        // What waited for the session comes before the SUBACK, however much that is.
+        self.set_served();
         if !self.options.filters.iter().any(|filter| filter.matches(publish.topic)) {
             // A session outlives the filters that it was made with, and so the
             // rights that these were checked against.
@@ -278,8 +283,15 @@ impl SourceSession {
             };
             return Err(SessionError::SubscriptionRefused { filter: filter.as_str().to_owned(), reason });
         }
-        self.link.status.set_connected();
+        self.set_served();
         Ok(())
+    }
+
+    fn set_served(&mut self) {
+        if !self.is_served {
+            self.is_served = true;
+            self.link.status.set_connected();
+        }
     }
 
     /// Hands over every batch for which there is credit, without waiting for more
@@ -432,6 +444,7 @@ impl SourceSession {
         // What comes again is told from what came before by the delivery that it is in.
         self.intake.close(&self.repeats);
         self.repeats = Repeats::new();
+        self.is_served = false;
         self.deframer.clear();
         self.oversize.head = None;
         self.patience.answered();

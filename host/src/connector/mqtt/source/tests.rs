@@ -34,6 +34,10 @@ impl Bench {
     }
 
     fn with(settings: Settings, credit_bytes: usize) -> Self {
+        Self::of(settings, credit_bytes, false)
+    }
+
+    fn of(settings: Settings, credit_bytes: usize, identifies: bool) -> Self {
         let queue = Queue::new(Waker::noop().clone());
         let ledger = Ledger::new(credit_bytes);
         let stop = Stop::default();
@@ -43,7 +47,7 @@ impl Bench {
             filters: ["a/#", "b"].map(|filter| TopicFilter::parse(filter).expect("valid")).to_vec(),
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             node: "edge-1".into(),
-            identifies: false,
+            identifies,
             oversize: Box::new(move |oversize| {
                 tx.lock().expect("one thread").send(oversize).expect("the test listens");
             }),
@@ -359,6 +363,46 @@ fn a_refused_subscription_is_an_error_that_names_the_filter() {
         assert_eq!(error.to_string(), expected);
         assert_eq!(bench.stepper.session.status().state(), ConnectionState::Connecting);
     }
+}
+
+/// What a session left comes before the answer to SUBSCRIBE.
+#[test]
+fn a_source_is_connected_as_soon_as_messages_come() {
+    let mut bench = Bench::new();
+    bench.stepper.connect(&connack(None, None));
+    assert_eq!(bench.stepper.session.status().state(), ConnectionState::Connecting);
+    bench.stepper.give(&messages(1..2));
+    assert_eq!(bench.stepper.session.status().state(), ConnectionState::Connected);
+    assert_eq!(bench.deliveries(), [["1"]]);
+}
+
+#[test]
+fn a_broker_is_asked_which_acknowledgements_it_has_read() {
+    let mut bench = Bench::of(Settings::new("id".into()), 1 << 20, true);
+    bench.connect();
+    let opens = |bench: &Bench| {
+        let open = |delivery: &Delivery| match &delivery.marks {
+            Some(Marks::Sendings(sendings)) => sendings.open,
+            other => panic!("{other:?}"),
+        };
+        bench.unsettled.iter().map(open).collect::<Vec<_>>()
+    };
+    bench.stepper.give(&messages(1..301));
+    bench.deliveries();
+    // The first was closed by the message behind it.
+    assert_eq!(opens(&bench), [Some(257), Some(300)]);
+    bench.ack(2);
+    bench.stepper.advance(SETTLE_WITHIN);
+    let packets = bench.stepper.poll();
+    assert_eq!(puback_ids(&packets[..300]).len(), 300);
+    assert_eq!(packets[300..], [Packet::PingReq(PingReq)], "behind what it asks for");
+    bench.stepper.give(&messages(301..302));
+    bench.deliveries();
+    assert_eq!(opens(&bench), [Some(301)], "it has not answered");
+    bench.stepper.give(&encode(&Packet::PingResp(PingResp)));
+    bench.stepper.give(&messages(302..303));
+    bench.deliveries();
+    assert_eq!(opens(&bench), [Some(301), Some(2)]);
 }
 
 #[test]
