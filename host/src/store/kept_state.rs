@@ -5,7 +5,7 @@
 use std::{
     ops::Bound,
     sync::{Arc, Weak, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -43,7 +43,7 @@ impl Store {
 
 /// The reading thread: ends with the last tenant that could ask.
 pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
-    while let Some(read) = next_read(reads) {
+    for read in reads {
         let tree = shared.upgrade().and_then(|shared| shared.state_tree());
         let (reply, result) = match read {
             Read::Key { space, key, reply } => (reply, tree.map(|tree| read_key(&tree, &space, key))),
@@ -62,8 +62,6 @@ pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
     }
 }
 
-/// How long the reading thread looks for another request before it sleeps.
-const AWAKE_FOR: Duration = Duration::from_micros(50);
 /// Most keys, and bytes of their values, that are read ahead of one.
 const AHEAD_KEYS_MAX: usize = 64;
 const AHEAD_BYTES_MAX: usize = 64 << 10;
@@ -85,21 +83,6 @@ impl ReadAhead {
         let expected = self.next.take().is_some_and(|next| next == key);
         self.keys = if expected { (self.keys * 2).clamp(4, AHEAD_KEYS_MAX) } else { 0 };
         self.keys
-    }
-}
-
-/// The next request, which is looked for a little before the thread sleeps: whoever got an
-/// answer often asks again, and to be woken takes longer than to read a key.
-fn next_read(reads: &mpsc::Receiver<Read>) -> Option<Read> {
-    let until = Instant::now() + AWAKE_FOR;
-    loop {
-        match reads.try_recv() {
-            Ok(read) => return Some(read),
-            Err(mpsc::TryRecvError::Disconnected) => return None,
-            Err(mpsc::TryRecvError::Empty) if Instant::now() >= until => return reads.recv().ok(),
-            // Whatever else there is to do on this core comes first.
-            Err(mpsc::TryRecvError::Empty) => std::thread::yield_now(),
-        }
     }
 }
 
