@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use super::{
     Door, Entry, InferenceError, InferenceErrorKind, Model, Next, Request,
@@ -72,26 +75,22 @@ impl Worker {
             Request::Load { reply, .. } if reply.is_closed() => {}
             Request::Compute { reply, .. } if reply.is_closed() => {}
             Request::Load { bytes, mut reply } => {
-                let result = tokio::select! {
-                    result = self.load(bytes) => Some(result),
-                    () = reply.closed() => None,
-                };
-                match result {
-                    // Nobody may be there to take it by now; then it is dropped.
-                    Some(result) => _ = reply.send(result),
-                    None => self.end(),
-                }
+                let result = while_awaited(&mut reply, self.load(bytes)).await;
+                self.give(reply, result);
             }
             Request::Compute { entry, inputs, mut reply } => {
-                let result = tokio::select! {
-                    result = self.compute(entry, inputs) => Some(result),
-                    () = reply.closed() => None,
-                };
-                match result {
-                    Some(result) => _ = reply.send(result),
-                    None => self.end(),
-                }
+                let result = while_awaited(&mut reply, self.compute(entry, inputs)).await;
+                self.give(reply, result);
             }
+        }
+    }
+
+    /// Without a result the process is in the middle of what nobody waits for.
+    fn give<T>(&mut self, reply: oneshot::Sender<T>, result: Option<T>) {
+        match result {
+            // Nobody may be there to take it by now; then it is dropped.
+            Some(result) => _ = reply.send(result),
+            None => self.end(),
         }
     }
 
@@ -174,6 +173,14 @@ impl Worker {
         self.count();
         // Killed, and taken note of by the runtime.
         self.running = None;
+    }
+}
+
+/// The result, if somebody waits for it until then.
+async fn while_awaited<T>(reply: &mut oneshot::Sender<T>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        result = work => Some(result),
+        () = reply.closed() => None,
     }
 }
 
