@@ -98,7 +98,8 @@ impl RunQueue {
         let idle = self.waiting.is_empty() && self.fresh.is_empty();
         let tenant = &mut self.tenants[tenant as usize];
         tenant.top_up(round, idle);
-        tenant.place == Place::Idle && tenant.deficit_ns > 0 && self.inline_ns_left > 0
+        // A tenant whose last task was picked keeps its place in line for a while.
+        tenant.tasks.is_empty() && tenant.deficit_ns > 0 && self.inline_ns_left > 0
     }
 
     /// Gives `task` a place in its tenant's line.

@@ -262,11 +262,11 @@ pub fn resident(args: &Resident) -> anyhow::Result<()> {
 
 /// Live instances, and dataflows that failed or gave a message up.
 fn census(status: &Value) -> anyhow::Result<Value> {
-    let text = status.to_string();
-    let instances = status["shards"].as_array().context("shards")?.iter();
-    let instances: u64 = instances.filter_map(|shard| shard["instances"].as_u64()).sum();
-    let dead = text.matches(r#""dead":"#).count() - text.matches(r#""dead":0"#).count();
-    let failed = text.matches(r#""failed""#).count() + dead;
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let instances: u64 = list(status, "shards").iter().filter_map(|shard| shard["instances"].as_u64()).sum();
+    let dataflows = list(status, "tenants").into_iter().flat_map(|tenant| list(&tenant, "dataflows"));
+    let is_well = |flow: &Value| flow["state"] == "Running" && flow["counters"]["dead"] == 0;
+    let failed = dataflows.filter(|flow| !is_well(flow)).count();
     Ok(json!({ "instances": instances, "failed": failed }))
 }
 

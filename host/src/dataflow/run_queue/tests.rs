@@ -76,6 +76,24 @@ fn many_short_calls_do_not_escape_the_queue() {
 }
 
 #[test]
+fn work_after_a_slice_runs_inline_again_while_the_deficit_lasts() {
+    let mut queue = RunQueue::default();
+    let tenant = queue.add_tenant(1);
+    queue.enqueue(tenant, 0);
+    queue.begin_turn();
+    assert_eq!(queue.pick(), Some((tenant, 0)));
+    queue.charge(tenant, 50_000, false);
+    let mut inline = 0;
+    while queue.may_run_inline(tenant) {
+        queue.charge(tenant, 50_000, true);
+        inline += 1;
+    }
+    assert_eq!(inline, 3, "what the slice left of the quantum");
+    queue.enqueue(tenant, 0);
+    assert!(!queue.may_run_inline(tenant), "what waits goes first");
+}
+
+#[test]
 fn inline_work_is_bounded_over_all_tenants_of_a_turn() {
     let mut queue = RunQueue::default();
     let tenants: Vec<_> = (0..10).map(|_| queue.add_tenant(1)).collect();
