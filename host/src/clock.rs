@@ -32,7 +32,7 @@ impl VirtualClock {
 }
 
 /// An instant of a [`Clock`]: ns since some fixed point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
 
 impl Instant {

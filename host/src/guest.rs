@@ -8,6 +8,7 @@ pub mod compile;
 pub mod component;
 pub mod compose;
 pub mod engine;
+pub mod host_call;
 pub mod imports;
 mod inference;
 mod inert;

@@ -8,6 +8,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod batch;
+pub mod bucket;
 pub mod ledger;
 pub mod settle;
 pub mod queue;

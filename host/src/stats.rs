@@ -75,6 +75,25 @@ counters! {
 }
 
 counters! {
+    /// What one tenant has used on its shard, over all its dataflows and host calls.
+    TenantStats {
+        /// CPU time of its guests and of what they call, in ns.
+        cpu_ns,
+        /// Fuel of its guests and of what they call.
+        fuel,
+        /// Calls into the host.
+        host_calls,
+        /// Times that it had to wait because its CPU time was used up, its fuel, or its
+        /// host calls.
+        throttled_cpu,
+        throttled_fuel,
+        throttled_calls,
+        /// How long it has waited for any of them, in ns.
+        throttled_ns,
+    }
+}
+
+counters! {
     /// Components of the whole host.
     ComponentStats {
         /// Runs of the compile process; what was compiled before needs none.

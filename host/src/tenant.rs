@@ -7,10 +7,14 @@ use std::sync::{
 };
 
 use crate::{
+    bucket::Bucket,
+    clock::Instant,
     command::Calls,
+    dataflow::run_queue::Share,
     inference::{Inference, Processes},
     ledger::Ledger,
     resource::{Limits, Schemas},
+    stats::TenantStats,
     store::KeySpace,
 };
 
@@ -20,6 +24,7 @@ pub struct Tenant {
     pub name: String,
     /// Effective limits: the policy's, lowered by the tenant's own.
     pub limits: Limits,
+    pub stats: Arc<TenantStats>,
     /// Byte credit from ingest to settlement.
     pub ledger: Arc<Ledger>,
     /// Instances live now, over all operators.
@@ -61,6 +66,7 @@ impl Tenant {
         Arc::new(Tenant {
             name: name.into(),
             limits,
+            stats: Arc::default(),
             ledger,
             instances: AtomicU32::new(0),
             keys,
@@ -79,6 +85,24 @@ impl Tenant {
     /// The same, if any operator has a model.
     pub fn has_inference(&self) -> Option<&Arc<Inference>> {
         self.inference.get()
+    }
+
+    /// What it may use on its shard, with full buckets.
+    pub fn share(&self, now: Instant) -> Share {
+        let limits = &self.limits;
+        // Thousandths of a core, in ns a second.
+        let cpu = Bucket::new(limits.cpu_rate_milli * 1_000_000, limits.cpu_burst.as_nanos() as u64, now);
+        Share {
+            weight: limits.weight,
+            // Without a cap it may use far more than its rate, which is not held against it
+            // once others want to.
+            cpu: if limits.cpu_cap { cpu } else { cpu.forgiving() },
+            cpu_cap: limits.cpu_cap,
+            fuel: (limits.fuel_rate < u64::MAX)
+                .then(|| Bucket::new(limits.fuel_rate, limits.fuel_burst, now)),
+            calls: Vec::new(),
+            stats: self.stats.clone(),
+        }
     }
 
     pub fn schemas(&self) -> Option<Arc<Schemas>> {

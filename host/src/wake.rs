@@ -16,6 +16,9 @@ use crate::planted::{self, Bug};
 #[derive(Debug, Default)]
 pub struct Mailbox {
     state: Mutex<State>,
+    /// Whether there are keys: a shard looks every turn, and whoever wakes it would have
+    /// to wait for a lock that is taken to find nothing.
+    has_keys: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +41,11 @@ impl Mailbox {
     /// Moves what was woken since the last call into `keys`; each may be woken again
     /// from here on, so look at what it stands for only after this.
     pub fn take(&self, keys: &mut Vec<WakeKey>) {
+        if self.is_empty() {
+            return;
+        }
         let mut state = self.state();
+        self.has_keys.store(false, Ordering::SeqCst);
         for wake in state.woken.drain(..) {
             wake.scheduled.store(false, Ordering::SeqCst);
             keys.push(wake.key);
@@ -46,7 +53,7 @@ impl Mailbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.state().woken.is_empty()
+        !self.has_keys.load(Ordering::SeqCst)
     }
 
     /// The shard found nothing to do. True if it may sleep until `waker` is woken;
@@ -61,6 +68,7 @@ impl Mailbox {
     fn push(&self, wake: &Arc<Wake>) {
         let mut state = self.state();
         state.woken.push(wake.clone());
+        self.has_keys.store(true, Ordering::SeqCst);
         Self::rouse(state);
     }
 

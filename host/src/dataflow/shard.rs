@@ -48,6 +48,8 @@ pub type DataflowId = u32;
 /// Steps of one turn, so that a chatty dataflow cannot keep the shard from its
 /// commands.
 const STEPS_MAX: usize = 8;
+/// Slices are granted until they have used so much CPU time between them.
+const SHORT_SLICES_NS: u64 = 20_000;
 /// Dataflows installed in one turn: each costs some 30 µs, and its first step as much.
 const INSTALLS_MAX: usize = 20;
 
@@ -179,6 +181,7 @@ impl Shard {
             clock: clock.clone(),
             timers: timers.clone(),
             cpu_spent_ns: tasks.cpu_spent_ns(),
+            used: tasks.used(),
             slots_max,
             components_max,
             seed,
@@ -265,12 +268,13 @@ impl Shard {
         if self.stopped {
             return Turn::Stopped;
         }
+        let now = self.clock.now();
         if self.timers.next().is_some() {
-            self.timers.fire(self.clock.now());
+            self.timers.fire(now);
         }
         let woken = self.take_wakes();
-        self.tasks.queue(|queue| queue.begin_turn());
-        let granted = self.grant_slice();
+        self.tasks.queue(|queue| queue.begin_turn(now));
+        let granted = self.grant_slices();
         let mut stepped = false;
         for _ in 0..STEPS_MAX {
             if self.is_timely_idle() {
@@ -294,7 +298,9 @@ impl Shard {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.removals.iter().map(|removal| removal.deadline).chain(self.timers.next()).min()
+        let opening = self.tasks.queue(|queue| queue.next_opening());
+        let removals = self.removals.iter().map(|removal| removal.deadline);
+        removals.chain(self.timers.next()).chain(opening).min()
     }
 
     fn is_timely_idle(&self) -> bool {
@@ -342,19 +348,22 @@ impl Shard {
         any
     }
 
-    fn grant_slice(&mut self) -> bool {
-        match self.tasks.grant() {
-            None => false,
-            Some((task, polled)) => {
-                if polled == Polled::Panicked {
-                    match self.task_owners.get(&task).copied() {
-                        Some(dataflow) => self.drop_culprit(dataflow, "panic while its guests ran"),
-                        None => self.tasks.remove(task),
-                    }
+    /// One slice, or several very short ones, such as those of guests that wait again for
+    /// the disk: a turn for each would cost more than they do.
+    fn grant_slices(&mut self) -> bool {
+        let (mut granted, mut left_ns) = (false, SHORT_SLICES_NS);
+        while left_ns > 0 {
+            let Some((task, polled, slice_ns)) = self.tasks.grant() else { break };
+            granted = true;
+            left_ns = left_ns.saturating_sub(slice_ns);
+            if polled == Polled::Panicked {
+                match self.task_owners.get(&task).copied() {
+                    Some(dataflow) => self.drop_culprit(dataflow, "panic while its guests ran"),
+                    None => self.tasks.remove(task),
                 }
-                true
             }
         }
+        granted
     }
 
     /// One step of the worker behind the panic fence.
@@ -443,7 +452,8 @@ impl Shard {
         if self.tenants.len() >= self.tenants_swept_at {
             self.sweep_tenants();
         }
-        let index = self.tasks.queue(|queue| queue.add_tenant(tenant.limits.weight));
+        let share = tenant.share(self.clock.now());
+        let index = self.tasks.queue(|queue| queue.add_tenant(share));
         // As long as this is held, no other tenant gets its address.
         self.tenants.insert(key, (index, Arc::downgrade(tenant)));
         index

@@ -2,7 +2,7 @@
 //! inline in a step. Serves the operators; knows nothing of what the work is.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     clock::{Clock, Instant},
-    dataflow::run_queue::{RunQueue, TaskId, TenantIndex},
+    dataflow::run_queue::{RunQueue, TaskId, TenantIndex, Used},
     wake::{Mailbox, Wake, WakeKey},
 };
 
@@ -24,7 +24,9 @@ pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 pub struct Tasks {
     inner: Rc<RefCell<Inner>>,
     /// CPU time of the slices that the task which is polled now has had before, in ns.
-    cpu_spent_ns: Rc<std::cell::Cell<u64>>,
+    cpu_spent_ns: Rc<Cell<u64>>,
+    /// What the slice which runs now has used so far, but for its CPU time.
+    used: Rc<Cell<Used>>,
 }
 
 struct Inner {
@@ -109,13 +111,18 @@ impl Tasks {
             slots: Vec::new(),
             free: Vec::new(),
         };
-        Tasks { inner: Rc::new(RefCell::new(inner)), cpu_spent_ns: Rc::default() }
+        Tasks { inner: Rc::new(RefCell::new(inner)), cpu_spent_ns: Rc::default(), used: Rc::default() }
     }
 
     /// CPU time of the polled task's own slices that have ended, in ns: what a call reads
     /// to know how much it has used. What others use while it waits is theirs.
-    pub fn cpu_spent_ns(&self) -> Rc<std::cell::Cell<u64>> {
+    pub fn cpu_spent_ns(&self) -> Rc<Cell<u64>> {
         self.cpu_spent_ns.clone()
+    }
+
+    /// Where guests add what they use, but for CPU time.
+    pub fn used(&self) -> Rc<Cell<Used>> {
+        self.used.clone()
     }
 
     pub fn queue<R>(&self, with: impl FnOnce(&mut RunQueue) -> R) -> R {
@@ -163,7 +170,7 @@ impl Tasks {
             }
             inline
         };
-        if inline { self.poll(task, true) } else { Polled::Pending }
+        if inline { self.poll(task, true).0 } else { Polled::Pending }
     }
 
     /// The task's work can go on: queues it for a slice.
@@ -181,27 +188,30 @@ impl Tasks {
         self.inner.borrow_mut().meter.parked = true;
     }
 
-    /// One slice for whoever the run queue picks. `None` if nobody waits.
-    pub fn grant(&self) -> Option<(TaskId, Polled)> {
+    /// One slice for whoever the run queue picks, and its CPU time in ns. `None` if nobody
+    /// waits.
+    pub fn grant(&self) -> Option<(TaskId, Polled, u64)> {
         let (_, task) = self.inner.borrow_mut().queue.pick()?;
-        Some((task, self.poll(task, false)))
+        let (polled, slice_ns) = self.poll(task, false);
+        Some((task, polled, slice_ns))
     }
 
-    fn poll(&self, task: TaskId, inline: bool) -> Polled {
+    fn poll(&self, task: TaskId, inline: bool) -> (Polled, u64) {
         let (mut work, waker, tenant) = {
             let inner = &mut *self.inner.borrow_mut();
-            let Some(Some(slot)) = inner.slots.get_mut(task as usize) else { return Polled::Nothing };
-            let Some(work) = slot.work.take() else { return Polled::Nothing };
+            let Some(Some(slot)) = inner.slots.get_mut(task as usize) else { return (Polled::Nothing, 0) };
+            let Some(work) = slot.work.take() else { return (Polled::Nothing, 0) };
             // What the thread did until now is nobody's.
             inner.meter.lap();
             self.cpu_spent_ns.set(slot.spent_ns);
             (work, slot.waker.clone(), slot.tenant)
         };
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut Context::from_waker(&waker))));
-        let done = {
+        let (done, slice_ns) = {
             let inner = &mut *self.inner.borrow_mut();
             let slice_ns = inner.meter.lap();
-            inner.queue.charge(tenant, slice_ns, inline);
+            let used = Used { cpu_ns: slice_ns, ..self.used.take() };
+            inner.queue.charge(tenant, used, inline);
             let mut slot = inner.slots[task as usize].as_mut();
             if let Some(slot) = &mut slot {
                 slot.spent_ns += slice_ns;
@@ -209,9 +219,9 @@ impl Tasks {
             match (&polled, slot) {
                 (Ok(Poll::Pending), Some(slot)) => {
                     slot.work = Some(work);
-                    return Polled::Pending;
+                    return (Polled::Pending, slice_ns);
                 }
-                (_, slot) => slot.filter(|_| !inline).map(|slot| slot.done.clone()),
+                (_, slot) => (slot.filter(|_| !inline).map(|slot| slot.done.clone()), slice_ns),
             }
         };
         match polled {
@@ -219,9 +229,9 @@ impl Tasks {
                 if let Some(done) = done {
                     done();
                 }
-                Polled::Done
+                (Polled::Done, slice_ns)
             }
-            Err(_) => Polled::Panicked,
+            Err(_) => (Polled::Panicked, slice_ns),
         }
     }
 }

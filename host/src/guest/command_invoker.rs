@@ -24,6 +24,7 @@ use crate::{
         pattern::{PatternError, Patterns, TOPIC_BYTES_MAX, TopicPattern},
     },
     guest::{
+        host_call::Interface,
         log::Severity,
         state::GuestState,
         state_store::{HybridLogicalClock, NANOS, Timespec},
@@ -244,7 +245,7 @@ pub fn add_to(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<
         "new-invoker",
         |mut store: StoreContextMut<'_, GuestState>, (options,): (Resource<Options>,)| {
             let state = store.data_mut();
-            state.charge(0)?;
+            state.charge(Interface::Commands, 0)?;
             let options = state.table.delete(options)?;
             let result = new_invoker(state, &options.draft);
             Ok((told(state, result),))
@@ -257,7 +258,7 @@ pub fn add_to(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<
                 let (invoker, request) = params;
                 let state = store.data_mut();
                 let request = state.table.delete(request)?;
-                state.charge_and_yield().await?;
+                state.charge_and_yield(Interface::Commands).await?;
                 let result = invoke(state, &invoker, &request.draft).await?;
                 if let Ok(answer) = &result {
                     state.charge_more(answer.bytes_len() as u64)?;
@@ -319,7 +320,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
     type Store<'a> = StoreContextMut<'a, GuestState>;
     invoker.func_wrap("[constructor]command-request-builder", |mut store: Store<'_>, (): ()| {
         let state = store.data_mut();
-        state.charge(0)?;
+        state.charge(Interface::Commands, 0)?;
         // A constructor has no way to say no.
         let hold = Hold::take(state, 1, 0).map_err(|Refusal(_, text)| wasmtime::Error::msg(text))?;
         Ok((state.table.push(RequestBuilder { draft: Arc::default(), _hold: hold })?,))
@@ -328,7 +329,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.payload",
         |mut store: Store<'_>, (builder, payload): (Builder, Vec<u8>)| {
             let state = store.data_mut();
-            state.charge(payload.len() as u64)?;
+            state.charge(Interface::Commands, payload.len() as u64)?;
             let payload = keep_payload(state, payload);
             change_request(state, &builder, payload, |draft, payload| draft.payload = payload)
         },
@@ -337,7 +338,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.custom-user-data",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
             let user_data = keep_user_data(state, pairs);
             change_request(state, &builder, user_data, |draft, user_data| draft.user_data = user_data)
         },
@@ -346,7 +347,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.topic-tokens",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
             let tokens = keep_tokens(state, pairs);
             change_request(state, &builder, tokens, |draft, tokens| draft.tokens = tokens)
         },
@@ -355,7 +356,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.timeout",
         |mut store: Store<'_>, (builder, secs, nanos): (Builder, u64, u32)| {
             let state = store.data_mut();
-            state.charge(0)?;
+            state.charge(Interface::Commands, 0)?;
             let timeout = timeout_of(secs, nanos);
             change_request(state, &builder, timeout, |draft, timeout| draft.timeout = Some(timeout))
         },
@@ -364,7 +365,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.build",
         |mut store: Store<'_>, (builder,): (Builder,)| {
             let state = store.data_mut();
-            state.charge(0)?;
+            state.charge(Interface::Commands, 0)?;
             let draft = state.table.get(&builder)?.draft.lock().expect("no panic under this lock").clone();
             let result = build_request(state, draft);
             Ok((told(state, result),))
@@ -446,7 +447,7 @@ fn add_options_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
     type Store<'a> = StoreContextMut<'a, GuestState>;
     invoker.func_wrap("[constructor]command-invoker-options-builder", |mut store: Store<'_>, (): ()| {
         let state = store.data_mut();
-        state.charge(0)?;
+        state.charge(Interface::Commands, 0)?;
         let hold = Hold::take(state, 1, 0).map_err(|Refusal(_, text)| wasmtime::Error::msg(text))?;
         Ok((state.table.push(OptionsBuilder { draft: Arc::default(), _hold: hold })?,))
     })?;
@@ -455,7 +456,7 @@ fn add_options_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
             &format!("[method]command-invoker-options-builder.{name}"),
             move |mut store: Store<'_>, (builder, text): (Builder, String)| {
                 let state = store.data_mut();
-                state.charge(text.len() as u64)?;
+                state.charge(Interface::Commands, text.len() as u64)?;
                 let text = keep_option(state, name, text);
                 change_options(state, &builder, text, set)
             },
@@ -465,7 +466,7 @@ fn add_options_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-invoker-options-builder.topic-token-map",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
             let tokens = keep_tokens(state, pairs);
             change_options(state, &builder, tokens, |draft, tokens| draft.tokens = tokens)
         },
@@ -474,7 +475,7 @@ fn add_options_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-invoker-options-builder.build",
         |mut store: Store<'_>, (builder,): (Builder,)| {
             let state = store.data_mut();
-            state.charge(0)?;
+            state.charge(Interface::Commands, 0)?;
             let draft = state.table.get(&builder)?.draft.lock().expect("no panic under this lock").clone();
             let result = build_options(state, draft);
             Ok((told(state, result),))
@@ -560,6 +561,7 @@ async fn invoke(
         let text = "there is no broker for commands: not in a trial, in `tidegate run` or in `tidegate test`";
         return Ok(Err(Refusal(RpcError::ClientError, text.to_owned())));
     };
+    let (began, calls) = (state.clock.now(), state.tenant.calls.clone());
     let patience = state.command_patience(request.timeout.unwrap_or(TIMEOUT_DEFAULT));
     let asked = Asked {
         topic,
@@ -568,8 +570,6 @@ async fn invoke(
         user_data: request.user_data.as_ref().map_or_else(Arc::default, |kept| kept.value.clone()),
         until: patience.end(),
     };
-    let began = state.clock.now();
-    let calls = state.tenant.calls.clone();
     let result = patience.within(ask(&commands, &calls, asked)).await;
     state.spend_waiting(state.clock.now().since(began));
     Ok(match result {

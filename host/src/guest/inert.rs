@@ -28,7 +28,10 @@ use wasmtime_wasi::p2::{
 };
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
 
-use crate::{clock::Instant, guest::state::GuestState};
+use crate::{
+    clock::Instant,
+    guest::{host_call::Interface, state::GuestState},
+};
 
 /// Guests read clocks in steps of a microsecond: fine enough for timestamps, too
 /// coarse to time the caches that tenants share.
@@ -39,32 +42,32 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 impl wall_clock::Host for GuestState {
     fn now(&mut self) -> wasmtime::Result<Datetime> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let now = self.clock.wall();
         let nanoseconds = now.subsec_nanos() - now.subsec_nanos() % CLOCK_STEP_NS as u32;
         Ok(Datetime { seconds: now.as_secs(), nanoseconds })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<Datetime> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(Datetime { seconds: 0, nanoseconds: CLOCK_STEP_NS as u32 })
     }
 }
 
 impl monotonic_clock::Host for GuestState {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let now_ns = self.clock.now().0;
         Ok(now_ns - now_ns % CLOCK_STEP_NS)
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(CLOCK_STEP_NS)
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let deadline = self.deadline(Instant(when));
         let deadline = self.table.push(deadline)?;
         subscribe(&mut self.table, deadline)
@@ -78,7 +81,7 @@ impl monotonic_clock::Host for GuestState {
 
 impl poll::Host for GuestState {
     async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        self.charge_and_yield().await?;
+        self.charge_and_yield(Interface::Wasi).await?;
         let waiting = self.waiting();
         waiting.until(poll::Host::poll(&mut self.table, pollables)).await
     }
@@ -86,13 +89,13 @@ impl poll::Host for GuestState {
 
 impl poll::HostPollable for GuestState {
     async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        self.charge_and_yield().await?;
+        self.charge_and_yield(Interface::Wasi).await?;
         let waiting = self.waiting();
         waiting.until(poll::HostPollable::block(&mut self.table, pollable)).await
     }
 
     async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        self.charge_and_yield().await?;
+        self.charge_and_yield(Interface::Wasi).await?;
         poll::HostPollable::ready(&mut self.table, pollable).await
     }
 
@@ -105,7 +108,7 @@ impl error::Host for GuestState {}
 
 impl error::HostError for GuestState {
     fn to_debug_string(&mut self, error: Resource<streams::Error>) -> wasmtime::Result<String> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         error::HostError::to_debug_string(&mut self.table, error)
     }
 
@@ -125,13 +128,13 @@ impl streams::Host for GuestState {
 macro_rules! counted {
     (async $trait:path: $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(async fn $name(&mut self, $($arg: $type),*) -> StreamResult<$result> {
-            self.charge_and_yield().await.map_err(StreamError::Trap)?;
+            self.charge_and_yield(Interface::Wasi).await.map_err(StreamError::Trap)?;
             <_ as $trait>::$name(&mut self.table, $($arg),*).await
         })*
     };
     ($trait:path: $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&mut self, $($arg: $type),*) -> StreamResult<$result> {
-            self.charge(0).map_err(StreamError::Trap)?;
+            self.charge(Interface::Wasi, 0).map_err(StreamError::Trap)?;
             <_ as $trait>::$name(&mut self.table, $($arg),*)
         })*
     };
@@ -151,7 +154,7 @@ impl streams::HostInputStream for GuestState {
     }
 
     fn subscribe(&mut self, stream: In) -> wasmtime::Result<Resource<DynPollable>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         streams::HostInputStream::subscribe(&mut self.table, stream)
     }
 
@@ -176,7 +179,7 @@ impl streams::HostOutputStream for GuestState {
     }
 
     fn subscribe(&mut self, stream: Out) -> wasmtime::Result<Resource<DynPollable>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         streams::HostOutputStream::subscribe(&mut self.table, stream)
     }
 
@@ -187,7 +190,7 @@ impl streams::HostOutputStream for GuestState {
 
 impl GuestState {
     fn random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.charge(len)?;
+        self.charge(Interface::Wasi, len)?;
         if len > RANDOM_BYTES_MAX {
             let text = format!("asked for {len} random bytes at once, {RANDOM_BYTES_MAX} are allowed");
             return Err(wasmtime::Error::msg(text));
@@ -198,7 +201,7 @@ impl GuestState {
     }
 
     fn random_u64(&mut self) -> wasmtime::Result<u64> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(self.random().next_u64())
     }
 }
@@ -231,17 +234,17 @@ impl insecure_seed::Host for GuestState {
 
 impl environment::Host for GuestState {
     fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(Vec::new())
     }
 
     fn get_arguments(&mut self) -> wasmtime::Result<Vec<String>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(Vec::new())
     }
 
     fn initial_cwd(&mut self) -> wasmtime::Result<Option<String>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(None)
     }
 }
@@ -258,7 +261,7 @@ impl exit::Host for GuestState {
 
 impl stdin::Host for GuestState {
     fn get_stdin(&mut self) -> wasmtime::Result<In> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let stream: DynInputStream = Box::new(ClosedInputStream);
         Ok(self.table.push(stream)?)
     }
@@ -266,7 +269,7 @@ impl stdin::Host for GuestState {
 
 impl stdout::Host for GuestState {
     fn get_stdout(&mut self) -> wasmtime::Result<Out> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let stream: DynOutputStream = Box::new(self.stdout().clone());
         Ok(self.table.push(stream)?)
     }
@@ -274,7 +277,7 @@ impl stdout::Host for GuestState {
 
 impl stderr::Host for GuestState {
     fn get_stderr(&mut self) -> wasmtime::Result<Out> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         let stream: DynOutputStream = Box::new(self.stderr().clone());
         Ok(self.table.push(stream)?)
     }
@@ -301,21 +304,21 @@ impl terminal_output::HostTerminalOutput for GuestState {
 
 impl terminal_stdin::Host for GuestState {
     fn get_terminal_stdin(&mut self) -> wasmtime::Result<Option<Resource<TerminalInput>>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(None)
     }
 }
 
 impl terminal_stdout::Host for GuestState {
     fn get_terminal_stdout(&mut self) -> wasmtime::Result<Option<Resource<TerminalOutput>>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(None)
     }
 }
 
 impl terminal_stderr::Host for GuestState {
     fn get_terminal_stderr(&mut self) -> wasmtime::Result<Option<Resource<TerminalOutput>>> {
-        self.charge(0)?;
+        self.charge(Interface::Wasi, 0)?;
         Ok(None)
     }
 }
@@ -348,7 +351,7 @@ impl ip_name_lookup::Host for GuestState {
         _network: Resource<Network>,
         _name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
-        self.charge(0).map_err(SocketError::trap)?;
+        self.charge(Interface::Wasi, 0).map_err(SocketError::trap)?;
         Err(ErrorCode::AccessDenied.into())
     }
 }

@@ -15,7 +15,7 @@ use wasmtime::{
 };
 
 use crate::{
-    guest::{log::Severity, state::GuestState},
+    guest::{host_call::Interface, log::Severity, state::GuestState},
     inference::{
         Inference, InferenceError, InferenceErrorKind as Kind, Model, NamedTensor, Tensor as Checked,
         TensorHold, TensorType as Element,
@@ -215,13 +215,13 @@ pub fn add_errors(errors: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Resu
     add_resource::<Error>(errors, "error")?;
     errors.func_wrap("[method]error.code", |mut store: Store<'_>, (error,): (Resource<Error>,)| {
         let state = store.data_mut();
-        state.charge(0)?;
+        state.charge(Interface::Models, 0)?;
         Ok((state.table.get(&error)?.code,))
     })?;
     errors.func_wrap("[method]error.data", |mut store: Store<'_>, (error,): (Resource<Error>,)| {
         let state = store.data_mut();
         let text = state.table.get(&error)?.text.clone();
-        state.charge(text.len() as u64)?;
+        state.charge(Interface::Models, text.len() as u64)?;
         Ok((text,))
     })
 }
@@ -251,7 +251,7 @@ pub fn add_tensor(tensor: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Resu
     )?;
     tensor.func_wrap("[method]tensor.ty", |mut store: Store<'_>, (tensor,): (Resource<Tensor>,)| {
         let state = store.data_mut();
-        state.charge(0)?;
+        state.charge(Interface::Models, 0)?;
         Ok((state.table.get(&tensor)?.kind,))
     })?;
     tensor.func_wrap("[method]tensor.data", |mut store: Store<'_>, (tensor,): (Resource<Tensor>,)| {
@@ -269,7 +269,7 @@ pub fn add_graph(graph: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         "[method]graph.init-execution-context",
         |mut store: Store<'_>, (graph,): (Resource<Graph>,)| {
             let state = store.data_mut();
-            state.charge(0)?;
+            state.charge(Interface::Models, 0)?;
             let model = state.table.get(&graph)?.model.clone();
             let context =
                 Handle::take(state).and_then(|handle| push(state, Context(Graph { model, _handle: handle })));
@@ -280,7 +280,7 @@ pub fn add_graph(graph: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         "load",
         |mut store: Store<'_>, (builder, encoding, target): (Builder, GraphEncoding, ExecutionTarget)| {
             Box::new(async move {
-                store.data_mut().charge_and_yield().await?;
+                store.data_mut().charge_and_yield(Interface::Models).await?;
                 let loaded = match check_load(&builder, encoding, target) {
                     Ok(()) => load(&mut store, &builder).await?,
                     Err(error) => Err(error),
@@ -291,7 +291,7 @@ pub fn add_graph(graph: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
     )?;
     graph.func_wrap("load-by-name", |mut store: Store<'_>, (name,): (String,)| {
         let state = store.data_mut();
-        state.charge(name.len() as u64)?;
+        state.charge(Interface::Models, name.len() as u64)?;
         let text = format!("no graph is named `{name}`: none has a name on this host");
         let unknown: Result<Resource<Graph>, _> = Err(InferenceError::new(Kind::NotFound, text));
         Ok((told(state, unknown)?,))
@@ -305,7 +305,7 @@ pub fn add_inference(inference: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         |mut store: Store<'_>, params: (Resource<Context>, Vec<(String, Resource<Tensor>)>)| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_and_yield().await?;
+                state.charge_and_yield(Interface::Models).await?;
                 let (context, inputs) = params;
                 let model = state.table.get(&context)?.0.model.clone();
                 let mut taken = Vec::with_capacity(inputs.len());
@@ -394,14 +394,15 @@ async fn load(
         Ok(handle) => handle,
         Err(error) => return Ok(Err(error)),
     };
-    let (began, patience) = (state.clock.now(), state.answer_patience());
-    let permit = patience.within(inference.loading()).await;
+    let began = state.clock.now();
+    let permit = state.answer_patience().within(inference.loading()).await;
     let bytes = permit.is_some().then(|| Bytes::copy_from_slice(bytes.as_le_slice(&*store)));
     let state = store.data_mut();
     state.spend_waiting(state.clock.now().since(began));
     let Some(bytes) = bytes else { return Ok(Err(too_long())) };
-    let (began, patience) = (state.clock.now(), state.answer_patience());
-    let loaded = patience.within(inference.load(bytes)).await.unwrap_or_else(|| Err(too_long()));
+    let began = state.clock.now();
+    let loaded =
+        state.answer_patience().within(inference.load(bytes)).await.unwrap_or_else(|| Err(too_long()));
     drop(permit);
     let state = store.data_mut();
     state.spend_waiting(state.clock.now().since(began));
@@ -424,8 +425,8 @@ async fn compute(
         }
     });
     let checked = checked.collect::<Result<Vec<NamedTensor>, _>>()?;
-    let (began, patience) = (state.clock.now(), state.answer_patience());
-    let computed = patience.within(inference.compute(model, checked)).await;
+    let began = state.clock.now();
+    let computed = state.answer_patience().within(inference.compute(model, checked)).await;
     state.spend_waiting(state.clock.now().since(began));
     let outputs = computed.unwrap_or_else(|| Err(too_long()))?;
     // Inputs make room for outputs.

@@ -19,15 +19,16 @@ use wasmtime::{Store, Trap};
 use crate::{
     batch::{Batch, Stamped},
     clock::Clock,
-    dataflow::timers::Timers,
+    dataflow::{run_queue::Used, timers::Timers},
     guest::{
         Contract, Fault, InvokeError, Operator, Output,
         aio::Aio,
         component::{Components, Digest, Linked, LoadError, Loaded},
         engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
+        host_call::HostCalls,
         linker::Linkers,
         packed::{OutputMax, Packed},
-        state::{Bounds, GuestState},
+        state::{Bounds, GuestState, Pause},
         world::PolicyWorld,
     },
     resource::{EngineKind, PerEngine},
@@ -53,6 +54,8 @@ struct Inner {
     timers: Timers,
     /// CPU time that the task which runs now has had before this slice, in ns.
     cpu_spent_ns: Rc<Cell<u64>>,
+    /// What this slice has used so far.
+    used: Rc<Cell<Used>>,
     slots_max: PerEngine<usize>,
     cells: RefCell<Cells>,
     /// Fuel used since the last yield, over several short calls.
@@ -93,6 +96,8 @@ pub struct GuestsSetup {
     pub clock: Clock,
     pub timers: Timers,
     pub cpu_spent_ns: Rc<Cell<u64>>,
+    /// Where what a slice uses is added up.
+    pub used: Rc<Cell<Used>>,
     /// Slots of the pools that are this shard's; it takes as many as the largest
     /// instance needs in any case.
     pub slots_max: PerEngine<usize>,
@@ -120,6 +125,7 @@ impl Guests {
                 clock: setup.clock,
                 timers: setup.timers,
                 cpu_spent_ns: setup.cpu_spent_ns,
+                used: setup.used,
                 slots_max: setup.slots_max.map(|slots| slots.max(SLOTS_PER_INSTANCE_MAX)),
                 cells: RefCell::new(cells),
                 slice_fuel: Cell::new(0),
@@ -271,7 +277,9 @@ impl Guests {
             messages: INIT_MESSAGES as usize,
         };
         store.set_fuel(budget.fuel).map_err(|error| start_error(operator, &error))?;
-        let started = self.limited(budget.time, async {
+        store.data_mut().begin_call(1, budget.fuel);
+        let pause = store.data().pause();
+        let started = self.limited(budget.time, &pause, async {
             let instance = pre.instantiate_async(&mut store).await?;
             let mut exports = match operator.contract {
                 Contract::Packed => {
@@ -284,9 +292,10 @@ impl Guests {
             let verdict = exports.init(&mut store, operator).await?;
             wasmtime::Result::Ok((exports, verdict))
         });
-        let result = started.await;
-        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        self.spend(fuel).await;
+        let (result, charged) = started.await;
+        let executed = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let fuel = executed + store.data().call_fuel();
+        self.spend(fuel.saturating_sub(charged), store.data_mut().take_calls()).await;
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
             None => Err(start(budget.out_of_time())),
@@ -300,6 +309,7 @@ impl Guests {
                     operator: operator.clone(),
                     guests: self.clone(),
                     store,
+                    pause,
                     exports,
                     _loaded: loaded,
                     _slots: slots,
@@ -308,37 +318,56 @@ impl Guests {
         }
     }
 
-    /// Ends `call` once it has used `time` of CPU, counted after each slice.
-    async fn limited<T>(&self, time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    /// Ends `call` once it has used `time` of CPU, counted after each slice. Also gives the
+    /// fuel of the slices that have ended, which is charged.
+    async fn limited<T>(
+        &self,
+        time: Duration,
+        pause: &Pause,
+        call: impl Future<Output = T>,
+    ) -> (Option<T>, u64) {
         let spent_ns = || self.inner.cpu_spent_ns.get();
         let (begin_ns, time_ns) = (spent_ns(), time.as_nanos() as u64);
         let mut call = pin!(call);
-        let mut slices = 0_u64;
-        poll_fn(|ctx| {
+        let (mut polled, mut charged) = (false, 0);
+        let result = poll_fn(|ctx| {
             // A call's first slice cannot be over yet.
-            if slices > 0 {
-                self.inner.clock.spend_fuel(SLICE_FUEL);
-                if spent_ns() - begin_ns > time_ns {
-                    return Poll::Ready(None);
-                }
+            if std::mem::replace(&mut polled, true) && spent_ns() - begin_ns > time_ns {
+                return Poll::Ready(None);
             }
-            slices += 1;
-            call.as_mut().poll(ctx).map(Some)
-        })
-        .await
+            let poll = call.as_mut().poll(ctx).map(Some);
+            // A store cannot be read while its call has not ended; a slice has a fixed length.
+            if poll.is_pending() && !pause.take_waiting() {
+                self.inner.charge(SLICE_FUEL, HostCalls::default());
+                charged += SLICE_FUEL;
+            }
+            poll
+        });
+        (result.await, charged)
     }
 
-    /// Accounts for the fuel of a finished call, and yields once many short calls
-    /// have made a slice between them.
-    async fn spend(&self, fuel: u64) {
-        self.inner.clock.spend_fuel(fuel % SLICE_FUEL);
-        let spent = self.inner.slice_fuel.get() + fuel % SLICE_FUEL;
+    /// Accounts for what a finished call used since its last slice ended, and yields once
+    /// many short calls have made a slice between them.
+    async fn spend(&self, fuel: u64, calls: HostCalls) {
+        self.inner.charge(fuel, calls);
+        let spent = self.inner.slice_fuel.get() + fuel;
         if spent < SLICE_FUEL {
             self.inner.slice_fuel.set(spent);
             return;
         }
         self.inner.slice_fuel.set(0);
         yield_once().await;
+    }
+}
+
+impl Inner {
+    /// Charges whoever runs now, and a virtual clock with the time that it takes.
+    fn charge(&self, fuel: u64, calls: HostCalls) {
+        self.clock.spend_fuel(fuel);
+        let mut used = self.used.get();
+        used.fuel += fuel;
+        used.calls.add(calls);
+        self.used.set(used);
     }
 }
 
@@ -484,6 +513,8 @@ pub struct Guest {
     operator: Arc<Operator>,
     guests: Guests,
     store: Store<GuestState>,
+    /// The store's, whose calls it stops.
+    pause: Arc<Pause>,
     exports: Exports,
     _loaded: Arc<Loaded>,
     _slots: Slots,
@@ -493,7 +524,7 @@ impl Guest {
     /// Calls `process` on `input`; logical times are those of `delivery`. After an
     /// error the instance is poisoned: drop it.
     pub async fn process(&mut self, input: &Batch, delivery: &Stamped) -> Result<Output, Fault> {
-        let Guest { operator, guests, store, exports, .. } = self;
+        let Guest { operator, guests, store, pause, exports, .. } = self;
         let limits = &operator.tenant.limits;
         let messages = input.len();
         let budget = Budget {
@@ -502,7 +533,7 @@ impl Guest {
             messages,
         };
         store.set_fuel(budget.fuel).expect("the engine counts fuel");
-        store.data_mut().begin_call(messages);
+        store.data_mut().begin_call(messages, budget.fuel);
         let max = output_max(limits, messages);
         let call = async {
             match exports {
@@ -510,10 +541,11 @@ impl Guest {
                 Exports::Aio(aio) => aio.process(store, input, delivery, max).await,
             }
         };
-        let result = guests.limited(budget.time, call).await;
-        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let (result, charged) = guests.limited(budget.time, pause, call).await;
+        let executed = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let fuel = executed + store.data().call_fuel();
         operator.stats.fuel.add(fuel);
-        guests.spend(fuel).await;
+        guests.spend(fuel.saturating_sub(charged), store.data_mut().take_calls()).await;
         // What follows from the call is answered for later than this.
         if let Some(change) = store.data_mut().take_unflushed()
             && !operator.tenant.keys.flushed(change).await

@@ -22,6 +22,7 @@ use crate::guest::{
     aio::Buffer,
     command_invoker,
     engine::Engines,
+    host_call::Interface,
     inference,
     log::Severity,
     metrics::{self, Labels, Sample},
@@ -181,7 +182,7 @@ fn add_types(types: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()>
         |mut store: StoreContextMut<'_, GuestState>, (buffer,): (Resource<Buffer>,)| {
             let state = store.data_mut();
             let bytes = state.table.get(&buffer)?.bytes().to_vec();
-            state.charge(bytes.len() as u64)?;
+            state.charge(Interface::Buffers, bytes.len() as u64)?;
             Ok((bytes,))
         },
     )
@@ -196,7 +197,7 @@ fn add_logger(logger: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<(
             let (context, message) = (context.to_str(&store)?, message.to_str(&store)?);
             let bytes = (context.len() + message.len()) as u64;
             log.line(severity, &context, &message);
-            store.data_mut().charge(bytes)?;
+            store.data_mut().charge(Interface::Log, bytes)?;
             Ok(())
         },
     )
@@ -256,7 +257,7 @@ fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         |mut store: StoreContextMut<'_, GuestState>,
          (name, CounterValue::U64(by), own): Params<CounterValue>| {
             let state = store.data_mut();
-            state.charge(name.len() as u64)?;
+            state.charge(Interface::Metrics, name.len() as u64)?;
             Ok(told(state.metrics.add_to_counter(&name, by, labels(own))))
         },
     )?;
@@ -264,7 +265,7 @@ fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         "record-to-histogram",
         |mut store: StoreContextMut<'_, GuestState>, (name, value, own): Params<HistogramValue>| {
             let state = store.data_mut();
-            state.charge(name.len() as u64)?;
+            state.charge(Interface::Metrics, name.len() as u64)?;
             let sample = match value {
                 HistogramValue::F64(value) => Sample::Float(value),
                 HistogramValue::U64(value) => Sample::Integer(value),

@@ -8,7 +8,7 @@ use wasmtime::{
 };
 
 use crate::{
-    guest::state::GuestState,
+    guest::{host_call::Interface, state::GuestState},
     resource::schemas::{LookupError, RegisteredSchema, SchemaFormat as Format},
 };
 
@@ -92,7 +92,7 @@ pub fn add_to(registry: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         |mut store: StoreContextMut<'_, GuestState>, (id, version, timeout): Params| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield((id.len() + version.len()) as u64).await?;
+                state.charge_bytes_and_yield(Interface::Schemas, (id.len() + version.len()) as u64).await?;
                 let result = get(state, &id, &version, timeout);
                 if let Ok(schema) = &result {
                     state.charge_more(schema.schema_content.len() as u64)?;

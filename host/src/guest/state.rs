@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
     time::Duration,
@@ -24,6 +24,7 @@ use crate::{
     dataflow::timers::Timers,
     guest::{
         command_invoker::Held,
+        host_call::{HostCalls, Interface},
         log::{GuestLog, LineStream, Severity},
         metrics::GuestMetrics,
     },
@@ -55,6 +56,36 @@ const TIMER_STEP: Duration = Duration::from_secs(1);
 /// Host calls between two yields of those that can yield.
 const HOST_CALLS_PER_SLICE: u32 = 64;
 
+/// Bytes of a host call that cost as much as one unit of fuel: they are copied, mostly,
+/// at some 10 bytes a ns.
+const BYTES_PER_FUEL: u64 = 1;
+
+/// What a call stops for before its end.
+#[derive(Debug)]
+pub struct Pause {
+    /// The earliest deadline that a pending poll asked for, as ns.
+    earliest_ns: AtomicU64,
+    /// It is a host call that waits; otherwise a slice is over.
+    is_waiting: AtomicBool,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause { earliest_ns: AtomicU64::new(u64::MAX), is_waiting: AtomicBool::new(false) }
+    }
+}
+
+impl Pause {
+    fn set_waiting(&self) {
+        self.is_waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the call that has just stopped waits for a host call.
+    pub fn take_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed) && self.is_waiting.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// What an instance may use, from its tenant's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -72,6 +103,11 @@ pub struct GuestState {
     memory_refused: bool,
     host_calls: u32,
     host_call_bytes: u64,
+    /// Fuel of this call's host calls, and how much it may be.
+    call_fuel: u64,
+    call_fuel_max: u64,
+    /// Host calls that nobody has accounted for yet.
+    calls: HostCalls,
     pub(super) table: ResourceTable,
     pub(super) log: Arc<GuestLog>,
     /// Standard output and error, which most guests never ask for.
@@ -81,8 +117,8 @@ pub struct GuestState {
     pub(super) tenant: Arc<Tenant>,
     /// The tenant's.
     pub(super) keys: KeySpace,
-    /// The last change of this instance that may not be on disk yet.
-    unflushed: Option<u64>,
+    /// It made changes that may not be on disk yet.
+    has_changed_keys: bool,
     /// Where its dataflow's requests to other programs go, if there is a broker.
     pub(super) commands: Option<Arc<Commands>>,
     /// What its handles to commands hold, once it has any.
@@ -97,8 +133,9 @@ pub struct GuestState {
     wait_left: Duration,
     pub(super) clock: Clock,
     timers: Timers,
-    /// The earliest deadline that a pending poll asked for, as ns.
-    deadline_ns: Arc<AtomicU64>,
+    pause: Arc<Pause>,
+    /// The timer that was armed last for a request, which may still wait.
+    armed: Option<(Instant, Waker)>,
     /// When waiting in this call is over.
     wait_end: Option<Instant>,
     seed: u64,
@@ -127,6 +164,9 @@ impl GuestState {
             memory_refused: false,
             host_calls: 0,
             host_call_bytes: 0,
+            call_fuel: 0,
+            call_fuel_max: u64::MAX,
+            calls: HostCalls::default(),
             table,
             stdout: None,
             stderr: None,
@@ -134,7 +174,8 @@ impl GuestState {
             metrics,
             keys: tenant.keys.clone(),
             tenant,
-            unflushed: None,
+            has_changed_keys: false,
+            armed: None,
             commands: None,
             commands_held: None,
             processes: Processes::none(),
@@ -143,7 +184,7 @@ impl GuestState {
             wait_left: TIMEOUT_MAX,
             clock,
             timers,
-            deadline_ns: Arc::new(AtomicU64::new(u64::MAX)),
+            pause: Arc::default(),
             wait_end: None,
             seed,
             random: None,
@@ -183,8 +224,9 @@ impl GuestState {
     }
 
     /// Gives the next call, with so many messages, its own share of what is bounded for
-    /// each call.
-    pub fn begin_call(&mut self, messages: usize) {
+    /// each call. `fuel` is what it may use on host calls.
+    pub fn begin_call(&mut self, messages: usize, fuel: u64) {
+        (self.call_fuel, self.call_fuel_max) = (0, fuel);
         self.wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
         self.model_bytes = 0;
         self.memory_refused = false;
@@ -201,8 +243,15 @@ impl GuestState {
     }
 
     /// Counts one host call that carries `bytes`. An error is a trap.
-    pub(super) fn charge(&mut self, bytes: u64) -> wasmtime::Result<()> {
+    pub(super) fn charge(&mut self, interface: Interface, bytes: u64) -> wasmtime::Result<()> {
         self.host_calls += 1;
+        self.calls.count(interface);
+        self.charge_fuel(interface.call_fuel())?;
+        self.charge_carried(bytes)
+    }
+
+    fn charge_carried(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        self.charge_fuel(bytes / BYTES_PER_FUEL)?;
         self.host_call_bytes = self.host_call_bytes.saturating_add(bytes);
         if self.host_calls > HOST_CALLS_MAX {
             return Err(wasmtime::Error::msg(format!("more than {HOST_CALLS_MAX} host calls in one call")));
@@ -215,11 +264,18 @@ impl GuestState {
         Ok(())
     }
 
+    /// Adds fuel to what the guest itself uses. One that has used up what its messages may
+    /// is ended as if it had executed as much.
+    fn charge_fuel(&mut self, fuel: u64) -> wasmtime::Result<()> {
+        self.call_fuel = self.call_fuel.saturating_add(fuel);
+        if self.call_fuel > self.call_fuel_max { Err(wasmtime::Trap::OutOfFuel.into()) } else { Ok(()) }
+    }
+
     /// Counts one host call that carries bytes of models or tensors. They are larger than
     /// messages, so that they have a bound of their own: a call may take in the largest
     /// model and as much again.
     pub(super) fn charge_model(&mut self, bytes: u64) -> wasmtime::Result<()> {
-        self.charge(0)?;
+        self.charge(Interface::Models, 0)?;
         self.model_bytes = self.model_bytes.saturating_add(bytes);
         let most = 2 * self.tenant.limits.inference.model_bytes_max;
         if self.model_bytes > most {
@@ -232,33 +288,41 @@ impl GuestState {
 
     /// Counts bytes that the last host call carries back.
     pub(super) fn charge_more(&mut self, bytes: u64) -> wasmtime::Result<()> {
-        self.host_calls -= 1;
-        self.charge(bytes)
+        self.charge_carried(bytes)
     }
 
     /// Counts one host call that may wait and carries `bytes`.
-    pub(super) async fn charge_bytes_and_yield(&mut self, bytes: u64) -> wasmtime::Result<()> {
-        self.charge_and_yield().await?;
+    pub(super) async fn charge_bytes_and_yield(
+        &mut self,
+        interface: Interface,
+        bytes: u64,
+    ) -> wasmtime::Result<()> {
+        self.charge_and_yield(interface).await?;
         self.charge_more(bytes)
     }
 
     /// How long a request of this call may wait for: as long as the guest says, and
     /// no longer than all waiting in one call.
-    pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Patience {
+    pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Patience<'_> {
         let now = self.clock.now();
         let end = *self.wait_end.get_or_insert(now.plus(WAIT_MAX));
         let end = timeout.map_or(end, |timeout| end.min(now.plus(timeout.min(WAIT_MAX))));
-        Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
+        self.patience_until(end)
+    }
+
+    fn patience_until(&mut self, end: Instant) -> Patience<'_> {
+        let (clock, timers, pause) = (&self.clock, &self.timers, &*self.pause);
+        Patience { clock, timers, pause, armed: &mut self.armed, end }
     }
 
     /// How long a request to another program may wait.
-    pub(super) fn command_patience(&mut self, timeout: Duration) -> Patience {
+    pub(super) fn command_patience(&mut self, timeout: Duration) -> Patience<'_> {
         let end = self.clock.now().plus(timeout.min(self.wait_left));
-        Patience { clock: self.clock.clone(), timers: self.timers.clone(), end }
+        self.patience_until(end)
     }
 
     /// How long a request to a model may wait, for others before it too.
-    pub(super) fn answer_patience(&mut self) -> Patience {
+    pub(super) fn answer_patience(&mut self) -> Patience<'_> {
         self.command_patience(TIMEOUT_MAX)
     }
 
@@ -269,23 +333,39 @@ impl GuestState {
 
     /// The guest changed its tenant's state.
     pub(super) fn changed_keys(&mut self) {
-        self.unflushed = Some(self.keys.last_change());
+        self.has_changed_keys = true;
     }
 
     /// The change that must be on disk before anything that this instance gave
     /// counts as done.
     pub fn take_unflushed(&mut self) -> Option<u64> {
-        self.unflushed.take()
+        std::mem::take(&mut self.has_changed_keys).then(|| self.keys.last_change())
     }
 
     /// Counts one host call that may wait, and yields now and then: a guest in a
     /// loop of them uses hardly any fuel.
-    pub(super) async fn charge_and_yield(&mut self) -> wasmtime::Result<()> {
-        self.charge(0)?;
+    pub(super) async fn charge_and_yield(&mut self, interface: Interface) -> wasmtime::Result<()> {
+        self.charge(interface, 0)?;
         if self.host_calls.is_multiple_of(HOST_CALLS_PER_SLICE) {
+            self.pause.set_waiting();
             yield_once().await;
         }
         Ok(())
+    }
+
+    /// Fuel of the host calls of this call.
+    pub fn call_fuel(&self) -> u64 {
+        self.call_fuel
+    }
+
+    /// Host calls since the last time.
+    pub fn take_calls(&mut self) -> HostCalls {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// Why its calls stop before their end.
+    pub fn pause(&self) -> Arc<Pause> {
+        self.pause.clone()
     }
 
     /// Random numbers of this instance.
@@ -296,19 +376,14 @@ impl GuestState {
 
     /// What a timer of this guest needs.
     pub(super) fn deadline(&self, at: Instant) -> Deadline {
-        Deadline { at, clock: self.clock.clone(), earliest_ns: self.deadline_ns.clone() }
+        Deadline { at, clock: self.clock.clone(), pause: self.pause.clone() }
     }
 
     /// What waiting in this call needs.
     pub(super) fn waiting(&mut self) -> Waiting {
         let now = self.clock.now();
         let end = *self.wait_end.get_or_insert(now.plus(WAIT_MAX));
-        Waiting {
-            clock: self.clock.clone(),
-            timers: self.timers.clone(),
-            earliest_ns: self.deadline_ns.clone(),
-            end,
-        }
+        Waiting { clock: self.clock.clone(), timers: self.timers.clone(), pause: self.pause.clone(), end }
     }
 }
 
@@ -329,7 +404,7 @@ impl Drop for GuestState {
 pub(super) struct Deadline {
     at: Instant,
     clock: Clock,
-    earliest_ns: Arc<AtomicU64>,
+    pause: Arc<Pause>,
 }
 
 #[wasmtime_wasi::async_trait]
@@ -340,7 +415,7 @@ impl wasmtime_wasi::p2::Pollable for Deadline {
                 return Poll::Ready(());
             }
             // Whoever polls arms one timer for all that are pending: [`Waiting`].
-            self.earliest_ns.fetch_min(self.at.0, Ordering::Relaxed);
+            self.pause.earliest_ns.fetch_min(self.at.0, Ordering::Relaxed);
             Poll::Pending
         })
         .await;
@@ -351,7 +426,7 @@ impl wasmtime_wasi::p2::Pollable for Deadline {
 pub(super) struct Waiting {
     clock: Clock,
     timers: Timers,
-    earliest_ns: Arc<AtomicU64>,
+    pause: Arc<Pause>,
     end: Instant,
 }
 
@@ -361,7 +436,7 @@ impl Waiting {
         let mut future = pin!(future);
         let mut armed: Option<(Instant, Waker)> = None;
         poll_fn(|ctx| {
-            self.earliest_ns.store(u64::MAX, Ordering::Relaxed);
+            self.pause.earliest_ns.store(u64::MAX, Ordering::Relaxed);
             if let Poll::Ready(ready) = future.as_mut().poll(ctx) {
                 return Poll::Ready(ready);
             }
@@ -369,13 +444,14 @@ impl Waiting {
                 let text = format!("waited longer than {WAIT_MAX:?} in one call");
                 return Poll::Ready(Err(wasmtime::Error::msg(text)));
             }
-            let at = self.end.min(Instant(self.earliest_ns.load(Ordering::Relaxed)));
+            let at = self.end.min(Instant(self.pause.earliest_ns.load(Ordering::Relaxed)));
             let is_armed =
                 armed.as_ref().is_some_and(|(own, waker)| *own == at && waker.will_wake(ctx.waker()));
             if !is_armed {
                 self.timers.arm(at, ctx.waker().clone());
                 armed = Some((at, ctx.waker().clone()));
             }
+            self.pause.set_waiting();
             Poll::Pending
         })
         .await
@@ -383,34 +459,40 @@ impl Waiting {
 }
 
 /// When a request is given up.
-pub(super) struct Patience {
-    clock: Clock,
-    timers: Timers,
+pub(super) struct Patience<'a> {
+    clock: &'a Clock,
+    timers: &'a Timers,
+    pause: &'a Pause,
+    armed: &'a mut Option<(Instant, Waker)>,
     end: Instant,
 }
 
-impl Patience {
+impl Patience<'_> {
     pub fn end(&self) -> Instant {
         self.end
     }
 
     /// What `future` gives, unless that takes longer.
     pub async fn within<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        let Patience { clock, timers, pause, armed, end } = self;
         let mut future = pin!(future);
-        let mut armed: Option<(Instant, Waker)> = None;
         poll_fn(|ctx| {
             if let Poll::Ready(ready) = future.as_mut().poll(ctx) {
                 return Poll::Ready(Some(ready));
             }
-            let now = self.clock.now();
-            if now >= self.end {
+            let now = clock.now();
+            if now >= end {
                 return Poll::Ready(None);
             }
-            if armed.as_ref().is_none_or(|(at, waker)| *at <= now || !waker.will_wake(ctx.waker())) {
-                let at = self.end.min(now.plus(TIMER_STEP));
-                self.timers.arm(at, ctx.waker().clone());
-                armed = Some((at, ctx.waker().clone()));
+            // One that an earlier request left will do: this is asked again when it fires.
+            let is_armed =
+                |(at, waker): &(Instant, Waker)| *at > now && *at <= end && waker.will_wake(ctx.waker());
+            if !armed.as_ref().is_some_and(is_armed) {
+                let at = end.min(now.plus(TIMER_STEP));
+                timers.arm(at, ctx.waker().clone());
+                *armed = Some((at, ctx.waker().clone()));
             }
+            pause.set_waiting();
             Poll::Pending
         })
         .await

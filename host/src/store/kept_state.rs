@@ -70,20 +70,42 @@ const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// one wait serves many of them.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
-    /// The key behind all that was read last.
-    next: Option<Vec<u8>>,
+    /// The key behind all that was read last, or, where nobody looked for it, the last
+    /// that was asked for.
+    next: Next,
     /// Keys read ahead last.
     keys: usize,
 }
 
+#[derive(Debug, Default)]
+enum Next {
+    #[default]
+    Nothing,
+    Is(Vec<u8>),
+    Behind(Vec<u8>),
+}
+
 impl ReadAhead {
     /// How many keys to read behind this one: none unless it was to be expected, then
-    /// more and more.
+    /// more and more. Looking for the key behind costs as much as the read itself, so that
+    /// it is done only for keys that look like the last one's neighbours.
     fn keys_behind(&mut self, key: &[u8]) -> usize {
-        let expected = self.next.take().is_some_and(|next| next == key);
-        self.keys = if expected { (self.keys * 2).clamp(4, AHEAD_KEYS_MAX) } else { 0 };
+        self.keys = match std::mem::take(&mut self.next) {
+            Next::Is(next) if next == key => (self.keys * 2).clamp(4, AHEAD_KEYS_MAX),
+            Next::Behind(last) if is_near(&last, key) => 4,
+            _ => 0,
+        };
+        if self.keys == 0 {
+            self.next = Next::Behind(key.to_vec());
+        }
         self.keys
     }
+}
+
+/// Whether a key may well be the next after another: a number that is a little greater.
+fn is_near(last: &[u8], key: &[u8]) -> bool {
+    let same = last.iter().zip(key).take_while(|(last, key)| last == key).count();
+    last < key && same > 0 && same + 2 >= last.len().max(key.len())
 }
 
 fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> {
@@ -97,42 +119,48 @@ fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> 
     };
     let name = name_of(&space.tenant, KEY, &key);
     let record = tree.get(&name)?;
-    let record = record.map(|bytes| parse(&bytes)).transpose()?;
+    let record = record.map(|bytes| parse(space, &bytes)).transpose()?;
     let mut read_ahead = space.read_ahead();
     let (mut left, mut bytes) = (read_ahead.keys_behind(&key), 0);
     let prefix = name.len() - key.len();
     let mut ahead = Vec::with_capacity(left);
+    if left == 0 {
+        drop(read_ahead);
+        space.loaded(mark, (key, record), ahead, usage);
+        return Ok(());
+    }
     for entry in tree.range::<&[u8], _>((Bound::Excluded(name.as_slice()), Bound::Unbounded)) {
         let (behind, value) = entry?;
         let Some(behind) = behind.strip_prefix(&name[..prefix]) else { break };
         bytes += value.len();
         if left == 0 || bytes > AHEAD_BYTES_MAX {
-            read_ahead.next = Some(behind.to_vec());
+            read_ahead.next = Next::Is(behind.to_vec());
             break;
         }
         left -= 1;
-        ahead.push((behind.to_vec(), parse(&value)?));
+        ahead.push((behind.to_vec(), parse(space, &value)?));
     }
     drop(read_ahead);
     space.loaded(mark, (key, record), ahead, usage);
     Ok(())
 }
 
-fn parse(bytes: &[u8]) -> sled::Result<Record> {
-    Record::from_bytes(bytes).ok_or_else(|| sled::Error::Unsupported("a record is damaged".into()))
+fn parse(space: &Space, bytes: &[u8]) -> sled::Result<Record> {
+    Record::from_bytes(bytes, &space.node)
+        .ok_or_else(|| sled::Error::Unsupported("a record is damaged".into()))
 }
 
 fn sweep(tree: &sled::Tree, space: &Space, wall: Duration) -> sled::Result<()> {
     let prefix = name_of(&space.tenant, KEY, &[]);
     for entry in tree.scan_prefix(&prefix) {
         let (name, bytes) = entry?;
-        if parse(&bytes)?.is_live(wall) {
+        if parse(space, &bytes)?.is_live(wall) {
             continue;
         }
         // It may have been written anew since the scan began.
         let mark = space.mark();
         let Some(bytes) = tree.get(&name)? else { continue };
-        let record = parse(&bytes)?;
+        let record = parse(space, &bytes)?;
         if !record.is_live(wall) {
             space.expired(mark, &name[prefix.len()..], &record);
         }

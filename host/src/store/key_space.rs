@@ -4,7 +4,7 @@
 //! tenants are flushed together. Serves guests on a shard; knows none of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, Weak, mpsc},
     time::Duration,
 };
@@ -76,7 +76,7 @@ pub struct KeySpace {
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) tenant: String,
-    node: Arc<str>,
+    pub(super) node: Arc<str>,
     cells: Mutex<Cells>,
     /// For the reading thread alone.
     read_ahead: Mutex<ReadAhead>,
@@ -135,7 +135,7 @@ struct Cells {
 type Held = Option<Arc<Record>>;
 
 /// What keys have become.
-type Changes = BTreeMap<Vec<u8>, Held>;
+type Changes = HashMap<Vec<u8>, Held, lru::DefaultHasher>;
 
 /// Written keys that go to what is cached at once: as long as it takes, their tenant's
 /// guests wait.
@@ -338,7 +338,7 @@ impl Space {
             usage: disk.is_none().then(Usage::default),
             is_all: disk.is_none(),
             hlc: Hlc::default(),
-            unwritten: Changes::new(),
+            unwritten: Changes::default(),
             writing: None,
             cached: LruCache::unbounded(),
             cached_bytes: 0,

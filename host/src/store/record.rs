@@ -130,14 +130,19 @@ impl Version {
         bytes.extend_from_slice(self.node.as_bytes());
     }
 
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
+    /// `host` is the node of nearly all versions, which then share its name.
+    fn read(bytes: &mut &[u8], host: &Arc<str>) -> Option<Self> {
         let seconds = u64::from_le_bytes(take(bytes)?);
         let nanos = u32::from_le_bytes(take(bytes)?);
         let counter = u64::from_le_bytes(take(bytes)?);
         let len = u32::from_le_bytes(take(bytes)?) as usize;
         let (node, rest) = bytes.split_at_checked(len)?;
         *bytes = rest;
-        Some(Version { seconds, nanos, counter, node: std::str::from_utf8(node).ok()?.into() })
+        let node = match node == host.as_bytes() {
+            true => host.clone(),
+            false => std::str::from_utf8(node).ok()?.into(),
+        };
+        Some(Version { seconds, nanos, counter, node })
     }
 }
 
@@ -169,12 +174,12 @@ impl Record {
         bytes
     }
 
-    /// `None` if these bytes are no record.
-    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+    /// `None` if these bytes are no record. `host` is the name of the host's node.
+    pub(super) fn from_bytes(mut bytes: &[u8], host: &Arc<str>) -> Option<Self> {
         let bytes = &mut bytes;
-        let version = Version::read(bytes)?;
+        let version = Version::read(bytes, host)?;
         let [flags] = take(bytes)?;
-        let token = if flags & 1 == 1 { Some(Version::read(bytes)?) } else { None };
+        let token = if flags & 1 == 1 { Some(Version::read(bytes, host)?) } else { None };
         let expires = if flags & 2 == 2 {
             let (seconds, nanos) = (u64::from_le_bytes(take(bytes)?), u32::from_le_bytes(take(bytes)?));
             Some(Duration::from_secs(seconds).checked_add(Duration::from_nanos(u64::from(nanos)))?)

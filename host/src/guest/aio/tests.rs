@@ -35,7 +35,7 @@ impl Operator {
 
     fn process(&mut self, input: &Batch, max: OutputMax) -> Result<Output, CallError> {
         self.rig.store.set_fuel(1_000_000_000).unwrap();
-        self.rig.store.data_mut().begin_call(1);
+        self.rig.store.data_mut().begin_call(1, u64::MAX);
         ready(self.aio.process(&mut self.rig.store, input, &input.clone().into(), max))
     }
 }

@@ -93,7 +93,7 @@ impl Guest {
 
     fn call(&mut self) -> impl Future<Output = Result<Output, CallError>> {
         let Guest { rig, aio, input } = self;
-        rig.store.data_mut().begin_call(1);
+        rig.store.data_mut().begin_call(1, u64::MAX);
         aio.process(&mut rig.store, &input.batch, input, OutputMax { messages: 1, bytes: 1000 })
     }
 
@@ -259,7 +259,7 @@ fn memory_past_the_bound_is_refused_and_remembered() {
         let output = ready(guest.call());
         assert_eq!(output.is_err(), refused);
         assert_eq!(guest.rig.store.data().memory_was_refused(), refused);
-        guest.rig.store.data_mut().begin_call(1);
+        guest.rig.store.data_mut().begin_call(1, u64::MAX);
         assert!(!guest.rig.store.data().memory_was_refused());
     }
 }

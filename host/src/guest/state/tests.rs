@@ -18,13 +18,13 @@ fn host_calls_and_their_bytes_are_counted_for_each_call() {
     let mut state = state();
     for _ in 0..2 {
         for _ in 0..HOST_CALLS_MAX {
-            state.charge(0).unwrap();
+            state.charge(Interface::Wasi, 0).unwrap();
         }
-        assert!(state.charge(0).is_err());
-        state.begin_call(1);
-        state.charge(HOST_CALL_BYTES_MAX).unwrap();
-        assert!(state.charge(1).is_err());
-        state.begin_call(1);
+        assert!(state.charge(Interface::Wasi, 0).is_err());
+        state.begin_call(1, u64::MAX);
+        state.charge(Interface::Wasi, HOST_CALL_BYTES_MAX).unwrap();
+        assert!(state.charge(Interface::Wasi, 1).is_err());
+        state.begin_call(1, u64::MAX);
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::mpsc::RecvTimeoutError,
     task::{Context, Poll, Wake, Waker},

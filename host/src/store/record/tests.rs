@@ -19,9 +19,9 @@ proptest! {
         let expires = expires.map(|(seconds, nanos)| Duration::new(u64::from(seconds), nanos));
         let record = Record { value: value.into(), version, token, expires };
         let bytes = record.to_bytes();
-        prop_assert_eq!(Record::from_bytes(&bytes), Some(record));
+        prop_assert_eq!(Record::from_bytes(&bytes, &"host".into()), Some(record));
         // Whatever is cut off never panics.
-        let _ = Record::from_bytes(&bytes[..cut.index(bytes.len())]);
+        let _ = Record::from_bytes(&bytes[..cut.index(bytes.len())], &"host".into());
     }
 }
 
