@@ -5,6 +5,7 @@
 mod compose;
 mod dead_letters;
 mod print;
+mod resume;
 mod run;
 mod status;
 mod test;
@@ -92,6 +93,12 @@ enum Command {
     Compose(compose::ComposeArgs),
     /// Show the live state of a running host.
     Status(status::StatusArgs),
+    /// Let a dataflow go on that is paused or in quarantine.
+    ///
+    /// A dataflow whose guests fail again and again is paused for the policy's
+    /// `faults.coolDown`, and goes on by itself; one with `faults.quarantineAfter` faults
+    /// `within` a time is in quarantine until this. What its sources hold is processed then.
+    Resume(resume::ResumeArgs),
     /// List and read messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
@@ -125,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Inspect { file, world } => inspect(&file, &world, json),
         Command::Compose(args) => compose::compose(args, json),
         Command::Status(args) => status::status(args, json),
+        Command::Resume(args) => resume::resume(args, json),
         Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
     };
     result.unwrap_or_else(|error: anyhow::Error| {

@@ -28,6 +28,8 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 pub enum Ask {
     /// Read the site folder again and apply it.
     Apply { dir: PathBuf },
+    /// Let a dataflow go on that is paused or in quarantine.
+    Resume { tenant: String, dataflow: String },
     /// Live state of one tenant or all.
     Status { tenant: Option<String> },
 }
@@ -142,6 +144,10 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
         (Method::POST, "/apply") => {
             text("dir").map(|dir| Ask::Apply { dir: dir.into() }).ok_or_else(|| "`dir` is missing".to_owned())
         }
+        (Method::POST, "/resume") => match (text("tenant"), text("dataflow")) {
+            (Some(tenant), Some(dataflow)) => Ok(Ask::Resume { tenant, dataflow }),
+            _ => Err("`tenant` and `dataflow` are needed".to_owned()),
+        },
         (Method::POST, "/status") => Ok(Ask::Status { tenant: text("tenant") }),
         (method, path) => Err(format!("there is no {method} {path}")),
     }

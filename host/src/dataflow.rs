@@ -2,6 +2,7 @@
 //! middle of the path, from the queue to the sinks' doors; the only module that
 //! names timely. It does no I/O and never blocks.
 
+pub mod circuit;
 mod lull;
 pub mod operators;
 pub mod plan;

@@ -50,6 +50,26 @@ pub enum Reason {
     BadLine,
 }
 
+impl Reason {
+    /// Whether a guest failed, rather than what it was given or where that went.
+    pub fn is_fault(self) -> bool {
+        match self {
+            Reason::Trap
+            | Reason::MemoryRefused
+            | Reason::OutOfFuel
+            | Reason::OutOfTime
+            | Reason::BadOutput => true,
+            Reason::OperatorError
+            | Reason::Late
+            | Reason::WindowsFull
+            | Reason::Schema
+            | Reason::Rejected
+            | Reason::Oversize
+            | Reason::BadLine => false,
+        }
+    }
+}
+
 /// One message given up, as it came from its source.
 #[derive(Debug)]
 pub struct DeadLetter {

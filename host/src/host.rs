@@ -75,6 +75,15 @@ const SINK_BYTES_MAX: usize = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Why a host does not start.
+/// Why a dataflow cannot be resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    #[error("there is no dataflow `{name}` on this host")]
+    Unknown { name: String },
+    #[error("`{name}` is neither paused nor in quarantine")]
+    NotHeld { name: String },
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error(transparent)]
@@ -117,6 +126,8 @@ pub struct Host {
     known: Known,
     /// The site as it was applied last.
     seen: Arc<Seen>,
+    /// Dataflows in quarantine, and why: what the store has.
+    quarantined: BTreeMap<String, String>,
     rng: rand::rngs::StdRng,
 }
 
@@ -229,6 +240,7 @@ impl Host {
             Some(name) => name.clone(),
             None => store.host_name(draw_name)?,
         };
+        let quarantined = store.quarantined()?;
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
         let known = Known::telling(begin_ahead(&components, &store, data));
         let mut host = Host {
@@ -245,6 +257,7 @@ impl Host {
             memory: Arc::default(),
             known,
             seen: Arc::default(),
+            quarantined,
             rng: rand::rngs::StdRng::from_os_rng(),
         };
         for shard in 0..config.shards {
@@ -568,6 +581,7 @@ impl Host {
                         let is_there =
                             |it: &TenantSite| it.dataflows.iter().any(|it| it.dataflow.name.text == flow);
                         if !stays.is_some_and(is_there) {
+                            self.keep_quarantine(&full, None);
                             self.forget_windows(&full);
                         }
                         if other.is_some() { &mut applied.replaced } else { &mut applied.removed }.push(full);
@@ -631,6 +645,9 @@ impl Host {
             let plan =
                 deploy::plan(&running.tenant, tenant, flow, components, &sinks, space, commands.as_ref());
             let plan = Arc::new(plan);
+            if let Some(cause) = self.quarantined.get(&plan.name()) {
+                plan.set_health(Health::Quarantined { cause: cause.clone() });
+            }
             let (reply, installed) = oneshot::channel();
             self.shards[running.shard].door.send(Command::Install { plan: plan.clone(), reply });
             let Ok((id, queue)) = installed.await else {
@@ -943,11 +960,44 @@ impl Host {
     /// Takes note of how every dataflow does: to be called now and then, so that it is known
     /// when that changed, and before [`Host::status`], which says what was noted last.
     pub fn observe(&mut self) {
+        let mut news = Vec::new();
         for RunningTenant { dataflows, sinks, .. } in self.tenants.values_mut() {
             for RunningDataflow { plan, sources, health, .. } in dataflows.values_mut() {
                 health.observe(&facts(plan, sources, sinks), &self.clock);
+                match plan.health() {
+                    Health::Quarantined { cause } if !self.quarantined.contains_key(&plan.name()) => {
+                        news.push((plan.name(), Some(cause)));
+                    }
+                    Health::Running if !self.quarantined.is_empty() => news.push((plan.name(), None)),
+                    _ => {}
+                }
             }
         }
+        news.into_iter().for_each(|(dataflow, cause)| self.keep_quarantine(&dataflow, cause));
+    }
+
+    /// So that it outlives this run.
+    fn keep_quarantine(&mut self, dataflow: &str, cause: Option<String>) {
+        let is_news = match &cause {
+            Some(cause) => self.quarantined.insert(dataflow.to_owned(), cause.clone()).is_none(),
+            None => self.quarantined.remove(dataflow).is_some(),
+        };
+        let kept = || task::block_in_place(|| self.store.set_quarantine(dataflow, cause.as_deref()));
+        if is_news && let Err(error) = kept() {
+            tracing::warn!(dataflow, error = %chain(&error), "its quarantine is not kept");
+        }
+    }
+
+    /// Lets a dataflow go on that is paused or in quarantine.
+    pub async fn resume(&mut self, tenant: &str, dataflow: &str) -> Result<(), ResumeError> {
+        let name = format!("{tenant}/{dataflow}");
+        let running = self.tenants.get(tenant).and_then(|it| Some((it.shard, it.dataflows.get(dataflow)?)));
+        let Some((shard, running)) = running else { return Err(ResumeError::Unknown { name }) };
+        let (reply, resumed) = oneshot::channel();
+        self.shards[shard].door.send(Command::Resume { dataflow: running.id, reply });
+        let resumed = resumed.await.unwrap_or(false);
+        self.keep_quarantine(&name, None);
+        if resumed { Ok(()) } else { Err(ResumeError::NotHeld { name }) }
     }
 
     /// Live state, for `status`; of one tenant or of all.
@@ -1061,6 +1111,8 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         let (health, cause) = match it.plan.health() {
             Health::Running => ("Running", None),
             Health::Failed { cause, .. } => ("Failed", Some(cause)),
+            Health::Paused { cause } => ("Paused", Some(cause)),
+            Health::Quarantined { cause } => ("Quarantined", Some(cause)),
             Health::Draining => ("Draining", None),
         };
         json!({

@@ -66,6 +66,9 @@ counters! {
         rejected,
         /// Messages written to the dead letters.
         dead,
+        /// Times that it was paused because its guests failed, and put in quarantine.
+        pauses,
+        quarantines,
         /// Deliveries taken, and deliveries settled.
         deliveries,
         settled,

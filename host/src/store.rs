@@ -58,6 +58,9 @@ pub enum StoreError {
     Thread(#[source] std::io::Error),
 }
 
+/// Before the name of a dataflow that is in quarantine.
+const QUARANTINE: &str = "quarantine/";
+
 /// Clones share one store; it is closed when the last is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -205,6 +208,30 @@ impl Store {
             database.meta.insert("host-name", name.as_bytes())?;
             database.db.flush()?;
             Ok(name)
+        })
+    }
+
+    /// Dataflows in quarantine, and why.
+    pub fn quarantined(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.with(|database| {
+            let entries = database.meta.scan_prefix(QUARANTINE).map(|entry| {
+                let (name, cause) = entry?;
+                Ok((text(&name[QUARANTINE.len()..]), text(&cause)))
+            });
+            entries.collect()
+        })
+    }
+
+    /// Keeps that a dataflow is in quarantine, or that it is not any more.
+    pub fn set_quarantine(&self, dataflow: &str, cause: Option<&str>) -> Result<(), StoreError> {
+        self.with(|database| {
+            let name = [QUARANTINE, dataflow].concat();
+            match cause {
+                Some(cause) => database.meta.insert(name, cause.as_bytes())?,
+                None => database.meta.remove(name)?,
+            };
+            database.db.flush().map(drop)
         })
     }
 

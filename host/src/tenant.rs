@@ -11,6 +11,7 @@ use crate::{
     clock::Instant,
     command::Calls,
     dataflow::run_queue::Share,
+    guest::host_call::Interface,
     inference::{Inference, Processes},
     ledger::Ledger,
     resource::{Limits, Schemas},
@@ -90,6 +91,9 @@ impl Tenant {
     /// What it may use on its shard, with full buckets.
     pub fn share(&self, now: Instant) -> Share {
         let limits = &self.limits;
+        // As many at once as in a second.
+        let limited = |of| limits.calls.of(of).map(|calls| (of, Bucket::new(calls, calls, now)));
+        let calls = Interface::ALL.into_iter().filter_map(limited);
         // Thousandths of a core, in ns a second.
         let cpu = Bucket::new(limits.cpu_rate_milli * 1_000_000, limits.cpu_burst.as_nanos() as u64, now);
         Share {
@@ -100,7 +104,7 @@ impl Tenant {
             cpu_cap: limits.cpu_cap,
             fuel: (limits.fuel_rate < u64::MAX)
                 .then(|| Bucket::new(limits.fuel_rate, limits.fuel_burst, now)),
-            calls: Vec::new(),
+            calls: calls.collect(),
             stats: self.stats.clone(),
         }
     }

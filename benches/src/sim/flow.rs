@@ -23,7 +23,7 @@ use super::{
     mqtt::Mqtt,
     stage::Stage,
 };
-use crate::rig::{Rig, Running};
+use crate::rig::{Rig, Running, patient};
 
 /// See the module.
 pub(super) struct Flow {
@@ -69,12 +69,12 @@ impl Flow {
     /// The `index`th of a run.
     pub fn new(rig: &Rig, index: usize, messages: usize, has_brokers: bool, stage: &mut Stage) -> Self {
         let character = Character::ALL[index % Character::ALL.len()];
-        let limits = Limits {
+        let limits = patient(Limits {
             weight: stage.rng.random_range(1..4),
             inflight_bytes_max: stage.rng.random_range(4_000..40_000),
             message_fuel_max: 300_000,
             ..Limits::default()
-        };
+        });
         let name = format!("t{index}");
         let tenant = Tenant::new(name.clone(), limits);
         let sink = SinkQueue::new(stage.rng.random_range(2_000..100_000));

@@ -230,7 +230,7 @@ fn drive(args: &RunArgs, door: &ShardDoor, plan: &Arc<Plan>, sink: &Arc<SinkQueu
     let reading = std::thread::spawn(move || source.run());
     while !reading.is_finished() {
         // A failed dataflow settles nothing any more, and its source waits for ever.
-        if let Health::Failed { cause, .. } = plan.health() {
+        if let Health::Failed { cause, .. } | Health::Quarantined { cause } = plan.health() {
             anyhow::bail!("{cause}");
         }
         std::thread::sleep(Duration::from_millis(2));

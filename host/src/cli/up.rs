@@ -27,7 +27,7 @@ use super::{
 use crate::{
     control::{self, Ask, Lock, Question},
     deploy::chain,
-    host::{self, Host, HostError},
+    host::{self, Host, HostError, ResumeError},
     resource::{Diagnostics, Site},
 };
 
@@ -214,6 +214,13 @@ async fn supervise(
                         }
                         (code, answer)
                     }
+                    Ask::Resume { tenant, dataflow } => match host.resume(&tenant, &dataflow).await {
+                        Ok(()) => (StatusCode::OK, json!({ "resumed": format!("{tenant}/{dataflow}") })),
+                        Err(error @ ResumeError::Unknown { .. }) => {
+                            (StatusCode::NOT_FOUND, json!({ "error": error.to_string() }))
+                        }
+                        Err(error) => (StatusCode::CONFLICT, json!({ "error": error.to_string() })),
+                    },
                     Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
                         let error = format!("there is no tenant `{tenant}` on this host");
                         (StatusCode::NOT_FOUND, json!({ "error": error }))

@@ -33,6 +33,7 @@ use crate::{
     batch::Stamped,
     clock::{Clock, Instant},
     dataflow::{
+        circuit::{self, Gate, State},
         lull,
         plan::{Failure, Health, Plan},
         region::{Cause, Flow, Outcome, Region},
@@ -42,7 +43,7 @@ use crate::{
         watermark::Moment,
         window::Windows,
     },
-    dead_letter::{DeadLetters, Reason},
+    dead_letter::{DeadLetter, DeadLetters, Reason},
     guest::AcquireError,
     hlc::{Amended, Hlc},
     planted::{self, Bug},
@@ -69,6 +70,11 @@ pub struct Parts {
     finished: RefCell<Option<Finished>>,
     /// Closed by a failure: nothing is settled any more.
     gate_closed: Cell<bool>,
+    timers: Timers,
+    /// Wakes the dataflow.
+    dataflow: Waker,
+    /// When the dataflow is woken to see whether its circuit lets a delivery pass.
+    circuit_armed: Cell<Option<Instant>>,
     activators: RefCell<Option<Activators>>,
 }
 
@@ -172,8 +178,8 @@ impl Parts {
             setup;
         let windows = region.windows.clone().map(|windows| WindowParts {
             windows,
-            timers,
-            dataflow,
+            timers: timers.clone(),
+            dataflow: dataflow.clone(),
             commits: Cell::new(0),
             flushed: Arc::default(),
             released_with: Cell::new(0),
@@ -193,6 +199,9 @@ impl Parts {
             windows,
             finished: RefCell::new(None),
             gate_closed: Cell::new(false),
+            timers,
+            dataflow,
+            circuit_armed: Cell::new(None),
             activators: RefCell::new(None),
         })
     }
@@ -301,7 +310,7 @@ impl Parts {
 
     /// Takes the next delivery off the queue, stamped; its duty goes to the ledger.
     fn next_delivery(&self, sequence: u64) -> Option<Flow> {
-        if self.gate_closed.get() {
+        if self.gate_closed.get() || !self.circuit_lets_pass() {
             return None;
         }
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
@@ -328,6 +337,91 @@ impl Parts {
         Some(Flow { sequence, source, delivery, known, cause: Cause::Source(credit) })
     }
 
+    fn circuit_lets_pass(&self) -> bool {
+        if self.region.circuit.borrow().state() == State::Closed {
+            return true;
+        }
+        let now = self.clock.now();
+        match self.region.circuit.borrow_mut().gate(now) {
+            Gate::Pass => true,
+            Gate::Shut => false,
+            Gate::Wait(until) => {
+                if self.circuit_armed.replace(Some(until)) != Some(until) {
+                    self.timers.arm(until, self.dataflow.clone());
+                }
+                false
+            }
+        }
+    }
+
+    /// Tells the circuit what the guests made of a delivery.
+    fn judge(&self, flow: &Flow, dead: &[DeadLetter]) {
+        let faults = dead.iter().filter(|letter| letter.reason.is_fault()).count() as u32;
+        let outcome = circuit::Outcome { messages: flow.delivery.batch.len() as u32, faults };
+        let mut circuit = self.region.circuit.borrow_mut();
+        let is_news = match (faults, circuit.state()) {
+            // Nobody looks at a clock for what is as it should be.
+            (0, State::Closed) => circuit.passed(outcome, Instant::default()),
+            _ => circuit.passed(outcome, self.clock.now()),
+        };
+        let state = circuit.state();
+        drop(circuit);
+        if is_news {
+            let last = dead.iter().rev().find(|letter| letter.reason.is_fault());
+            self.circuit_changed(state, last.map_or("", |letter| letter.detail.as_str()));
+        }
+    }
+
+    fn circuit_changed(&self, state: State, fault: &str) {
+        let (stats, dataflow) = (&self.plan.stats, self.plan.name());
+        let limits = &self.plan.tenant.limits;
+        let health = match state {
+            State::Closed | State::Probing => {
+                tracing::info!(%dataflow, "dataflow goes on: its guests do not fail any more");
+                Health::Running
+            }
+            State::Open { .. } => {
+                stats.pauses.add(1);
+                let wait = humantime::format_duration(limits.fault_cool_down);
+                let cause =
+                    format!("its guests failed again and again; one delivery is tried after {wait}: {fault}");
+                tracing::warn!(%dataflow, cause, "dataflow paused");
+                Health::Paused { cause }
+            }
+            State::Quarantined => {
+                stats.quarantines.add(1);
+                let (faults, within) =
+                    (limits.quarantine_after, humantime::format_duration(limits.quarantine_within));
+                let cause =
+                    format!("{faults} messages or more made its guests fail within {within}: {fault}");
+                tracing::error!(%dataflow, cause, "dataflow in quarantine; `tidegate resume {dataflow}` ends it");
+                Health::Quarantined { cause }
+            }
+        };
+        if matches!(self.plan.health(), Health::Running | Health::Paused { .. } | Health::Quarantined { .. })
+        {
+            self.plan.set_health(health);
+        }
+    }
+
+    /// Lets the dataflow go on if it is paused or in quarantine. False if it is neither.
+    pub fn resume(&self) -> bool {
+        let was_held = self.region.circuit.borrow_mut().resume();
+        if was_held {
+            tracing::info!(dataflow = %self.plan.name(), "dataflow resumed by command");
+            if matches!(self.plan.health(), Health::Paused { .. } | Health::Quarantined { .. }) {
+                self.plan.set_health(Health::Running);
+            }
+            self.activators().flow.activate();
+        }
+        was_held
+    }
+
+    /// Whether nothing of what it has taken goes on now, so that waiting for it is no use.
+    pub fn is_held(&self) -> bool {
+        matches!(self.region.circuit.borrow().state(), State::Open { .. } | State::Quarantined)
+    }
+
     fn start(self: &Rc<Self>, flow: Flow) {
         let parts = self.clone();
         let polled = self.tasks.start(
@@ -347,6 +441,7 @@ impl Parts {
     /// until all of them have confirmed.
     fn write(&self, (flow, Outcome { writes, dead }): (Flow, Outcome), holds: &mut Holds) {
         let sequence = flow.sequence;
+        self.judge(&flow, &dead);
         self.plan.stats.dead.add(dead.len() as u64);
         let written = || writes.iter().filter(|batch| !batch.is_empty());
         let committed = self.windows.as_ref().is_some_and(|windows| windows.took(self, &flow));

@@ -49,6 +49,14 @@ pub enum Health {
         failure: Failure,
         cause: String,
     },
+    /// Its guests failed again and again: it goes on by itself, with one delivery first.
+    Paused {
+        cause: String,
+    },
+    /// They failed too often: its sources wait until it is resumed by command.
+    Quarantined {
+        cause: String,
+    },
     /// It takes nothing more and ends once it is empty.
     Draining,
 }

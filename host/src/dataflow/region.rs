@@ -12,6 +12,7 @@ use crate::{
     batch::{Batch, Stamped, Time},
     clock::Clock,
     dataflow::{
+        circuit::Circuit,
         plan::{Check, Plan, Step, Target},
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
@@ -66,6 +67,7 @@ pub struct Region {
     pub clock: Clock,
     /// `None` in a dataflow without windows.
     pub windows: Option<Rc<RefCell<Windows>>>,
+    pub circuit: RefCell<Circuit>,
 }
 
 impl Region {
@@ -425,7 +427,8 @@ impl Work<'_> {
     async fn retry(&mut self, message: &Batch, mut fault: Fault) -> Result<(), AcquireError> {
         let retries_max = self.operator.tenant.limits.fault_retries_max;
         let mut retries = 0;
-        while fault.error.is_worth_a_retry() && retries < retries_max {
+        let may_retry = || self.region.circuit.borrow_mut().may_retry();
+        while fault.error.is_worth_a_retry() && retries < retries_max && may_retry() {
             retries += 1;
             self.operator.stats.retries.add(1);
             match self.call(message).await? {

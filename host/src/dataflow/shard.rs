@@ -23,6 +23,7 @@ use tokio::{runtime::Runtime, sync::oneshot, time::Sleep};
 use crate::{
     clock::{Clock, Instant},
     dataflow::{
+        circuit::{Circuit, CircuitLimits},
         lull,
         operators::{Parts, Setup},
         plan::{Failure, Health, Plan},
@@ -67,6 +68,8 @@ pub enum Command {
     Install { plan: Arc<Plan>, reply: oneshot::Sender<(DataflowId, Arc<Queue>)> },
     /// Closes the dataflow's queue, lets it empty for at most `drain`, and ends it.
     Remove { dataflow: DataflowId, drain: Duration, reply: oneshot::Sender<Removed> },
+    /// Lets a dataflow go on that is paused or in quarantine. False if it is neither.
+    Resume { dataflow: DataflowId, reply: oneshot::Sender<bool> },
     /// Runs `init` of each operator once, on instances that are thrown away.
     Try { operators: Vec<Arc<Operator>>, reply: oneshot::Sender<Result<(), String>> },
     /// Counts instances.
@@ -317,6 +320,10 @@ impl Shard {
                     let _ = reply.send(installed);
                 }
                 Command::Remove { dataflow, drain, reply } => self.remove(dataflow, drain, reply),
+                Command::Resume { dataflow, reply } => {
+                    let resumed = self.dataflows.get(&dataflow).is_some_and(|it| it.parts.resume());
+                    let _ = reply.send(resumed);
+                }
                 Command::Try { operators, reply } => self.try_operators(operators, reply),
                 Command::Census { reply } => {
                     let (instances, instances_idle) = self.guests.live_and_idle();
@@ -421,7 +428,9 @@ impl Shard {
             Rc::new(RefCell::new(windows))
         });
         let (guests, clock) = (self.guests.clone(), self.clock.clone());
-        let region = Region { plan: plan.clone(), guests, clock, windows };
+        let limits = CircuitLimits::of(&plan.tenant.limits);
+        let circuit = RefCell::new(Circuit::new(limits, matches!(plan.health(), Health::Quarantined { .. })));
+        let region = Region { plan: plan.clone(), guests, clock, windows, circuit };
         let parts = Parts::new(Setup {
             plan,
             queue: queue.clone(),
@@ -478,6 +487,8 @@ impl Shard {
             let _ = reply.send(Removed::Abandoned);
             return;
         };
+        // What is held does not become empty.
+        let drain = if installed.parts.is_held() { Duration::ZERO } else { drain };
         installed.parts.plan.set_health(Health::Draining);
         installed.parts.queue.close();
         installed.parts.activators().all();

@@ -139,6 +139,12 @@ fn judge(facts: &Facts<'_>, faults: u64, rejected: u64) -> Judgement {
         Health::Failed { failure, cause } => {
             return Judgement::of(Unavailable, (*failure).into(), cause.clone());
         }
+        Health::Paused { cause } => {
+            return Judgement::of(Degraded, ReasonCode::ModuleRuntimeFault, cause.clone());
+        }
+        Health::Quarantined { cause } => {
+            return Judgement::of(Unavailable, ReasonCode::ModuleRuntimeFault, cause.clone());
+        }
         Health::Draining => return Judgement::unknown("it takes nothing more, and ends"),
         Health::Running => {}
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    guest::host_call::Interface,
     inference::{self, InferenceLimits},
     resource::{
         EngineKind,
@@ -109,6 +110,22 @@ pub struct Limits {
     pub window_bytes_max: u64,
     /// What its models may use.
     pub inference: InferenceLimits,
+    /// Host calls a second, where they are limited.
+    pub calls: CallLimits,
+}
+
+/// Host calls a second by interface; `None` as many as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CallLimits([Option<u64>; Interface::ALL.len()]);
+
+impl CallLimits {
+    pub fn of(&self, interface: Interface) -> Option<u64> {
+        self.0[interface as usize]
+    }
+
+    pub fn set(&mut self, interface: Interface, calls: u64) {
+        self.0[interface as usize] = Some(calls);
+    }
 }
 
 impl Default for Limits {
@@ -146,6 +163,7 @@ impl Default for Limits {
             state: StateLimits::default(),
             window_bytes_max: 16 << 20,
             inference: InferenceLimits::default(),
+            calls: CallLimits::default(),
         }
     }
 }
@@ -173,7 +191,7 @@ impl Limits {
 }
 
 /// Keys that are parsed and checked today, and bite later.
-const NOT_YET: [&str; 4] = ["total", "coolDown", "quarantineAfter", "within"];
+const NOT_YET: [&str; 1] = ["total"];
 
 /// Reads limits over a base, each value checked against a ceiling if there is one.
 struct LimitReader<'a> {
@@ -259,15 +277,14 @@ impl LimitReader<'_> {
 
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
         let group = object.object(key, self.diagnostics)?;
-        if matches!(key, "cpu" | "fuel") {
-            self.not_yet(key, Text { text: String::new(), place: group.place() });
-        }
         Some(group)
     }
 }
 
 /// Largest model that a policy may allow.
 const MODEL_BYTES_MAX: u64 = 1 << 30;
+
+const FAULTS_MAX: u32 = 10_000;
 
 fn small(text: &str) -> Result<u32, QuantityError> {
     u32::try_from(quantity::count(text)?).map_err(|_| QuantityError::TooLarge)
@@ -279,6 +296,20 @@ fn at_least_one(text: &str) -> Result<u32, QuantityError> {
 
 fn some_fuel(text: &str) -> Result<u64, QuantityError> {
     quantity::above_zero(quantity::fuel, text)
+}
+
+fn some_calls(text: &str) -> Result<u64, QuantityError> {
+    quantity::above_zero(quantity::count, text)
+}
+
+fn some_cpu(text: &str) -> Result<u64, QuantityError> {
+    quantity::above_zero(quantity::cpu, text)
+}
+
+/// Faults that are too many: so many instants are kept for each dataflow.
+fn some_faults(text: &str) -> Result<u32, QuantityError> {
+    let faults = at_least_one(text)?;
+    if faults <= FAULTS_MAX { Ok(faults) } else { Err(QuantityError::TooLarge) }
 }
 
 fn some_bytes(text: &str) -> Result<u64, QuantityError> {
@@ -331,8 +362,8 @@ impl Limits {
 
     fn read_groups(&mut self, object: &mut Object<'_>, reader: &mut LimitReader<'_>) {
         if let Some(mut group) = reader.group(object, "cpu") {
-            reader.read(&mut group, "rate", quantity::cpu, &mut self.cpu_rate_milli);
-            reader.read(&mut group, "burst", quantity::time, &mut self.cpu_burst);
+            reader.read(&mut group, "rate", some_cpu, &mut self.cpu_rate_milli);
+            reader.read(&mut group, "burst", some_time, &mut self.cpu_burst);
             match group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
                 Some(false) if self.cpu_cap && reader.of.is_lowering() => {
                     let place = group.get("cap").map(|node| node.place.clone());
@@ -345,8 +376,13 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "fuel") {
-            reader.read(&mut group, "rate", quantity::fuel, &mut self.fuel_rate);
-            reader.read(&mut group, "burst", quantity::fuel, &mut self.fuel_burst);
+            let before = self.fuel_rate;
+            reader.read(&mut group, "rate", some_fuel, &mut self.fuel_rate);
+            if before == u64::MAX {
+                // A second's worth, where nothing else is said.
+                self.fuel_burst = self.fuel_rate;
+            }
+            reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {
@@ -386,7 +422,7 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "faults") {
             reader.read(&mut group, "retries", small, &mut self.fault_retries_max);
             reader.read(&mut group, "coolDown", quantity::time, &mut self.fault_cool_down);
-            reader.read(&mut group, "quarantineAfter", at_least_one, &mut self.quarantine_after);
+            reader.read(&mut group, "quarantineAfter", some_faults, &mut self.quarantine_after);
             reader.read(&mut group, "within", some_time, &mut self.quarantine_within);
             group.finish(reader.diagnostics);
         }
@@ -403,6 +439,16 @@ impl Limits {
             reader.read(&mut group, "time", some_time, time_max);
             reader.read(&mut group, "model", model_bytes, model_bytes_max);
             reader.check_inference(&mut group, &self.inference);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "calls") {
+            for interface in Interface::ALL {
+                let mut calls = self.calls.of(interface).unwrap_or(u64::MAX);
+                reader.read(&mut group, interface.name(), some_calls, &mut calls);
+                if calls < u64::MAX {
+                    self.calls.set(interface, calls);
+                }
+            }
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {

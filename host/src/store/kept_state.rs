@@ -87,18 +87,22 @@ enum Next {
 
 impl ReadAhead {
     /// How many keys to read behind this one: none unless it was to be expected, then
-    /// more and more. Looking for the key behind costs as much as the read itself, so that
-    /// it is done only for keys that look like the last one's neighbours.
-    fn keys_behind(&mut self, key: &[u8]) -> usize {
+    /// more and more. Looking for the key behind another costs as much as the read itself,
+    /// so that it is done only for keys that look like the last one's neighbours.
+    fn keys_behind(
+        &mut self,
+        key: &[u8],
+        is_behind: impl FnOnce(&[u8]) -> sled::Result<bool>,
+    ) -> sled::Result<usize> {
         self.keys = match std::mem::take(&mut self.next) {
             Next::Is(next) if next == key => (self.keys * 2).clamp(4, AHEAD_KEYS_MAX),
-            Next::Behind(last) if is_near(&last, key) => 4,
+            Next::Behind(last) if is_near(&last, key) && is_behind(&last)? => 4,
             _ => 0,
         };
         if self.keys == 0 {
             self.next = Next::Behind(key.to_vec());
         }
-        self.keys
+        Ok(self.keys)
     }
 }
 
@@ -121,7 +125,11 @@ fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> 
     let record = tree.get(&name)?;
     let record = record.map(|bytes| parse(space, &bytes)).transpose()?;
     let mut read_ahead = space.read_ahead();
-    let (mut left, mut bytes) = (read_ahead.keys_behind(&key), 0);
+    let is_behind = |last: &[u8]| {
+        let behind = tree.get_gt(name_of(&space.tenant, KEY, last))?;
+        Ok(behind.is_some_and(|(behind, _)| *behind == *name))
+    };
+    let (mut left, mut bytes) = (read_ahead.keys_behind(&key, is_behind)?, 0);
     let prefix = name.len() - key.len();
     let mut ahead = Vec::with_capacity(left);
     if left == 0 {

@@ -116,7 +116,7 @@ impl Stage {
         let end = began.plus(play.timeout);
         loop {
             let until = self.settle(plan, &mut ends, &mut outcome, began)?;
-            if let Health::Failed { cause, .. } = plan.health() {
+            if let Health::Failed { cause, .. } | Health::Quarantined { cause } = plan.health() {
                 bail!("{cause}");
             }
             outcome.unsettled = ends.feed.unsettled();

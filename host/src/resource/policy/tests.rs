@@ -44,6 +44,7 @@ late: nextWindow
 time: { lateness: 30m, idle: 30s, tick: 50ms }
 connections: 2
 commands: 8
+calls: { state: 1000, log: 10 }
 weight: 1
 ";
 
@@ -85,6 +86,12 @@ fn lower() -> Limits {
             time_max: Duration::from_secs(1),
             model_bytes_max: 10 << 20,
         },
+        calls: {
+            let mut calls = CallLimits::default();
+            calls.set(Interface::State, 1_000);
+            calls.set(Interface::Log, 10);
+            calls
+        },
     }
 }
 
@@ -95,7 +102,7 @@ fn every_key_is_read_and_what_bites_later_is_said() {
         assert_eq!(limits, lower());
         let said: Vec<_> =
             found.iter().map(|(_, _, message)| message.split('`').nth(1).unwrap_or("")).collect();
-        assert_eq!(said, ["cpu", "fuel", "total", "coolDown", "quarantineAfter", "within"]);
+        assert_eq!(said, ["total"]);
         assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
     }
 }
