@@ -186,6 +186,7 @@ fn check_site(dir: &Path) -> Diagnostics {
             admitted.push((dataflow, deploy::admit(tenant, dataflow, &mut known, &mut diagnostics)));
         }
         let admitted = admitted.iter().map(|(dataflow, components)| (*dataflow, components));
+        deploy::check_memory(tenant, admitted.clone(), &mut diagnostics);
         deploy::check_commands(tenant, admitted, &site.endpoints, &mut diagnostics);
     }
     diagnostics

@@ -24,6 +24,7 @@ use crate::{
         component::{Digest, read_bytes},
         compose::{ComposeError, Parts},
         metrics::GuestMetrics,
+        state::INSTANCE_BYTES,
         world::PolicyWorld,
     },
     resource::{
@@ -49,6 +50,9 @@ pub struct Admitted {
     pub contract: Contract,
     /// It can ask other programs.
     pub asks: bool,
+    /// Bytes of the component, and what an instance has of memory when it starts.
+    pub bytes: u64,
+    pub memory_bytes_min: u64,
 }
 
 /// The components of one dataflow: by node of the dataflow and operation of its graph.
@@ -116,7 +120,14 @@ fn admit_one(
         diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    Some(Admitted { digest, fused: parts, contract, asks: shape.asks() })
+    Some(Admitted {
+        digest,
+        fused: parts,
+        contract,
+        asks: shape.asks(),
+        bytes: shape.resources.component_bytes,
+        memory_bytes_min: needed,
+    })
 }
 
 /// The endpoint over which operators of a dataflow ask other programs, if any of them
@@ -162,6 +173,41 @@ pub fn check_commands<'a>(
     if let Some(name) = last {
         let is_mqtt = |name: &str| matches!(endpoints.get(name), Some(EndpointKind::Mqtt(_)));
         tenant.check_connections(tenant.connections(is_mqtt) + over.len(), name, diagnostics);
+    }
+}
+
+/// Bytes of all the components that a tenant's dataflows use, each counted once.
+pub fn component_bytes<'a>(dataflows: impl Iterator<Item = &'a Components>) -> u64 {
+    let components = dataflows.flat_map(|components| components.values());
+    let by_digest: HashMap<_, _> = components.map(|it| (it.digest, it.bytes)).collect();
+    by_digest.values().sum()
+}
+
+/// Whether a tenant's memory has room for its components and, beside them, one instance of
+/// each operator of its largest dataflow.
+pub fn check_memory<'a>(
+    tenant: &TenantSite,
+    dataflows: impl Iterator<Item = (&'a DataflowSite, &'a Components)>,
+    diagnostics: &mut Diagnostics,
+) {
+    let enabled: Vec<_> = dataflows.filter(|(dataflow, _)| dataflow.dataflow.enabled).collect();
+    let components_bytes = component_bytes(enabled.iter().map(|(_, components)| *components));
+    let allowed = tenant.limits.memory_total_bytes_max;
+    for (dataflow, components) in enabled {
+        let instances: u64 = components.values().map(|it| it.memory_bytes_min + INSTANCE_BYTES).sum();
+        if components_bytes + instances <= allowed {
+            continue;
+        }
+        let name = &dataflow.dataflow.name;
+        let message = format!(
+            "`{}` needs {} KiB of memory for its instances beside {} KiB for components of the tenant `{}`",
+            name.text,
+            instances.div_ceil(1 << 10),
+            components_bytes.div_ceil(1 << 10),
+            tenant.name
+        );
+        let label = format!("policy's `memory.total` allows {} KiB", allowed >> 10);
+        diagnostics.error("tenant/memory", name.place.clone(), message, label);
     }
 }
 
@@ -440,7 +486,7 @@ fn operator(
         schemas: module.schemas.iter().map(schema).collect(),
         pinned: *pinned,
         stats: Arc::new(OperatorStats::default()),
-        metrics: Arc::new(GuestMetrics::default()),
+        metrics: Arc::new(GuestMetrics::within(tenant.series.clone())),
         commands: commands.filter(|_| component.asks).cloned(),
     })
 }

@@ -409,6 +409,7 @@ impl Host {
                 dataflows.push(PreparedDataflow { site: dataflow, components, fingerprint, runs });
             }
             let admitted = dataflows.iter().map(|it: &PreparedDataflow<'_>| (it.site, &it.components));
+            deploy::check_memory(tenant, admitted.clone(), diagnostics);
             deploy::check_commands(tenant, admitted, &site.endpoints, diagnostics);
             let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, dataflows };
             prepared.insert(tenant.name.as_str(), tenant_prepared);
@@ -624,6 +625,8 @@ impl Host {
                 commands: BTreeMap::new(),
             },
         };
+        let components = dataflows.iter().map(|prepared| &prepared.components);
+        running.tenant.set_component_bytes(deploy::component_bytes(components));
         for prepared in dataflows {
             let name = prepared.site.dataflow.name.text.clone();
             if running.dataflows.contains_key(&name) {

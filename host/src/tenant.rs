@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, OnceLock, RwLock,
-    atomic::{AtomicU32, AtomicU64},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     clock::Instant,
     command::Calls,
     dataflow::run_queue::Share,
-    guest::host_call::Interface,
+    guest::{host_call::Interface, log::LogAllowance, metrics::SeriesAllowance},
     inference::{Inference, Processes},
     ledger::Ledger,
     resource::{Limits, Schemas},
@@ -30,8 +30,16 @@ pub struct Tenant {
     pub ledger: Arc<Ledger>,
     /// Instances live now, over all operators.
     pub instances: AtomicU32,
+    /// Bytes of its instances: linear memories, tables, stores and stacks.
+    instance_bytes: AtomicU64,
+    /// Bytes of all components that its dataflows use.
+    component_bytes: AtomicU64,
     /// What its operators keep.
     pub keys: KeySpace,
+    /// What its operators may log.
+    pub log: Arc<LogAllowance>,
+    /// Series of its operators' metrics.
+    pub series: Arc<SeriesAllowance>,
     /// What its operators ask of other programs.
     pub calls: Arc<Calls>,
     /// Where its models are, once an operator has one.
@@ -64,13 +72,19 @@ impl Tenant {
     ) -> Arc<Self> {
         let ledger = Ledger::new(limits.inflight_bytes_max as usize);
         let calls = Calls::new(limits.commands_max);
+        let log = Arc::new(LogAllowance::new(limits.log));
+        let series = Arc::new(SeriesAllowance::new(limits.series_max));
         Arc::new(Tenant {
             name: name.into(),
             limits,
             stats: Arc::default(),
             ledger,
             instances: AtomicU32::new(0),
+            instance_bytes: AtomicU64::new(0),
+            component_bytes: AtomicU64::new(0),
             keys,
+            log,
+            series,
             calls,
             inference: OnceLock::new(),
             window_bytes: AtomicU64::new(0),
@@ -86,6 +100,38 @@ impl Tenant {
     /// The same, if any operator has a model.
     pub fn has_inference(&self) -> Option<&Arc<Inference>> {
         self.inference.get()
+    }
+
+    /// Bytes of memory that the host has for it, over all its dataflows.
+    pub fn memory(&self) -> MemoryUse {
+        let of = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
+        MemoryUse {
+            instances: of(&self.instance_bytes),
+            components: of(&self.component_bytes),
+            queues: self.ledger.bytes_in_flight() as u64,
+            windows: of(&self.window_bytes),
+            state: self.keys.bytes_held(),
+        }
+    }
+
+    /// Takes memory for an instance, unless that would pass what the tenant may have.
+    pub fn take_memory(&self, bytes: u64) -> bool {
+        let fits = self.memory().total().saturating_add(bytes) <= self.limits.memory_total_bytes_max;
+        if fits {
+            self.instance_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Gives back what an instance took.
+    pub fn give_memory(&self, bytes: u64) {
+        self.instance_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Its dataflows use components of so many bytes in all, whoever else uses them too:
+    /// one tenant's leaving is not to raise what another has to pay.
+    pub fn set_component_bytes(&self, bytes: u64) {
+        self.component_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// What it may use on its shard, with full buckets.
@@ -116,5 +162,24 @@ impl Tenant {
     /// What its operators look up from now on.
     pub fn replace_schemas(&self, schemas: Option<Arc<Schemas>>) {
         *self.schemas.write().expect("no panic under this lock") = schemas;
+    }
+}
+
+/// Bytes of memory of one tenant, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    pub instances: u64,
+    pub components: u64,
+    /// Messages in flight.
+    pub queues: u64,
+    pub windows: u64,
+    /// State that is in memory.
+    pub state: u64,
+}
+
+impl MemoryUse {
+    pub fn total(&self) -> u64 {
+        let MemoryUse { instances, components, queues, windows, state } = *self;
+        instances + components + queues + windows + state
     }
 }

@@ -82,7 +82,7 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     };
     if let Some(dir) = &args.dir {
         let (site, diagnostics) = Site::load(dir);
-        report(&diagnostics.in_brief(), false);
+        report(&diagnostics, false);
         let Some(site) = site else { return Ok(None) };
         let data = data_of(dir, args.data.clone(), &site.host);
         let (listener, lock) = open(&data)?;
@@ -93,7 +93,7 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     let Some((site, diagnostics)) = host::applied_site(&data)? else {
         anyhow::bail!("nothing was applied to {} yet: start with `tidegate up DIR`", data.display());
     };
-    report(&diagnostics.in_brief(), false);
+    report(&diagnostics, false);
     Ok(site.map(|site| Found { site, data, listener, lock }))
 }
 
@@ -111,7 +111,7 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     let control = tokio::spawn(control::serve(listener, asks));
     match host.apply(&site).await {
         Ok((applied, warnings)) => {
-            report(&warnings.in_brief(), false);
+            report(&warnings, false);
             if let Some(before) = before {
                 host.leave_behind(&before, &site);
             }
@@ -257,7 +257,7 @@ async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {
                 "removed": applied.removed, "unchanged": applied.unchanged,
             });
             let json = diagnostics.to_json();
-            let text = diagnostics.in_brief().to_text(false);
+            let text = diagnostics.to_text(false);
             (StatusCode::OK, json!({ "applied": applied, "diagnostics": json, "text": text }))
         }
         Err(more) => {

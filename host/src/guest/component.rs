@@ -100,6 +100,8 @@ pub struct Loaded {
     engine: EngineKind,
     /// Of the pool, that an instance takes.
     pub slots: usize,
+    /// Memory that an instance starts with.
+    pub memory_bytes_min: u64,
     linked: DashMap<(Arc<str>, Contract, OperatorKind), Linked>,
 }
 
@@ -112,7 +114,13 @@ pub struct Linked {
 
 impl Loaded {
     fn new(component: Component, engine: EngineKind) -> Self {
-        Loaded { slots: engine::slots_of(&component), component, engine, linked: DashMap::new() }
+        Loaded {
+            slots: engine::slots_of(&component),
+            memory_bytes_min: engine::memory_bytes_min(&component),
+            component,
+            engine,
+            linked: DashMap::new(),
+        }
     }
 
     /// The component linked for one of its operators.

@@ -116,6 +116,8 @@ pub struct Resources {
     pub tables: u32,
     /// Bytes that its memories start with.
     pub memory_bytes_min: u64,
+    /// Bytes of the component itself.
+    pub component_bytes: u64,
 }
 
 /// Why an import refuses a deploy.
@@ -345,19 +347,20 @@ impl Import {
 impl Resources {
     /// What two components need in one.
     pub(super) fn plus(self, other: Resources) -> Resources {
-        let Resources { core_modules, memories, tables, memory_bytes_min } = self;
+        let Resources { core_modules, memories, tables, memory_bytes_min, component_bytes } = self;
         Resources {
             core_modules: core_modules.saturating_add(other.core_modules),
             memories: memories.saturating_add(other.memories),
             tables: tables.saturating_add(other.tables),
             memory_bytes_min: memory_bytes_min.saturating_add(other.memory_bytes_min),
+            component_bytes: component_bytes.saturating_add(other.component_bytes),
         }
     }
 
     fn read(bytes: &[u8]) -> Result<Self, ComponentError> {
         let malformed =
             |error: wasmparser::BinaryReaderError| ComponentError::Malformed { cause: error.to_string() };
-        let mut found = Resources::default();
+        let mut found = Resources { component_bytes: bytes.len() as u64, ..Resources::default() };
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(malformed)? {
                 Payload::Version { encoding: Encoding::Module, .. } => found.core_modules += 1,

@@ -75,7 +75,7 @@ impl Inspection {
 
     /// One document with a stable schema.
     pub fn to_json(&self) -> Value {
-        let Resources { core_modules, memories, tables, memory_bytes_min } = self.shape.resources;
+        let Resources { core_modules, memories, tables, memory_bytes_min, .. } = self.shape.resources;
         let import = |import: &Import| {
             let granted: serde_json::Map<_, _> = PolicyWorld::shipped()
                 .iter()
@@ -152,7 +152,7 @@ impl Class {
 /// The text for people, in lines of at most 100 columns where names allow.
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Resources { core_modules, memories, tables, memory_bytes_min } = self.shape.resources;
+        let Resources { core_modules, memories, tables, memory_bytes_min, .. } = self.shape.resources;
         writeln!(f, "digest     sha256:{}", self.digest)?;
         writeln!(f, "size       {}", Size(self.bytes as u64))?;
         writeln!(

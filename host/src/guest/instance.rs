@@ -28,7 +28,7 @@ use crate::{
         host_call::HostCalls,
         linker::Linkers,
         packed::{OutputMax, Packed},
-        state::{Bounds, GuestState, Pause},
+        state::{Bounds, GuestState, INSTANCE_BYTES, Pause},
         world::PolicyWorld,
     },
     resource::{EngineKind, PerEngine},
@@ -145,7 +145,7 @@ impl Guests {
             }
         }
         let loaded = self.load(operator.engine(), operator.digest).await?;
-        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
+        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, &loaded, ctx)).await;
         self.start(operator, loaded, slots).await.map(Box::new)
     }
 
@@ -190,7 +190,7 @@ impl Guests {
     /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
     pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
         let loaded = self.load(operator.engine(), operator.digest).await?;
-        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, loaded.slots, ctx)).await;
+        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, &loaded, ctx)).await;
         self.start(operator, loaded, slots).await.map(drop)
     }
 
@@ -222,11 +222,18 @@ impl Guests {
 
     /// Slots in the pool for one instance: free, or taken from those who used theirs
     /// least recently; from the tenant's own if it has as many as policy allows.
-    fn poll_slots(&self, tenant: &Arc<Tenant>, slots: usize, ctx: &mut Context<'_>) -> Poll<Slots> {
+    fn poll_slots(&self, tenant: &Arc<Tenant>, loaded: &Loaded, ctx: &mut Context<'_>) -> Poll<Slots> {
+        let (slots, memory_bytes) = (loaded.slots, loaded.memory_bytes_min + INSTANCE_BYTES);
         let Inner { slots_max, cells, .. } = &*self.inner;
         let (own_max, engine) = (tenant.limits.instances_max.max(1), tenant.limits.engine);
         loop {
-            let own_full = tenant.instances.load(Ordering::Relaxed) >= own_max;
+            let has_memory = || {
+                let used = tenant.memory().total();
+                used.saturating_add(memory_bytes) <= tenant.limits.memory_total_bytes_max
+            };
+            // Its idle instances make room for one that does not fit beside them.
+            let live = tenant.instances.load(Ordering::Relaxed);
+            let own_full = live >= own_max || (live > 0 && !has_memory());
             if !own_full && cells.borrow().slots_used.of(engine) + slots <= *slots_max.of(engine) {
                 break;
             }
@@ -235,6 +242,11 @@ impl Guests {
                 false => guest.operator.engine() == engine,
             });
             let Some(retired) = retired else {
+                if own_full && live < own_max {
+                    // None of its own is idle: it is refused its memory, rather than to wait
+                    // for what may never come.
+                    break;
+                }
                 cells.borrow_mut().wait(ctx.waker());
                 return Poll::Pending;
             };
@@ -266,6 +278,12 @@ impl Guests {
         let tenant = operator.tenant.clone();
         let metrics = operator.metrics.clone();
         let mut state = GuestState::new(&operator.name, bounds, clock, timers, seed, tenant, metrics);
+        if !state.take_memory(INSTANCE_BYTES) {
+            let limit_bytes = limits.memory_total_bytes_max;
+            let cause = "no memory is left of its tenant's total".to_owned();
+            let error = InvokeError::MemoryRefused { limit_bytes, cause };
+            return Err(AcquireError::Start { operator: operator.name.clone(), error });
+        }
         state.share_commands(operator.commands.clone());
         state.share_processes(inner.components.processes().clone());
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
@@ -300,7 +318,7 @@ impl Guests {
         match result {
             None => Err(start(budget.out_of_time())),
             Some(Err(error)) => {
-                Err(start(classify(&error, store.data(), limits.memory_instance_bytes_max, &budget)))
+                Err(start(classify(&error, store.data(), &budget)))
             }
             Some(Ok((_, Err(cause)))) => Err(AcquireError::Init { operator: operator.name.clone(), cause }),
             Some(Ok((exports, Ok(())))) => {
@@ -558,7 +576,7 @@ impl Guest {
             None => budget.out_of_time(),
             Some(Err(error)) => match error.bad_output() {
                 Ok(error) => error,
-                Err(error) => classify(&error, store.data(), limits.memory_instance_bytes_max, &budget),
+                Err(error) => classify(&error, store.data(), &budget),
             },
         };
         Err(Fault { error, fuel })
@@ -574,15 +592,14 @@ impl Guest {
 fn classify(
     error: &wasmtime::Error,
     state: &GuestState,
-    memory_bytes_max: u64,
     budget: &Budget,
 ) -> InvokeError {
     let cause = format!("{error:#}");
     if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
         return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
     }
-    if state.memory_was_refused() {
-        return InvokeError::MemoryRefused { limit_bytes: memory_bytes_max, cause };
+    if let Some(limit_bytes) = state.memory_refused() {
+        return InvokeError::MemoryRefused { limit_bytes, cause };
     }
     if cause.contains("too much data is being copied") {
         return InvokeError::BadOutput { cause };

@@ -239,7 +239,7 @@ enum MetricsError {
 fn told(result: Result<(), metrics::MetricsError>) -> (Result<(), MetricsError>,) {
     let error = |error: metrics::MetricsError| match error {
         metrics::MetricsError::IncompatibleType { .. } => MetricsError::IncompatibleType(error.to_string()),
-        metrics::MetricsError::TooManySeries | metrics::MetricsError::TooLong => {
+        metrics::MetricsError::TooManySeries { .. } | metrics::MetricsError::TooLong => {
             MetricsError::LockError(error.to_string())
         }
     };

@@ -3,13 +3,19 @@
 //! knows neither where events go nor what a policy says of them.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 
 use bytes::Bytes;
 use wasmtime::component::{ComponentType, Lift};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::{
+    bucket::Bucket,
+    clock::{Clock, Instant},
+    stats::Counter,
+};
 
 /// Longest line that is kept, in bytes; what is beyond it is cut.
 pub const LINE_BYTES_MAX: usize = 4 << 10;
@@ -39,19 +45,69 @@ pub enum Severity {
     Critical,
 }
 
+/// Lines and bytes a second that one tenant may log, over all its operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogLimits {
+    pub lines_max: u64,
+    pub bytes_max: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits { lines_max: 1_000, bytes_max: 256 << 10 }
+    }
+}
+
+/// What of that is left. Nobody waits because of a log: what is beyond it is left out.
+#[derive(Debug)]
+pub struct LogAllowance {
+    limits: LogLimits,
+    /// Lines and bytes; made when somebody logs.
+    buckets: Mutex<Option<(Bucket, Bucket)>>,
+    /// Lines left out because of it.
+    pub left_out: Counter,
+}
+
+impl LogAllowance {
+    pub fn new(limits: LogLimits) -> Self {
+        LogAllowance { limits, buckets: Mutex::default(), left_out: Counter::default() }
+    }
+
+    /// Whether a line of so many bytes may be logged now.
+    fn admits(&self, bytes: u64, now: Instant) -> bool {
+        let LogLimits { lines_max, bytes_max } = self.limits;
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, all_bytes) = buckets.get_or_insert_with(|| {
+            (Bucket::new(lines_max, lines_max, now), Bucket::new(bytes_max, bytes_max, now))
+        });
+        lines.fill(now);
+        all_bytes.fill(now);
+        let admits = lines.is_open() && all_bytes.is_open();
+        if admits {
+            lines.spend(1);
+            all_bytes.spend(bytes);
+        } else {
+            self.left_out.add(1);
+        }
+        admits
+    }
+}
+
 /// The log of one instance.
 #[derive(Debug)]
 pub struct GuestLog {
     /// `tenant/dataflow/operation`
     name: String,
+    allowance: Arc<LogAllowance>,
+    clock: Clock,
     left_bytes: AtomicU32,
     left_out: AtomicU32,
 }
 
 impl GuestLog {
-    pub fn new(name: &str) -> Arc<Self> {
-        let left_bytes = AtomicU32::new(CALL_BYTES_MAX);
-        Arc::new(GuestLog { name: name.to_owned(), left_bytes, left_out: AtomicU32::new(0) })
+    pub fn new(name: &str, allowance: Arc<LogAllowance>, clock: Clock) -> Arc<Self> {
+        let (left_bytes, left_out) = (AtomicU32::new(CALL_BYTES_MAX), AtomicU32::new(0));
+        Arc::new(GuestLog { name: name.to_owned(), allowance, clock, left_bytes, left_out })
     }
 
     /// Allows a call's worth of lines again, and tells how many the last one lost.
@@ -59,7 +115,11 @@ impl GuestLog {
         self.left_bytes.store(CALL_BYTES_MAX, Ordering::Relaxed);
         let left_out = self.left_out.swap(0, Ordering::Relaxed);
         if left_out > 0 {
-            let text = format!("{left_out} lines left out: one call may log {CALL_BYTES_MAX} bytes");
+            let LogLimits { lines_max, bytes_max } = self.allowance.limits;
+            let text = format!(
+                "{left_out} lines left out: one call may log {CALL_BYTES_MAX} bytes, \
+                 and its tenant {lines_max} lines and {bytes_max} bytes a second"
+            );
             self.emit(Severity::Warn, "tidegate", &text);
         }
     }
@@ -69,7 +129,7 @@ impl GuestLog {
         let (context, text) = (cut(context), cut(text.trim_end_matches(['\r', '\n'])));
         let cost = LINE_OVERHEAD_BYTES + (context.len() + text.len()) as u32;
         let left = self.left_bytes.load(Ordering::Relaxed);
-        if left < cost {
+        if left < cost || !self.allowance.admits(cost.into(), self.clock.now()) {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -4,11 +4,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-/// Most series of one operator: each new set of labels is one.
-pub const SERIES_MAX: usize = 256;
+/// Most series of one tenant, unless its policy says otherwise: each new set of labels is one.
+pub const SERIES_MAX: u32 = 256;
 
 /// Longest name with labels, in bytes.
 const KEY_BYTES_MAX: usize = 1 << 10;
@@ -16,9 +19,38 @@ const KEY_BYTES_MAX: usize = 1 << 10;
 /// Labels of a series, by key.
 pub type Labels = BTreeMap<String, String>;
 
+/// How many series one tenant's operators may have, and have.
+#[derive(Debug)]
+pub struct SeriesAllowance {
+    max: u32,
+    used: AtomicU32,
+}
+
+impl Default for SeriesAllowance {
+    fn default() -> Self {
+        SeriesAllowance::new(SERIES_MAX)
+    }
+}
+
+impl SeriesAllowance {
+    pub fn new(max: u32) -> Self {
+        SeriesAllowance { max, used: AtomicU32::new(0) }
+    }
+
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        let more = |used: u32| (used < self.max).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
 /// The series of one operator; its instances share them.
 #[derive(Debug, Default)]
 pub struct GuestMetrics {
+    allowance: Arc<SeriesAllowance>,
     /// A poisoned lock is taken all the same: numbers cannot be half written.
     series: Mutex<BTreeMap<String, Instrument>>,
 }
@@ -63,13 +95,18 @@ pub struct Series {
 pub enum MetricsError {
     #[error("`{name}` is used with another type")]
     IncompatibleType { name: String },
-    #[error("an operator may have {SERIES_MAX} series")]
-    TooManySeries,
+    #[error("a tenant may have {max} series, over all its operators")]
+    TooManySeries { max: u32 },
     #[error("name and labels have more than {KEY_BYTES_MAX} bytes")]
     TooLong,
 }
 
 impl GuestMetrics {
+    /// Of an operator whose tenant has this allowance.
+    pub fn within(allowance: Arc<SeriesAllowance>) -> Self {
+        GuestMetrics { allowance, series: Mutex::default() }
+    }
+
     pub fn add_to_counter(&self, name: &str, by: u64, labels: Labels) -> Result<(), MetricsError> {
         self.update(name, labels, Kind::Counter, |reading| {
             let before = match reading {
@@ -125,7 +162,6 @@ impl GuestMetrics {
             return Err(MetricsError::TooLong);
         }
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let count: usize = series.values().map(|instrument| instrument.by_labels.len()).sum();
         if let Some(instrument) = series.get_mut(name) {
             if instrument.kind != kind {
                 return Err(MetricsError::IncompatibleType { name: name.to_owned() });
@@ -135,13 +171,21 @@ impl GuestMetrics {
                 return Ok(());
             }
         }
-        if count >= SERIES_MAX {
-            return Err(MetricsError::TooManySeries);
+        if !self.allowance.take() {
+            return Err(MetricsError::TooManySeries { max: self.allowance.max });
         }
         let by_labels = BTreeMap::new();
         let instrument = series.entry(name.to_owned()).or_insert(Instrument { kind, by_labels });
         instrument.by_labels.insert(labels, change(None));
         Ok(())
+    }
+}
+
+impl Drop for GuestMetrics {
+    fn drop(&mut self) {
+        let series = self.series.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let count: usize = series.values().map(|instrument| instrument.by_labels.len()).sum();
+        self.allowance.used.fetch_sub(count as u32, Ordering::Relaxed);
     }
 }
 

@@ -39,6 +39,13 @@ const HANDLES_MAX: usize = 1_000;
 /// Elements of one table: as many as the pool's slots have room for.
 const TABLE_ELEMENTS_MAX: usize = 10_000;
 
+/// Bytes of one of them.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
+/// What an instance takes of the host beside its memories and tables: its store, its
+/// place in the pool and what of its stack is in use.
+pub const INSTANCE_BYTES: u64 = 32 << 10;
+
 /// Host calls of one call: fuel does not count them. At 0.1 to 1 µs each they stay
 /// below the longest slice that other things can cause.
 pub const HOST_CALLS_MAX: u32 = 16_384;
@@ -100,7 +107,10 @@ pub struct GuestState {
     bounds: Bounds,
     /// Over all linear memories.
     memory_bytes: u64,
-    memory_refused: bool,
+    /// The limit that refused memory since the call began, in bytes.
+    memory_refused: Option<u64>,
+    /// Taken of the tenant's total.
+    taken_bytes: u64,
     host_calls: u32,
     host_call_bytes: u64,
     /// Fuel of this call's host calls, and how much it may be.
@@ -161,7 +171,8 @@ impl GuestState {
         GuestState {
             bounds,
             memory_bytes: 0,
-            memory_refused: false,
+            memory_refused: None,
+            taken_bytes: 0,
             host_calls: 0,
             host_call_bytes: 0,
             call_fuel: 0,
@@ -170,7 +181,7 @@ impl GuestState {
             table,
             stdout: None,
             stderr: None,
-            log: GuestLog::new(name),
+            log: GuestLog::new(name, tenant.log.clone(), clock.clone()),
             metrics,
             keys: tenant.keys.clone(),
             tenant,
@@ -229,17 +240,24 @@ impl GuestState {
         (self.call_fuel, self.call_fuel_max) = (0, fuel);
         self.wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
         self.model_bytes = 0;
-        self.memory_refused = false;
+        self.memory_refused = None;
         self.host_calls = 0;
         self.host_call_bytes = 0;
         self.wait_end = None;
         self.log.begin_call();
     }
 
-    /// Whether memory was refused since the call began, so that a trap after it can
-    /// be told as what it is.
-    pub fn memory_was_refused(&self) -> bool {
+    /// The limit that refused memory since the call began, in bytes, so that a trap after
+    /// it can be told as what it is.
+    pub fn memory_refused(&self) -> Option<u64> {
         self.memory_refused
+    }
+
+    /// Takes memory of the tenant's total, until this is dropped.
+    pub fn take_memory(&mut self, bytes: u64) -> bool {
+        let taken = self.tenant.take_memory(bytes);
+        self.taken_bytes += if taken { bytes } else { 0 };
+        taken
     }
 
     /// Counts one host call that carries `bytes`. An error is a trap.
@@ -395,6 +413,7 @@ impl std::fmt::Debug for GuestState {
 
 impl Drop for GuestState {
     fn drop(&mut self) {
+        self.tenant.give_memory(self.taken_bytes);
         // A guest's last words often have no line end.
         self.stdout.iter().chain(&self.stderr).for_each(LineStream::finish);
     }
@@ -520,22 +539,28 @@ impl ResourceLimiter for GuestState {
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // A component fused of several has several memories.
-        let bytes = self.memory_bytes + desired.saturating_sub(current) as u64;
-        let granted = bytes <= self.bounds.memory_bytes_max;
-        if granted {
+        let more = desired.saturating_sub(current) as u64;
+        let bytes = self.memory_bytes + more;
+        let refused_by = if bytes > self.bounds.memory_bytes_max {
+            Some(self.bounds.memory_bytes_max)
+        } else if !self.take_memory(more) {
+            Some(self.tenant.limits.memory_total_bytes_max)
+        } else {
             self.memory_bytes = bytes;
-        }
-        self.memory_refused |= !granted;
-        Ok(granted)
+            None
+        };
+        self.memory_refused = self.memory_refused.or(refused_by);
+        Ok(refused_by.is_none())
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        let more = (desired.saturating_sub(current) * TABLE_ELEMENT_BYTES) as u64;
+        Ok(desired <= TABLE_ELEMENTS_MAX && self.take_memory(more))
     }
 }
 

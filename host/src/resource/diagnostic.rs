@@ -1,6 +1,6 @@
 //! Diagnostics: what is wrong in a file, where, and what to do, several at once.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -46,16 +46,6 @@ pub struct Diagnostic {
     pub place: Option<Place>,
     /// Said beside the marked text: what was expected, or what to do.
     pub label: String,
-    /// Whose key has no effect yet, if that is what is said.
-    not_yet: Option<NotYet>,
-}
-
-/// A key that is read and has no effect yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct NotYet {
-    /// Such as "the policy `standard`".
-    of: String,
-    key: String,
 }
 
 /// Most errors, and most warnings, that are kept: a file of nothing but mistakes
@@ -91,39 +81,6 @@ impl Diagnostics {
         self.push(Severity::Warning, rule, place.into(), message.into(), label.into());
     }
 
-    /// A warning of a limit that is checked and kept and does not bite yet.
-    pub fn not_yet_enforced(&mut self, of: String, key: &str, place: Place) {
-        self.keep(Diagnostic {
-            severity: Severity::Warning,
-            rule: "policy/not-yet-enforced",
-            message: format!("`{key}` is not yet enforced"),
-            place: Some(place),
-            label: "it is checked and kept".into(),
-            not_yet: Some(NotYet { of, key: key.to_owned() }),
-        });
-    }
-
-    /// With one line for all keys of a resource that are not yet enforced: enough
-    /// for whoever starts a host.
-    pub fn in_brief(self) -> Self {
-        let mut brief = Diagnostics { errors: self.errors, warnings: self.warnings, ..Self::default() };
-        let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for diagnostic in self.found {
-            match diagnostic.not_yet {
-                Some(NotYet { of, key }) => {
-                    brief.warnings -= 1;
-                    keys.entry(of).or_default().push(format!("`{key}`"));
-                }
-                None => brief.found.push(diagnostic),
-            }
-        }
-        for (of, keys) in keys {
-            let message = format!("of {of}, {} are not yet enforced", keys.join(", "));
-            brief.warning("policy/not-yet-enforced", None, message, "`tidegate check` shows where");
-        }
-        brief
-    }
-
     fn push(
         &mut self,
         severity: Severity,
@@ -133,7 +90,7 @@ impl Diagnostics {
         label: String,
     ) {
         let (message, label) = (crop(message), crop(label));
-        self.keep(Diagnostic { severity, rule, message, place, label, not_yet: None });
+        self.keep(Diagnostic { severity, rule, message, place, label });
     }
 
     fn keep(&mut self, diagnostic: Diagnostic) {

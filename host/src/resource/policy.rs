@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    guest::host_call::Interface,
+    guest::{
+        host_call::Interface,
+        log::LogLimits,
+        metrics,
+    },
     inference::{self, InferenceLimits},
     resource::{
         EngineKind,
@@ -112,6 +116,11 @@ pub struct Limits {
     pub inference: InferenceLimits,
     /// Host calls a second, where they are limited.
     pub calls: CallLimits,
+    /// What its operators may log.
+    pub log: LogLimits,
+    /// Series of its operators' metrics.
+    pub series_max: u32,
+    pub dataflows_max: u32,
 }
 
 /// Host calls a second by interface; `None` as many as it likes.
@@ -164,6 +173,9 @@ impl Default for Limits {
             window_bytes_max: 16 << 20,
             inference: InferenceLimits::default(),
             calls: CallLimits::default(),
+            log: LogLimits::default(),
+            series_max: metrics::SERIES_MAX,
+            dataflows_max: 100,
         }
     }
 }
@@ -189,9 +201,6 @@ impl Limits {
         }
     }
 }
-
-/// Keys that are parsed and checked today, and bite later.
-const NOT_YET: [&str; 1] = ["total"];
 
 /// Reads limits over a base, each value checked against a ceiling if there is one.
 struct LimitReader<'a> {
@@ -244,17 +253,8 @@ impl LimitReader<'_> {
                     "lower it, or leave it out",
                 );
             }
-            Ok(value) => {
-                if NOT_YET.contains(&key) {
-                    self.not_yet(key, text);
-                }
-                *into = value;
-            }
+            Ok(value) => *into = value,
         }
-    }
-
-    fn not_yet(&mut self, key: &str, text: Text) {
-        self.diagnostics.not_yet_enforced(self.of.to_string(), key, text.place);
     }
 
     fn check_inference(&mut self, group: &mut Object<'_>, limits: &InferenceLimits) {
@@ -337,6 +337,7 @@ impl Limits {
         reader.read(object, "inflight", some_bytes, &mut limits.inflight_bytes_max);
         reader.read(object, "connections", small, &mut limits.connections_max);
         reader.read(object, "commands", at_least_one, &mut limits.commands_max);
+        reader.read(object, "dataflows", small, &mut limits.dataflows_max);
         limits.read_groups(object, &mut reader);
         let choices = [("drop", OnError::Drop), ("deadLetter", OnError::DeadLetter)];
         if let Some(on_error) = object.choice("onError", &choices, reader.diagnostics) {
@@ -439,6 +440,15 @@ impl Limits {
             reader.read(&mut group, "time", some_time, time_max);
             reader.read(&mut group, "model", model_bytes, model_bytes_max);
             reader.check_inference(&mut group, &self.inference);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "log") {
+            reader.read(&mut group, "lines", some_calls, &mut self.log.lines_max);
+            reader.read(&mut group, "bytes", some_bytes, &mut self.log.bytes_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "metrics") {
+            reader.read(&mut group, "series", small, &mut self.series_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "calls") {

@@ -634,6 +634,7 @@ impl Raw {
                 tenant.dataflows.extend(dataflow);
             }
             check_connections(&tenant, &self.endpoints, &resource.name, diagnostics);
+            check_dataflows(&tenant, &resource.name, diagnostics);
             check_pinned(&tenant, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
             check_volatile(&tenant, &self.endpoints, diagnostics);
@@ -837,6 +838,14 @@ fn check_connections(
     let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
     let needed = tenant.connections(is_mqtt);
     tenant.check_connections(needed, at, diagnostics);
+}
+
+fn check_dataflows(tenant: &TenantSite, at: &Text, diagnostics: &mut Diagnostics) {
+    let (has, allowed) = (tenant.dataflows.len(), tenant.limits.dataflows_max as usize);
+    if has > allowed {
+        let message = format!("the tenant `{}` has {has} dataflows and may have {allowed}", tenant.name);
+        diagnostics.error("tenant/dataflows", at.place.clone(), message, "policy's `dataflows`");
+    }
 }
 
 /// Pinned operators keep their instances, so that all must have one, and those that are

@@ -163,6 +163,11 @@ impl KeySpace {
         self.space.refused.get()
     }
 
+    /// Bytes of it that are in memory.
+    pub fn bytes_held(&self) -> u64 {
+        self.space.cells().cached_bytes
+    }
+
     /// How much is kept; `None` as long as nobody asked for any of it.
     pub fn usage(&self) -> Option<Usage> {
         self.space.cells().usage

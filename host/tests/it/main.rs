@@ -27,6 +27,7 @@ mod outside;
 mod path;
 mod preview;
 mod process;
+mod rates;
 mod refusals;
 mod resources;
 mod run;

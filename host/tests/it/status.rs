@@ -134,34 +134,6 @@ fn the_socket_is_its_owners_and_one_hosts() {
 }
 
 #[test]
-fn what_is_not_yet_enforced_is_a_line_for_each_policy_at_the_start() {
-    let site = Site::new("{ shards: 1 }", &ENDPOINTS);
-    for name in ["one", "two"] {
-        let text = format!(
-            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n  cpu: {{ rate: 50m }}\n  memory: {{ total: 32Mi }}\n"
-        );
-        site.write(&format!("platform/{name}.yaml"), &text);
-    }
-    let check = site_check(&site);
-    assert_eq!(check.matches("is not yet enforced").count(), 4, "{check}");
-    assert!(check.contains("--> platform/one.yaml:6:8"), "{check}");
-    let host = site.up();
-    let log = host.log();
-    let lines: Vec<_> = log.lines().filter(|line| line.starts_with("warning")).collect();
-    let expected = ["one", "two"]
-        .map(|name| format!("warning: of the policy `{name}`, `cpu`, `total` are not yet enforced"));
-    assert_eq!(lines, expected, "{log}");
-    host.stop();
-}
-
-fn site_check(site: &Site) -> String {
-    let output = tidegate().arg("check").arg(site.dir()).output().expect("it runs");
-    assert!(output.status.success());
-    String::from_utf8(output.stderr).expect("UTF-8")
-}
-
-#[test]
 fn clients_of_the_embedded_broker_that_leave_are_no_errors() {
     let (v5, v311) = (free_port(), free_port());
     let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"127.0.0.1:{v5}\" }} }}");

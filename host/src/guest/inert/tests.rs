@@ -258,9 +258,9 @@ fn memory_past_the_bound_is_refused_and_remembered() {
         let mut guest = Guest::bounded(&[], grow, Bounds { memory_bytes_max, ..BOUNDS });
         let output = ready(guest.call());
         assert_eq!(output.is_err(), refused);
-        assert_eq!(guest.rig.store.data().memory_was_refused(), refused);
+        assert_eq!(guest.rig.store.data().memory_refused().is_some(), refused);
         guest.rig.store.data_mut().begin_call(1, u64::MAX);
-        assert!(!guest.rig.store.data().memory_was_refused());
+        assert!(guest.rig.store.data().memory_refused().is_none());
     }
 }
 

@@ -1,10 +1,14 @@
 use super::*;
+
+fn log(name: &str) -> Arc<GuestLog> {
+    GuestLog::new(name, Arc::new(LogAllowance::new(LogLimits::default())), Clock::Virtual(Arc::default()))
+}
 use crate::guest::tests::logged;
 
 #[test]
 fn lines_carry_level_and_names() {
     let log = logged(|| {
-        let log = GuestLog::new("weather/frost/module-a/map");
+        let log = log("weather/frost/module-a/map");
         for severity in [Severity::Trace, Severity::Info, Severity::Warn, Severity::Error, Severity::Critical]
         {
             log.line(severity, "ctx", "said\n");
@@ -18,8 +22,8 @@ fn lines_carry_level_and_names() {
 #[test]
 fn long_lines_are_cut_between_characters() {
     let log = logged(|| {
-        GuestLog::new("a/b/c").line(Severity::Info, "", &"é".repeat(LINE_BYTES_MAX));
-        let mut stream = LineStream::new(GuestLog::new("a/b/c"), Severity::Info, "stdout");
+        log("a/b/c").line(Severity::Info, "", &"é".repeat(LINE_BYTES_MAX));
+        let mut stream = LineStream::new(log("a/b/c"), Severity::Info, "stdout");
         for _ in 0..3 {
             stream.write(Bytes::from(vec![b'x'; LINE_BYTES_MAX - 1])).unwrap();
         }
@@ -35,7 +39,7 @@ fn long_lines_are_cut_between_characters() {
 #[test]
 fn one_call_cannot_flood_the_log_and_the_next_tells_so() {
     let log = logged(|| {
-        let log = GuestLog::new("a/b/c");
+        let log = log("a/b/c");
         for _ in 0..10_000 {
             log.line(Severity::Info, "", "");
         }

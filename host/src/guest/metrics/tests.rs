@@ -46,14 +46,14 @@ fn a_name_keeps_its_type() {
 #[test]
 fn series_and_their_names_are_bounded() {
     let metrics = GuestMetrics::default();
-    let one = |n: usize| labels(&[("n", &n.to_string())]);
+    let one = |n: u32| labels(&[("n", &n.to_string())]);
     for n in 0..SERIES_MAX {
         metrics.add_to_counter("seen", 1, one(n)).unwrap();
     }
-    assert_eq!(metrics.add_to_counter("seen", 1, one(SERIES_MAX)), Err(MetricsError::TooManySeries));
-    assert_eq!(metrics.add_to_counter("other", 1, labels(&[])), Err(MetricsError::TooManySeries));
+    assert_eq!(metrics.add_to_counter("seen", 1, one(SERIES_MAX)), Err(MetricsError::TooManySeries { max: SERIES_MAX }));
+    assert_eq!(metrics.add_to_counter("other", 1, labels(&[])), Err(MetricsError::TooManySeries { max: SERIES_MAX }));
     assert_eq!(metrics.add_to_counter("seen", 1, one(0)), Ok(()), "those that are there go on");
-    assert_eq!(metrics.read().len(), SERIES_MAX);
+    assert_eq!(metrics.read().len(), SERIES_MAX as usize);
     let long = "x".repeat(KEY_BYTES_MAX + 1);
     assert_eq!(GuestMetrics::default().add_to_counter(&long, 1, labels(&[])), Err(MetricsError::TooLong));
 }

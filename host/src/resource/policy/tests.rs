@@ -44,6 +44,9 @@ late: nextWindow
 time: { lateness: 30m, idle: 30s, tick: 50ms }
 connections: 2
 commands: 8
+dataflows: 50
+log: { lines: 500, bytes: 64Ki }
+metrics: { series: 100 }
 calls: { state: 1000, log: 10 }
 weight: 1
 ";
@@ -86,6 +89,9 @@ fn lower() -> Limits {
             time_max: Duration::from_secs(1),
             model_bytes_max: 10 << 20,
         },
+        log: LogLimits { lines_max: 500, bytes_max: 64 << 10 },
+        series_max: 100,
+        dataflows_max: 50,
         calls: {
             let mut calls = CallLimits::default();
             calls.set(Interface::State, 1_000);
@@ -96,14 +102,11 @@ fn lower() -> Limits {
 }
 
 #[test]
-fn every_key_is_read_and_what_bites_later_is_said() {
+fn every_key_is_read() {
     for lowering in [false, true] {
         let (limits, found) = read(&Limits::default(), LOWER, lowering);
         assert_eq!(limits, lower());
-        let said: Vec<_> =
-            found.iter().map(|(_, _, message)| message.split('`').nth(1).unwrap_or("")).collect();
-        assert_eq!(said, ["total"]);
-        assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/not-yet-enforced")));
+        assert!(found.is_empty(), "{found:?}");
     }
 }
 

@@ -33,7 +33,6 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/missing-key.yaml", 4, 7, Error, "yaml/missing-key"),
     ("platform/name.yaml", 3, 19, Error, "site/name"),
     ("platform/no-folder.yaml", 3, 19, Warning, "site/tenant"),
-    ("platform/not-yet-enforced.yaml", 6, 8, Warning, "policy/not-yet-enforced"),
     ("platform/number.yaml", 4, 17, Error, "yaml/number"),
     ("platform/owner.yaml", 2, 7, Error, "site/owner"),
     ("platform/payload-above-inflight.yaml", 7, 12, Error, "policy/payload-above-inflight"),
