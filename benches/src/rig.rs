@@ -25,6 +25,7 @@ use tidegate::{
         component::{Components, Digest},
         engine::{self, Engines, PoolSize},
         linker::Linkers,
+        metrics::GuestMetrics,
     },
     queue::SourceDoor,
     resource::{Limits, PerEngine},
@@ -135,7 +136,7 @@ impl Rig {
             schemas: Vec::new(),
             pinned: false,
             stats: Arc::new(OperatorStats::default()),
-            metrics: Arc::default(),
+            metrics: Arc::new(GuestMetrics::within(tenant.series.clone())),
             commands: self.commands.clone(),
         })
     }

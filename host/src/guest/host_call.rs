@@ -1,14 +1,15 @@
 //! Calls of guests into the host, by interface: what each costs in fuel, and how many
 //! there were. Serves whoever charges for them; knows no interface's functions.
 
-/// Interfaces of the host that guests call.
+/// Interfaces of the host that guests call; of the state store, by what a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Interface {
     /// Buffers of AIO's data model.
     Buffers,
     Log,
     Metrics,
-    State,
+    StateReads,
+    StateWrites,
     Schemas,
     /// Requests to other programs.
     Commands,
@@ -19,16 +20,24 @@ pub enum Interface {
 }
 
 impl Interface {
-    pub const ALL: [Interface; 8] = [
+    pub const ALL: [Interface; 9] = [
         Interface::Buffers,
         Interface::Log,
         Interface::Metrics,
-        Interface::State,
+        Interface::StateReads,
+        Interface::StateWrites,
         Interface::Schemas,
         Interface::Commands,
         Interface::Models,
         Interface::Wasi,
     ];
+
+    /// Those whose calls a second a policy can limit; the log and models have limits of
+    /// their own.
+    pub fn limited() -> impl Iterator<Item = Interface> {
+        let own = [Interface::Log, Interface::Models];
+        Interface::ALL.into_iter().filter(move |interface| !own.contains(interface))
+    }
 
     /// The key of its limit in a policy.
     pub fn name(self) -> &'static str {
@@ -36,7 +45,8 @@ impl Interface {
             Interface::Buffers => "buffers",
             Interface::Log => "log",
             Interface::Metrics => "metrics",
-            Interface::State => "state",
+            Interface::StateReads => "stateReads",
+            Interface::StateWrites => "stateWrites",
             Interface::Schemas => "schemas",
             Interface::Commands => "commands",
             Interface::Models => "models",
@@ -50,7 +60,7 @@ impl Interface {
         match self {
             Interface::Buffers | Interface::Wasi => 500,
             Interface::Metrics => 2_000,
-            Interface::State => 4_000,
+            Interface::StateReads | Interface::StateWrites => 4_000,
             Interface::Log | Interface::Schemas => 5_000,
             Interface::Commands | Interface::Models => 20_000,
         }

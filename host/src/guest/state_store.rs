@@ -157,7 +157,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, timeout): (Vec<u8>, Option<Length>)| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::State, key.len() as u64).await?;
+                state.charge_bytes_and_yield(Interface::StateReads, key.len() as u64).await?;
                 let result = get(state, &key, timeout).await;
                 if let Ok(GetResponse { response: Some(value), .. }) = &result {
                     state.charge_more(value.len() as u64)?;
@@ -172,7 +172,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, timeout, token, options): SetParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::State, (key.len() + value.len()) as u64).await?;
+                state.charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64).await?;
                 Ok((set(state, (key, value), timeout, token, options).await,))
             })
         },
@@ -183,7 +183,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, token, timeout): DelParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::State, key.len() as u64).await?;
+                state.charge_bytes_and_yield(Interface::StateWrites, key.len() as u64).await?;
                 Ok((delete(state, &key, None, token, timeout).await,))
             })
         },
@@ -194,7 +194,7 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, token, timeout): VdelParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::State, (key.len() + value.len()) as u64).await?;
+                state.charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64).await?;
                 Ok((delete(state, &key, Some(&value), token, timeout).await,))
             })
         },

@@ -23,9 +23,10 @@ use crate::{
 pub const STANDARD: &str = include_str!("../../../policies/standard.yaml");
 
 /// The policies compiled in, by name.
-pub const SHIPPED: [(&str, &str); 3] = [
+pub const SHIPPED: [(&str, &str); 4] = [
     ("standard", STANDARD),
-    ("large", include_str!("../../../policies/large.yaml")),
+    ("strict", include_str!("../../../policies/strict.yaml")),
+    ("python", include_str!("../../../policies/python.yaml")),
     ("inference", include_str!("../../../policies/inference.yaml")),
 ];
 
@@ -452,7 +453,7 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "calls") {
-            for interface in Interface::ALL {
+            for interface in Interface::limited() {
                 let mut calls = self.calls.of(interface).unwrap_or(u64::MAX);
                 reader.read(&mut group, interface.name(), some_calls, &mut calls);
                 if calls < u64::MAX {

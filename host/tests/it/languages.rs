@@ -26,7 +26,7 @@ pub fn guest(language: &str, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A folder of artifacts, and `policies/large.yaml` with room for all operators at once.
+/// A folder of artifacts, and `policies/python.yaml` with room for all operators at once.
 struct Bench(tempfile::TempDir);
 
 impl Bench {
@@ -37,7 +37,7 @@ impl Bench {
             fs::create_dir_all(place.parent().expect("below the folder")).expect("a folder");
             fs::copy(component, place).expect("it is built");
         }
-        let policy = include_str!("../../../policies/large.yaml");
+        let policy = include_str!("../../../policies/python.yaml");
         let roomy = policy.replace("instances: 4", "instances: 12");
         assert_ne!(roomy, policy);
         fs::write(bench.path("policy.yaml"), roomy).expect("a file");
@@ -99,7 +99,7 @@ impl Bench {
         let lines: String =
             given.iter().map(|payload| json!({ "payload": payload }).to_string() + "\n").collect();
         fs::write(self.path("given"), lines).expect("a file");
-        self.run(&self.path("graph.yaml"), Path::new("large"), &[])
+        self.run(&self.path("graph.yaml"), Path::new("python"), &[])
     }
 }
 

@@ -4,15 +4,20 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     task::{Context, Waker},
 };
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
-use tidegate::{dead_letter::Reason, guest::OperatorKind::Map, resource::Limits, tenant::Tenant};
+use tidegate::{
+    dead_letter::Reason,
+    guest::{OperatorKind::Map, log::LogLimits},
+    resource::Limits,
+    tenant::Tenant,
+};
 use tidegate_benches::rig::Rig;
 
 use crate::{
+    rates::{self, Waiting},
     folder::{Link, SiteFolder},
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
@@ -62,6 +67,16 @@ const BITES: &[Bite] = &[
         low: "memory: { instance: 512Ki }",
         high: "memory: { instance: 4Mi }",
         link: ("map", "hostile_attacks", &[("attack", "bytes"), ("amount", "400000"), ("marker", "1")]),
+        input: FIVE,
+        words: "given up (MemoryRefused",
+        counts: ("in 5, out 4, filtered 0, errors 0, dead 1", "in 5, out 5,"),
+    },
+    Bite {
+        key: "memory.total",
+        // The component has some 95 KiB, an instance starts with less than 512 KiB.
+        low: "memory: { total: 900Ki }",
+        high: "memory: { total: 8Mi }",
+        link: ("map", "hostile_attacks", &[("attack", "bytes"), ("amount", "500000"), ("marker", "1")]),
         input: FIVE,
         words: "given up (MemoryRefused",
         counts: ("in 5, out 4, filtered 0, errors 0, dead 1", "in 5, out 5,"),
@@ -152,13 +167,23 @@ const BITES: &[Bite] = &[
 ];
 
 /// Tested below or elsewhere, where `tidegate run` has no part in it.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: &[&str] = &[
     "commands",
     "connections",
+    "dataflows",
     "endpoints",
+    "faults.coolDown",
+    "faults.quarantineAfter",
+    "faults.within",
+    "inference.memory",
+    "inference.model",
+    "inference.time",
     "inflight",
     "instances",
     "late",
+    "log.bytes",
+    "log.lines",
+    "metrics.series",
     "state.bytes",
     "state.keys",
     "state.value",
@@ -325,22 +350,90 @@ fn instances_live_at_once_are_as_many_as_allowed() {
 }
 
 #[test]
-fn every_key_of_the_standard_policy_has_its_test() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/standard.yaml");
-    let text = fs::read_to_string(path).expect("the policy");
+fn a_tenant_has_as_many_dataflows_as_allowed() {
+    for (allowed, code) in [(1, 1), (2, 0)] {
+        let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+        site.policy("p", &[&format!("dataflows: {allowed}")]);
+        site.tenant("a", "p");
+        for flow in ["one", "two"] {
+            site.dataflow("a", flow, &[("map", "pass_through", &[])]);
+        }
+        let check = output(tidegate().args(["check", "--json"]).arg(site.path()));
+        assert_eq!(check.code, Some(code), "{allowed}: {check:?}");
+        assert_eq!(check.stdout.contains("tenant/dataflows"), code == 1, "{}", check.stdout);
+    }
+}
+
+#[test]
+fn a_dataflow_that_would_pass_its_tenant_s_memory_is_refused_with_the_amount() {
+    for (total, code) in [("100Ki", 1), ("4Mi", 0)] {
+        let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+        site.policy("p", &[&format!("memory: {{ total: {total} }}")]);
+        site.tenant("a", "p");
+        site.dataflow("a", "flow", &[("map", "hostile_attacks", &[("attack", "trap")])]);
+        let check = output(tidegate().args(["check", "--json"]).arg(site.path()));
+        assert_eq!(check.code, Some(code), "{total}: {check:?}");
+        assert_eq!(check.stdout.contains("tenant/memory"), code == 1, "{}", check.stdout);
+        assert_eq!(check.stdout.contains("`memory.total` allows 100 KiB"), code == 1, "{}", check.stdout);
+    }
+}
+
+#[test]
+fn lines_that_a_tenant_logs_are_as_many_as_allowed_and_nobody_waits_for_them() {
+    let few = LogLimits { lines_max: 20, bytes_max: 1 << 20 };
+    let short = LogLimits { lines_max: 1_000, bytes_max: 1_000 };
+    let many = LogLimits { lines_max: 1_000, bytes_max: 1 << 20 };
+    for (log, left_out) in [(few, true), (short, true), (many, false)] {
+        let mut waiting = Waiting::new();
+        let tenant = Tenant::new("a", Limits { log, ..Limits::default() });
+        let link = ("hostile_attacks", Map, &[("attack", "log"), ("amount", "50")][..]);
+        let mut flow = waiting.rig.install(&tenant, "flow", &[link]);
+        flow.send(&["attack"]);
+        assert_eq!(waiting.run(&flow, waiting.now()), ["attack"], "{log:?}");
+        assert_eq!(tenant.log.left_out.get() > 0, left_out, "{log:?}");
+    }
+}
+
+#[test]
+fn series_of_a_tenant_are_as_many_as_allowed() {
+    // A counter and a histogram, for each of two operators.
+    for (series_max, errors) in [(3, true), (4, false)] {
+        let mut rig = Rig::new(8, 4);
+        let tenant = Tenant::new("a", Limits { series_max, ..Limits::default() });
+        let link = ("aio_metrics", Map, &[][..]);
+        let mut flow = rig.install(&tenant, "flow", &[link, link]);
+        flow.send(&["one"]);
+        rig.settle();
+        flow.receive();
+        assert_eq!(flow.plan.stats.errors.get() > 0, errors, "{series_max}");
+        assert_eq!(tenant.series.used(), series_max.min(4));
+    }
+}
+
+/// Keys that a mapping may have, as the error about one that it may not have lists them.
+fn known_keys(of: &str) -> Vec<String> {
+    let site = SiteFolder::new("{}", "127.0.0.1:1");
+    let nonsense = "qqqqqqqqqqqqqqqqqqqq: 1";
+    let line = if of.is_empty() { nonsense.to_owned() } else { format!("{of}: {{ {nonsense} }}") };
+    site.policy("p", &[&line]);
+    let check = output(tidegate().arg("check").arg(site.path().join("platform/policy-p.yaml")));
+    let known = check.stderr.lines().find_map(|line| line.split_once("known here: "));
+    let keys = known.map(|(_, keys)| keys.split(", ").map(|key| key.trim().to_owned()).collect());
+    keys.unwrap_or_default()
+}
+
+#[test]
+fn every_key_that_a_policy_may_have_has_its_test() {
     let mut keys = BTreeSet::new();
-    let (_, spec) = text.split_once("spec:\n").expect("it has a spec");
-    let lines = spec.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    for (key, value) in lines.filter_map(|line| line.trim().split_once(':')) {
-        match value.trim().strip_prefix('{') {
-            None => _ = keys.insert(key.to_owned()),
-            Some(group) => {
-                let inner = group.trim_end_matches([' ', '}']).split(',').filter_map(|it| it.split_once(':'));
-                keys.extend(inner.map(|(inner, _)| format!("{key}.{}", inner.trim())));
-            }
+    for key in known_keys("") {
+        let group = if key == "endpoints" { Vec::new() } else { known_keys(&key) };
+        match group.as_slice() {
+            [] => _ = keys.insert(key),
+            group => keys.extend(group.iter().map(|inner| format!("{key}.{inner}"))),
         }
     }
-    assert!(keys.remove("world"), "it is no limit");
-    let tested = BITES.iter().map(|bite| bite.key).chain(ELSEWHERE);
+    assert!(keys.remove("world"), "it is no limit: {keys:?}");
+    assert!(keys.len() > 40, "{keys:?}");
+    let tested = BITES.iter().map(|bite| bite.key).chain(rates::keys()).chain(ELSEWHERE.iter().copied());
     assert_eq!(keys, tested.map(str::to_owned).collect());
 }

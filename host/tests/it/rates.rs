@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 use tidegate::{
     clock::{Clock, VirtualClock},
     dataflow::{plan::Health, shard::Turn},
-    guest::{OperatorKind::Map, host_call::Interface},
+    guest::{
+        OperatorKind::{Filter, Map},
+        host_call::Interface,
+    },
     resource::Limits,
     tenant::Tenant,
 };
@@ -67,7 +70,6 @@ const LATE: Duration = Duration::from_secs(3_600);
 const BUSY: Link<'_> = ("hostile_busy", Map, &[("micros", "1000")]);
 const STATE: Link<'_> = ("aio_state_load", Map, &[]);
 const CLOCK: Link<'_> = ("hostile_attacks", Map, &[("attack", "clock"), ("amount", "100")]);
-const LOG: Link<'_> = ("hostile_attacks", Map, &[("attack", "log"), ("amount", "100")]);
 
 /// One limit, where it makes messages wait, and raised.
 struct Rate {
@@ -124,11 +126,11 @@ const RATES: &[Rate] = &[
         high: |limits| (limits.fuel_rate, limits.fuel_burst) = (10_000_000, 10_000_000_000),
     },
     Rate {
-        key: "calls.state",
+        key: "calls.stateWrites",
         link: STATE,
         payload: "set k 0 100 10",
-        low: |limits| limits.calls.set(Interface::State, 100),
-        high: |limits| limits.calls.set(Interface::State, 1_000_000),
+        low: |limits| limits.calls.set(Interface::StateWrites, 100),
+        high: |limits| limits.calls.set(Interface::StateWrites, 1_000_000),
     },
     Rate {
         key: "calls.wasi",
@@ -138,13 +140,47 @@ const RATES: &[Rate] = &[
         high: |limits| limits.calls.set(Interface::Wasi, 1_000_000),
     },
     Rate {
-        key: "calls.log",
-        link: LOG,
-        payload: "attack",
-        low: |limits| limits.calls.set(Interface::Wasi, 100),
-        high: |limits| limits.calls.set(Interface::Wasi, 1_000_000),
+        key: "calls.buffers",
+        link: ("aio_json_filter", Filter, &[("field", "t"), ("op", "gt"), ("value", "0")]),
+        payload: "{\"t\":1}",
+        low: |limits| limits.calls.set(Interface::Buffers, 1),
+        high: |limits| limits.calls.set(Interface::Buffers, 1_000_000),
+    },
+    Rate {
+        key: "calls.commands",
+        // There is nobody to ask, which it is told each time.
+        link: ("aio_command", Map, &[("topic", "ask/me")]),
+        payload: "{}",
+        low: |limits| limits.calls.set(Interface::Commands, 1),
+        high: |limits| limits.calls.set(Interface::Commands, 1_000_000),
+    },
+    Rate {
+        key: "calls.metrics",
+        link: ("aio_metrics", Map, &[]),
+        payload: "1",
+        low: |limits| limits.calls.set(Interface::Metrics, 1),
+        high: |limits| limits.calls.set(Interface::Metrics, 1_000_000),
+    },
+    Rate {
+        key: "calls.schemas",
+        link: ("aio_schemas", Map, &[]),
+        payload: "none",
+        low: |limits| limits.calls.set(Interface::Schemas, 1),
+        high: |limits| limits.calls.set(Interface::Schemas, 1_000_000),
+    },
+    Rate {
+        key: "calls.stateReads",
+        link: STATE,
+        payload: "get k 0 100 1 100",
+        low: |limits| limits.calls.set(Interface::StateReads, 100),
+        high: |limits| limits.calls.set(Interface::StateReads, 1_000_000),
     },
 ];
+
+/// Which keys have their test here.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    RATES.iter().map(|rate| rate.key)
+}
 
 /// How long twenty messages took, and how long they waited for a bucket.
 fn took(rate: &Rate, limit: fn(&mut Limits)) -> (Duration, Duration) {
@@ -158,8 +194,9 @@ fn took(rate: &Rate, limit: fn(&mut Limits)) -> (Duration, Duration) {
     waiting.run(&flow, LATE);
     let (begun, before) = (waiting.now(), tenant.stats.throttled_ns.get());
     (0..20).for_each(|_| _ = flow.send(&[rate.payload]));
-    let out = waiting.run(&flow, LATE);
-    assert_eq!(out.len(), 20, "{}: {:?}", rate.key, waiting.rig.dead.lock());
+    waiting.run(&flow, LATE);
+    assert_eq!(flow.source.unsettled(), 0, "{}", rate.key);
+    assert!(waiting.rig.dead.lock().unwrap().is_empty(), "{}: {:?}", rate.key, waiting.rig.dead);
     let throttled = Duration::from_nanos(tenant.stats.throttled_ns.get() - before);
     (waiting.now() - begun, throttled)
 }

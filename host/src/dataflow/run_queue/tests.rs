@@ -253,9 +253,9 @@ fn who_is_past_the_rate_loses_to_those_within_theirs_and_to_nobody_else() {
 fn who_is_out_of_fuel_or_host_calls_waits_for_them() {
     let fuel = Share { fuel: Some(Bucket::new(1_000_000, 1_000, Instant(0))), ..share(1) };
     let mut calls = HostCalls::default();
-    (0..1_000).for_each(|_| calls.count(Interface::State));
+    (0..1_000).for_each(|_| calls.count(Interface::StateReads));
     let called =
-        Share { calls: vec![(Interface::State, Bucket::new(1_000_000, 1_000, Instant(0)))], ..share(1) };
+        Share { calls: vec![(Interface::StateReads, Bucket::new(1_000_000, 1_000, Instant(0)))], ..share(1) };
     for (share, used) in [(fuel, Used { fuel: 1_000, ..cpu(10) }), (called, Used { calls, ..cpu(10) })] {
         let stats = share.stats.clone();
         let mut queue = RunQueue::default();

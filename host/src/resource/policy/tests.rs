@@ -47,7 +47,7 @@ commands: 8
 dataflows: 50
 log: { lines: 500, bytes: 64Ki }
 metrics: { series: 100 }
-calls: { state: 1000, log: 10 }
+calls: { stateReads: 1000, wasi: 10 }
 weight: 1
 ";
 
@@ -94,8 +94,8 @@ fn lower() -> Limits {
         dataflows_max: 50,
         calls: {
             let mut calls = CallLimits::default();
-            calls.set(Interface::State, 1_000);
-            calls.set(Interface::Log, 10);
+            calls.set(Interface::StateReads, 1_000);
+            calls.set(Interface::Wasi, 10);
             calls
         },
     }
