@@ -8,6 +8,7 @@ use std::sync::{
 
 use crate::{
     command::Calls,
+    dead_letter::Kept,
     inference::{Inference, Processes},
     ledger::Ledger,
     resource::{Limits, Schemas},
@@ -30,6 +31,8 @@ pub struct Tenant {
     pub calls: Arc<Calls>,
     /// Where its models are, once an operator has one.
     inference: OnceLock<Arc<Inference>>,
+    /// What is kept of its dead letters.
+    pub letters: Arc<Kept>,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
     /// Schemas that its operators may look up; none where there is no site. An apply
@@ -66,6 +69,7 @@ impl Tenant {
             keys,
             calls,
             inference: OnceLock::new(),
+            letters: Arc::default(),
             window_bytes: AtomicU64::new(0),
             schemas: RwLock::new(schemas),
         })

@@ -1,6 +1,7 @@
 //! `tidegate up`: the host, its control socket, and a plain line a tenant now and then.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     control::{self, Ask, Lock, Question},
     deploy::chain,
-    host::{self, Host, HostError},
+    host::{self, Host, HostError, replay::Outcome},
     resource::{Diagnostics, Site},
 };
 
@@ -222,11 +223,43 @@ async fn supervise(
                         host.observe();
                         (StatusCode::OK, host.status(tenant.as_deref()).await)
                     }
+                    // Both may take long, and go on beside everything else.
+                    Ask::Discard { filter } => {
+                        let discarding = host.discard(filter);
+                        tokio::spawn(async move { reply.send(discarded(discarding.await)) });
+                        continue;
+                    }
+                    Ask::Replay { filter } => {
+                        let replay = host.replay(filter);
+                        tokio::spawn(async move {
+                            let outcome = replay.run(|| !reply.is_closed()).await;
+                            reply.send(replayed(outcome))
+                        });
+                        continue;
+                    }
                 };
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer);
             }
         }
+    }
+}
+
+fn discarded(removed: io::Result<u64>) -> (StatusCode, Value) {
+    match removed {
+        Ok(count) => (StatusCode::OK, json!({ "discarded": count })),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+    }
+}
+
+fn replayed(outcome: io::Result<Outcome>) -> (StatusCode, Value) {
+    match outcome {
+        Ok(Outcome { settled, again, refused }) => {
+            let refused = refused.into_iter().map(|(id, error)| json!({ "id": id, "error": error }));
+            let refused: Vec<_> = refused.collect();
+            (StatusCode::OK, json!({ "settled": settled, "again": again, "refused": refused }))
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
     }
 }
 

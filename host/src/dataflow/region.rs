@@ -16,7 +16,7 @@ use crate::{
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
     },
-    dead_letter::{DeadLetter, Reason},
+    dead_letter::{DeadLetter, Reason, Replayed},
     guest::{
         AcquireError, Fault, Guests, InvokeError, Operator, OperatorError, OperatorKind, Output, Verdict,
     },
@@ -34,6 +34,8 @@ pub struct Flow {
     pub delivery: Stamped,
     /// Which of its messages were delivered before, and windows have them.
     pub known: Known,
+    /// The dead letters that its messages were, if it is a replay.
+    pub replayed: Option<Arc<[Replayed]>>,
     pub cause: Cause,
 }
 
@@ -539,6 +541,7 @@ impl Region {
             component: None,
             message: flow.delivery.batch.select(|_, entry| entry.origin == origin),
             at: self.clock.wall(),
+            replayed: flow.replayed.as_ref().map(|replayed| replayed[origin as usize]),
         }
     }
 }
