@@ -92,7 +92,7 @@ enum Command {
     Compose(compose::ComposeArgs),
     /// Show the live state of a running host.
     Status(status::StatusArgs),
-    /// List and read messages that dataflows gave up on.
+    /// List, read, export, replay and discard messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
     /// Given a map's size, it is that map and then its provider.

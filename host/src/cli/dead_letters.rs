@@ -165,6 +165,12 @@ const WRONG_USAGE: u8 = 2;
 
 pub fn dead_letters(args: DeadLettersArgs, json: bool) -> anyhow::Result<ExitCode> {
     let data = args.data;
+    if !data.is_dir() {
+        anyhow::bail!(
+            "there is no data folder {}; say where the host keeps its data with --data",
+            data.display()
+        );
+    }
     let dir = data.join("dead-letters");
     match args.command {
         Command::List { of, which, limit } => {

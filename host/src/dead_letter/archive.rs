@@ -324,6 +324,9 @@ impl Archive {
 
     /// Removes letters for good, all of them or none; gives how many there were.
     pub(super) fn remove(&mut self, ids: &[u64]) -> io::Result<u64> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();

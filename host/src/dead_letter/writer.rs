@@ -2,7 +2,7 @@
 //! their limits. Behind the doors of shards and commands; the one owner of the archive.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +24,8 @@ const SWEEP_AFTER_MIN: Duration = Duration::from_secs(1);
 const SWEEP_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Submissions that are written together.
 const TOGETHER_MAX: usize = 256;
+/// Submissions that are taken while none can be written.
+const WAITING_MAX: usize = 4096;
 
 pub(super) struct Writer {
     archive: Archive,
@@ -32,47 +34,48 @@ pub(super) struct Writer {
     /// Letters that are on their way through their dataflow again, and whether they
     /// were given up there.
     replayed: HashMap<u64, bool>,
+    /// What is not begun yet.
+    waiting: VecDeque<Submission>,
+    work: Option<Work>,
+    /// Work could not be done, and is tried again then.
+    retry_at: Option<Instant>,
     sweep_at: Instant,
+}
+
+/// What is written together.
+struct Work {
+    submissions: Vec<Submission>,
+    /// Those not on disk yet.
+    letters: Vec<Letter>,
+    /// Letters whose place these take.
+    replaced: Vec<u64>,
+    tenants: BTreeSet<String>,
 }
 
 impl Writer {
     pub fn new(archive: Archive, newest: Arc<AtomicU64>) -> Self {
-        let sweep_at = Instant::now() + SWEEP_AFTER_MAX;
-        Writer { archive, newest, governed: HashMap::new(), replayed: HashMap::new(), sweep_at }
+        Writer {
+            archive,
+            newest,
+            governed: HashMap::new(),
+            replayed: HashMap::new(),
+            waiting: VecDeque::new(),
+            work: None,
+            retry_at: None,
+            sweep_at: Instant::now() + SWEEP_AFTER_MAX,
+        }
     }
 
-    /// Until the last door is dropped.
+    /// Until the last door is dropped and all is written.
     pub fn run(mut self, orders: &Receiver<Order>) {
-        let mut next = None;
         loop {
-            let wait = self.sweep_at.saturating_duration_since(Instant::now());
-            let order = match next.take() {
-                Some(order) => order,
-                None => match orders.recv_timeout(wait) {
-                    Ok(order) => order,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.sweep();
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-            };
-            match order {
-                Order::Submit(first) => {
-                    // One flush for all that waits.
-                    let mut submissions = vec![first];
-                    for order in orders.try_iter() {
-                        match order {
-                            Order::Submit(submission) => submissions.push(submission),
-                            other => next = Some(other),
-                        }
-                        if next.is_some() || submissions.len() == TOGETHER_MAX {
-                            break;
-                        }
-                    }
-                    self.keep(submissions);
-                }
-                other => self.obey(other),
+            let has_ended = self.take_orders(orders);
+            if self.retry_at.is_none_or(|at| at <= Instant::now()) {
+                self.retry_at = None;
+                self.write();
+            }
+            if has_ended && self.work.is_none() && self.waiting.is_empty() {
+                return;
             }
             if self.sweep_at <= Instant::now() {
                 self.sweep();
@@ -80,10 +83,34 @@ impl Writer {
         }
     }
 
+    /// Takes what there is, and waits for it if there is nothing to do. True once nothing
+    /// comes any more.
+    fn take_orders(&mut self, orders: &Receiver<Order>) -> bool {
+        // Beside what cannot be written, commands must come through: they may free the disk.
+        let waiting_max = if self.retry_at.is_some() { WAITING_MAX } else { TOGETHER_MAX };
+        loop {
+            let now = Instant::now();
+            let until = self.retry_at.unwrap_or(if self.waiting.is_empty() { self.sweep_at } else { now });
+            let wait = until.saturating_duration_since(now);
+            if self.waiting.len() >= waiting_max {
+                std::thread::sleep(wait);
+                return false;
+            }
+            match orders.recv_timeout(wait) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(self.retry_at.map_or(Duration::ZERO, |_| wait));
+                    return true;
+                }
+            }
+        }
+    }
+
     fn obey(&mut self, order: Order) {
         // Whoever asked may have gone away.
         match order {
-            Order::Submit(submission) => self.keep(vec![submission]),
+            Order::Submit(submission) => self.waiting.push_back(submission),
             Order::Govern { tenant, limits, kept } => {
                 self.governed.insert(tenant.clone(), (limits, kept));
                 self.trim(&tenant);
@@ -112,10 +139,27 @@ impl Writer {
 
     /// Tries for as long as it takes: what is not on disk is not confirmed, and its
     /// source waits.
-    fn keep(&mut self, submissions: Vec<Submission>) {
-        let mut letters = Vec::new();
-        let mut replaced = Vec::new();
-        let mut tenants = BTreeSet::new();
+    fn write(&mut self) {
+        let Some(mut work) = self.work.take().or_else(|| self.begin()) else { return };
+        let written = self.archive.append(&mut work.letters);
+        if let Err(error) = written.and_then(|()| self.archive.remove(&work.replaced).map(drop)) {
+            tracing::error!(%error, "cannot write dead letters, trying again");
+            self.work = Some(work);
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+            return;
+        }
+        self.newest.store(self.archive.newest(), Ordering::SeqCst);
+        work.tenants.iter().for_each(|tenant| self.trim(tenant));
+        for submission in work.submissions {
+            submission.confirms.push(Confirmed { id: submission.id, rejected: Vec::new() });
+        }
+    }
+
+    /// One flush for all that waits.
+    fn begin(&mut self) -> Option<Work> {
+        let together = self.waiting.len().min(TOGETHER_MAX);
+        let submissions: Vec<_> = self.waiting.drain(..together).collect();
+        let (mut letters, mut replaced, mut tenants) = (Vec::new(), Vec::new(), BTreeSet::new());
         for letter in submissions.iter().flat_map(|submission| &submission.letters) {
             if let Some(before) = letter.replayed {
                 // One message gives one dead letter, however many of its parts fail.
@@ -130,24 +174,7 @@ impl Writer {
             tenants.insert(letter.tenant.clone());
             letters.push(self.letter(letter));
         }
-        while let Err(error) = self.archive.append(&mut letters) {
-            tracing::error!(%error, "cannot write dead letters, trying again");
-            std::thread::sleep(RETRY_AFTER);
-        }
-        while !replaced.is_empty() {
-            match self.archive.remove(&replaced) {
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::error!(%error, "cannot remove dead letters, trying again");
-                    std::thread::sleep(RETRY_AFTER);
-                }
-            }
-        }
-        self.newest.store(self.archive.newest(), Ordering::SeqCst);
-        tenants.iter().for_each(|tenant| self.trim(tenant));
-        for submission in submissions {
-            submission.confirms.push(Confirmed { id: submission.id, rejected: Vec::new() });
-        }
+        (!submissions.is_empty()).then_some(Work { submissions, letters, replaced, tenants })
     }
 
     fn letter(&mut self, letter: &DeadLetter) -> Letter {
@@ -209,3 +236,6 @@ fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::{
     io::Write as _,
     path::Path,
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
@@ -24,7 +25,7 @@ const PASS: Link<'_> = ("map", "pass_through", &[]);
 /// Traps on every number with a nine in it.
 const NO_NINES: Link<'_> = ("map", "hostile_attacks", &[("attack", "trap"), ("marker", "9")]);
 /// Traps on everything.
-const NOTHING: Link<'_> = ("map", "hostile_attacks", &[("attack", "trap")]);
+const NOTHING: Link<'_> = ("map", "hostile_attacks", &[("attack", "trap"), ("every", "1")]);
 
 /// A tenant `a` with a dataflow `flow` of one operator.
 fn site(broker: &Mosquitto, link: Link<'_>) -> SiteFolder {
@@ -84,9 +85,11 @@ fn mqtt_letters_are_replayed_once_their_operator_is_mended() {
     let again = of_a();
     assert_eq!(payloads(&again), nines);
     let newest = letters.iter().map(|it| it.id).max();
-    for letter in &again {
+    for (letter, before) in again.iter().zip(&letters) {
         assert!(letter.attempts == 2 && Some(letter.id) > newest, "{letter:?}");
-        assert!(letter.properties.is_empty() && letter.timestamp.is_some(), "{letter:?}");
+        // It has its time from then, and no mark, which is the delivery's.
+        let time = before.timestamp.clone().expect("it had none of its own");
+        assert_eq!(letter.properties, [("__ts".to_owned(), time)]);
     }
     assert_eq!(subscriber.len(), 81);
 
@@ -332,6 +335,84 @@ fn mqtt_a_host_killed_in_a_replay_delivers_letters_twice_at_most_and_loses_none(
     let doubled = subscriber.len() as u64 - COUNT;
     assert!(doubled <= lives * 256, "{doubled} came twice");
     host.stop();
+}
+
+#[test]
+fn mqtt_a_replay_that_nobody_waits_for_any_more_ends_after_what_is_under_way() {
+    const COUNT: u64 = 1_500;
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let site = site(&broker, NOTHING);
+    let subscriber = Subscriber::new(broker.port, "a/out/#");
+    let host = Host::up(site.path());
+    publish_all(broker.port, numbers("a/in/flow", 0..COUNT));
+    eventually("all are letters", || host.dead_letters().len() as u64 == COUNT);
+    // Half a second for each delivery.
+    site.dataflow("a", "flow", &[("map", "hostile_busy", &[("micros", "2000")])]);
+    host.apply_well(site.path());
+    let mut replay = tidegate();
+    replay.args(["dead-letters", "replay", "--all", "--data"]).arg(site.path().join(".tidegate"));
+    let mut replay = replay.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    eventually("some are replayed", || subscriber.len() > 0);
+    replay.kill().expect("it runs");
+    replay.wait().expect("it ends");
+    let mut left = 0;
+    eventually("what was under way is settled", || {
+        left = host.dead_letters().len() as u64;
+        let status = host.status();
+        left + subscriber.len() as u64 == COUNT
+            && status.count("a/flow", "settled") == status.count("a/flow", "deliveries")
+    });
+    assert!(left > 0, "it went on");
+    let replayed = json(&host.letters(&["replay", "--all", "--json"]));
+    assert_eq!(replayed, json!({ "settled": left, "again": 0, "refused": [] }));
+    eventually("all arrive", || subscriber.len() as u64 == COUNT);
+    host.stop();
+}
+
+#[test]
+fn a_discard_that_is_killed_takes_all_that_was_chosen_or_nothing() {
+    const COUNT: usize = 6_000;
+    let line = |dataflow: &str| {
+        let payload = "x".repeat(300);
+        format!(
+            r#"{{"at":"2026-01-31T12:00:00.000Z","tenant":"a","dataflow":"{dataflow}","source":"in","sequence":4,"reason":"trap","detail":"","fuel":1,"topic":"t","payload":"{payload}"}}"#
+        ) + "\n"
+    };
+    let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+    let old = site.path().join(".tidegate/dead-letters/a");
+    fs::create_dir_all(&old).expect("a folder");
+    let count = |dataflow: &str| {
+        letters_of(&site, &["list", "--json", "--dataflow", dataflow]).stdout.lines().count()
+    };
+    fs::write(old.join("stays.jsonl"), line("stays").repeat(COUNT)).expect("it can be written");
+    let (mut killed, mut ended) = (0, 0);
+    for attempt in 0.. {
+        if count("goes") == 0 {
+            fs::write(old.join("goes.jsonl"), line("goes").repeat(COUNT)).expect("it can be written");
+            assert_eq!(count("goes"), COUNT);
+        }
+        let mut discard = tidegate();
+        discard.args(["dead-letters", "discard", "--dataflow", "goes", "--data"]);
+        let discard = discard.arg(site.path().join(".tidegate")).stdout(Stdio::null()).spawn();
+        let (mut discard, began) = (discard.expect("it starts"), Instant::now());
+        // At another moment each time, until it is too late.
+        let moment = Duration::from_millis(5 * attempt);
+        let mut is_over = false;
+        eventually("its moment comes", || {
+            is_over = discard.try_wait().expect("it is our child").is_some();
+            is_over || began.elapsed() >= moment
+        });
+        _ = discard.kill();
+        discard.wait().expect("it ends");
+        *if is_over { &mut ended } else { &mut killed } += 1;
+        let left = count("goes");
+        assert!(left == COUNT || left == 0, "{left} of {COUNT} are left");
+        assert_eq!(count("stays"), COUNT);
+        if ended == 2 {
+            break;
+        }
+    }
+    assert!(killed > 2, "it was never killed in time: {killed}");
 }
 
 /// As if the host had been in the middle of a letter when it was killed.

@@ -292,7 +292,7 @@ fn traps_on_a_file(site: &SiteFolder, tenant: &str, limit: &str) {
     let endpoints = "endpoints: [ { name: in, read: [ \"#\"] }, { name: out, write: [ \"#\" ] } ]";
     site.policy(tenant, &[&format!("deadLetters: {{ {limit} }}"), endpoints]);
     site.tenant(tenant, tenant);
-    let link = ("map", "hostile_attacks", &[("attack", "trap")][..]);
+    let link = ("map", "hostile_attacks", &[("attack", "trap"), ("every", "1")][..]);
     site.dataflow_between(tenant, "flow", ("in", "in"), &[link], ("out", "out"));
 }
 
