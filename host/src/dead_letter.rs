@@ -240,14 +240,13 @@ impl Record {
         }
     }
 
-    /// Adds the message again, marked, with the time that it had.
+    /// Adds the message again, marked. Without a time of its own it is one of now, as any
+    /// message of its source is: with its old one, windows would take it for late.
     pub fn push(&self, payload: &[u8], builder: &mut BatchBuilder) {
         let id = self.id.to_string();
         let own = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        let time = self.timestamp.iter().map(|time| (hlc::PROPERTY.as_bytes(), time.as_bytes()));
         let mark = [(REPLAY_PROPERTY.as_bytes(), id.as_bytes())];
-        let properties = own.chain(time).chain(mark);
-        builder.push(self.topic.as_bytes(), self.content_type.as_deref(), payload, properties);
+        builder.push(self.topic.as_bytes(), self.content_type.as_deref(), payload, own.chain(mark));
     }
 }
 

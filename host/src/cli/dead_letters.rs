@@ -261,7 +261,7 @@ fn line(record: &Record) -> String {
 /// A line of the table, which is 100 columns wide.
 fn columns(cells: [&str; 5]) -> String {
     let [id, at, place, reason, detail] = cells;
-    let (place, detail) = (fit(place, 30), fit(detail, 22));
+    let (place, detail) = (fit_both_ends(place, 30), fit(detail, 22));
     format!("{id:>7}  {at:<20}  {place:<30}  {reason:<13}  {detail}").trim_end().to_owned()
 }
 
@@ -271,6 +271,22 @@ fn fit(text: &str, columns: usize) -> String {
         return text;
     }
     text.chars().take(columns - 1).chain(['…']).collect()
+}
+
+/// The same, but the end is worth as much as the beginning.
+fn fit_both_ends(text: &str, columns: usize) -> String {
+    let chars: Vec<_> = text.chars().collect();
+    if chars.len() <= columns {
+        return text.to_owned();
+    }
+    let end = columns / 2;
+    let begin = columns - end - 1;
+    chars[..begin].iter().chain(&['…']).chain(&chars[chars.len() - end..]).collect()
+}
+
+/// So many of them, in words.
+fn letters(count: u64) -> String {
+    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }
 
 fn show(dir: &Path, id: u64, tenant: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
@@ -329,7 +345,7 @@ fn export(
     placed.with_context(context)?;
     match json {
         true => print_json(&json!({ "exported": count, "file": output })),
-        false => out!("{count} dead letters in {}", output.display()),
+        false => out!("{} in {}", letters(count), output.display()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -364,8 +380,8 @@ fn discard(data: &Path, dir: &Path, mut filter: Filter, yes: bool, json: bool) -
         })?;
         // What comes while somebody thinks about it is not meant.
         filter.id_max = ids.iter().max().copied();
-        if ids.is_empty() || !confirm(ids.len())? {
-            out!("0 dead letters discarded");
+        if ids.is_empty() || !confirm(ids.len() as u64)? {
+            out!("{} discarded", letters(0));
             return Ok(ExitCode::SUCCESS);
         }
     }
@@ -376,14 +392,14 @@ fn discard(data: &Path, dir: &Path, mut filter: Filter, yes: bool, json: bool) -
     };
     match json {
         true => print_json(&json!({ "discarded": count })),
-        false => out!("{count} dead letters discarded"),
+        false => out!("{} discarded", letters(count)),
     }
     Ok(if filter.ids.is_empty() || count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn confirm(count: usize) -> io::Result<bool> {
+fn confirm(count: u64) -> io::Result<bool> {
     let mut stderr = io::stderr();
-    write!(stderr, "discard {count} dead letters for good? [y/N] ")?;
+    write!(stderr, "discard {} for good? [y/N] ", letters(count))?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
@@ -438,9 +454,11 @@ fn replay(data: &Path, filter: &Filter, json: bool) -> anyhow::Result<ExitCode> 
         };
         let kept = match refused.len() {
             0 => String::new(),
+            1 => "; 1 stays as it was".to_owned(),
             kept => format!("; {kept} stay as they were"),
         };
-        out!("{} dead letters replayed{again}{kept}", answer["settled"]);
+        let settled = answer["settled"].as_u64().unwrap_or_default();
+        out!("{} replayed{again}{kept}", letters(settled));
     }
     Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -365,7 +365,8 @@ impl Work<'_> {
         match windows.in_time(window, moment, origin, late == Late::NextWindow) {
             InTime::At(moment) => return Some(moment),
             InTime::Again => self.region.plan.stats.recognised.add(1),
-            InTime::Late if late == Late::DeadLetter => {
+            // What was kept once is not dropped by a replay.
+            InTime::Late if late == Late::DeadLetter || self.flow.replayed.is_some() => {
                 let detail = "its time was complete already".to_owned();
                 self.bury(origin, Reason::Late, detail, 0);
             }
@@ -505,8 +506,8 @@ impl Work<'_> {
             tracing::warn!(operator = %self.operator.name, error = %text, count, "operator returned an error");
         }
         match self.operator.tenant.limits.on_error {
-            OnError::Drop => self.region.plan.stats.errors.add(1),
-            OnError::DeadLetter => self.bury(origin, Reason::OperatorError, text, 0),
+            OnError::Drop if self.flow.replayed.is_none() => self.region.plan.stats.errors.add(1),
+            OnError::Drop | OnError::DeadLetter => self.bury(origin, Reason::OperatorError, text, 0),
         }
     }
 
