@@ -292,7 +292,7 @@ fn mqtt_letters_are_found_by_what_is_known_of_them_and_fit_the_terminal() {
     };
     let ran = run(fs::File::open(&export).expect("it was written").into());
     ran.expect_success();
-    let payloads: Vec<_> = ran.stdout.lines().map(|line| json_payload(line)).collect();
+    let payloads: Vec<_> = ran.stdout.lines().map(json_payload).collect();
     assert_eq!(payloads, ["90", "91", "7"], "{ran:?}");
     // To standard output, the same.
     let exported = host.letters(&["export", "--tenant", "a"]);
@@ -374,6 +374,36 @@ fn mqtt_a_host_killed_in_a_replay_delivers_letters_twice_at_most_and_loses_none(
     let doubled = subscriber.len() as u64 - COUNT;
     assert!(doubled <= lives * 256, "{doubled} came twice");
     host.stop();
+}
+
+/// Kills the host while the replay of all letters waits for the broker; how many are left.
+fn left_by_a_replay_that_waits(count: u64, plant: &str) -> Option<usize> {
+    let mut broker = Mosquitto::start(&[])?;
+    let site = site(&broker, NOTHING);
+    let host = Host::up(site.path());
+    publish_all(broker.port, numbers("a/in/flow", 0..count));
+    eventually("all are letters", || host.dead_letters().len() as u64 == count);
+    host.stop();
+    site.dataflow("a", "flow", &[PASS]);
+    let host = Host::up_with(site.path(), plant);
+    broker.stop();
+    let mut replay = tidegate();
+    replay.args(["dead-letters", "replay", "--all", "--data"]).arg(site.path().join(".tidegate"));
+    let mut replay = replay.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    eventually("its delivery is at the sink", || host.status().count("a/flow", "written") == count);
+    if !plant.is_empty() {
+        eventually("it counts as done", || host.dead_letters().is_empty());
+    }
+    host.kill();
+    replay.wait().expect("it ends");
+    Some(ids(&letters_of(&site, &["list", "--json"])).len())
+}
+
+#[test]
+fn mqtt_a_replay_removes_nothing_that_did_not_arrive_and_a_broken_settlement_is_found() {
+    let Some(left) = left_by_a_replay_that_waits(100, "") else { return };
+    assert_eq!(left, 100);
+    assert_eq!(left_by_a_replay_that_waits(100, "early-ack"), Some(0), "the count cannot fail");
 }
 
 #[test]
