@@ -148,6 +148,7 @@ impl Which {
     fn filter(self, ids: Vec<u64>) -> Filter {
         let Which { tenant, dataflow, operator, reason, since, until } = self;
         let (since_ms, until_ms) = (since, until);
+        let ids = ids.into_iter().collect();
         Filter { tenant, dataflow, operation: operator, reason, since_ms, until_ms, ids, id_max: None }
     }
 }
@@ -290,7 +291,7 @@ fn letters(count: u64) -> String {
 }
 
 fn show(dir: &Path, id: u64, tenant: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
-    let filter = Filter { ids: vec![id], tenant, ..Filter::default() };
+    let filter = Filter { ids: [id].into(), tenant, ..Filter::default() };
     let mut found = None;
     read(dir, &filter, Some(1), |record| {
         found = Some(record);

@@ -1,7 +1,6 @@
 //! `tidegate up`: the host, its control socket, and a plain line a tenant now and then.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::MissedTickBehavior,
 };
 
@@ -27,6 +26,7 @@ use super::{
 };
 use crate::{
     control::{self, Ask, Lock, Question},
+    dead_letter::filter::Filter,
     deploy::chain,
     host::{self, Host, HostError, replay::Outcome},
     resource::{Diagnostics, Site},
@@ -223,18 +223,12 @@ async fn supervise(
                         host.observe();
                         (StatusCode::OK, host.status(tenant.as_deref()).await)
                     }
-                    // Both may take long, and go on beside everything else.
                     Ask::Discard { filter } => {
-                        let discarding = host.discard(filter);
-                        tokio::spawn(async move { reply.send(discarded(discarding.await)) });
+                        discard(host, filter, reply);
                         continue;
                     }
                     Ask::Replay { filter } => {
-                        let replay = host.replay(filter);
-                        tokio::spawn(async move {
-                            let outcome = replay.run(|| !reply.is_closed()).await;
-                            reply.send(replayed(outcome))
-                        });
+                        replay(host, filter, reply);
                         continue;
                     }
                 };
@@ -245,22 +239,32 @@ async fn supervise(
     }
 }
 
-fn discarded(removed: io::Result<u64>) -> (StatusCode, Value) {
-    match removed {
-        Ok(count) => (StatusCode::OK, json!({ "discarded": count })),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
-    }
+/// Discards beside everything else, since it may take long; so does a replay.
+fn discard(host: &Host, filter: Filter, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let discarding = host.discard(filter);
+    tokio::spawn(async move {
+        let answer = match discarding.await {
+            Ok(count) => (StatusCode::OK, json!({ "discarded": count })),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
 }
 
-fn replayed(outcome: io::Result<Outcome>) -> (StatusCode, Value) {
-    match outcome {
-        Ok(Outcome { settled, again, refused }) => {
-            let refused = refused.into_iter().map(|(id, error)| json!({ "id": id, "error": error }));
-            let refused: Vec<_> = refused.collect();
-            (StatusCode::OK, json!({ "settled": settled, "again": again, "refused": refused }))
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
-    }
+/// Goes on for as long as somebody waits for the answer.
+fn replay(host: &Host, filter: Filter, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let replay = host.replay(filter);
+    tokio::spawn(async move {
+        let answer = match replay.run(|| !reply.is_closed()).await {
+            Ok(Outcome { settled, again, refused }) => {
+                let refused = refused.into_iter().map(|(id, error)| json!({ "id": id, "error": error }));
+                let refused: Vec<_> = refused.collect();
+                (StatusCode::OK, json!({ "settled": settled, "again": again, "refused": refused }))
+            }
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
 }
 
 /// Says that connections are not there yet.

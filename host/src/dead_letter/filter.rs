@@ -1,7 +1,7 @@
 //! `Filter`: which dead letters are meant. Serves the commands and the control socket,
 //! over which it goes as it is; knows nothing of files.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct Filter {
     /// Up to here, without it.
     pub until_ms: Option<u64>,
     /// These alone; any if there are none.
-    pub ids: Vec<u64>,
+    pub ids: BTreeSet<u64>,
     /// None that is newer.
     pub id_max: Option<u64>,
 }

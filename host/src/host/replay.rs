@@ -2,7 +2,14 @@
 //! tenant's credit, and removed only once these are settled. Beside the sources; knows
 //! dataflows as they ran when it began.
 
-use std::{collections::BTreeMap, future::poll_fn, io, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    io,
+    ops::ControlFlow,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, task};
 
@@ -240,8 +247,8 @@ fn payload_of(letter: &Record, payload_max: u64) -> Result<Vec<u8>, String> {
 
 /// Reads letters in pieces of at most one delivery; gives which of the wanted ids there
 /// were.
-fn read_pieces(door: &Door, filter: &Filter, pieces: &mpsc::Sender<Piece>) -> io::Result<Vec<u64>> {
-    let mut seen = Vec::new();
+fn read_pieces(door: &Door, filter: &Filter, pieces: &mpsc::Sender<Piece>) -> io::Result<BTreeSet<u64>> {
+    let mut seen = BTreeSet::new();
     let mut open: Option<(Piece, usize)> = None;
     let is_taken = |piece: Piece| match pieces.blocking_send(piece) {
         Ok(()) => ControlFlow::Continue(()),
@@ -250,7 +257,7 @@ fn read_pieces(door: &Door, filter: &Filter, pieces: &mpsc::Sender<Piece>) -> io
     };
     reader::read(door.dir(), filter, |letter| {
         if !filter.ids.is_empty() {
-            seen.push(letter.id);
+            seen.insert(letter.id);
         }
         let bytes = letter.payload.as_ref().or(letter.payload_base64.as_ref()).map_or(0, String::len);
         let goes_with = |(piece, before): &(Piece, usize)| {

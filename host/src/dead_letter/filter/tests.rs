@@ -24,15 +24,15 @@ fn a_filter_takes_what_all_of_it_holds_for() {
         (Filter { since_ms: Some(at_ms + 1), ..any() }, false),
         (Filter { until_ms: Some(at_ms + 1), ..any() }, true),
         (Filter { until_ms: Some(at_ms), ..any() }, false),
-        (Filter { ids: vec![6, 7], ..any() }, true),
-        (Filter { ids: vec![6], ..any() }, false),
+        (Filter { ids: [6, 7].into(), ..any() }, true),
+        (Filter { ids: [6].into(), ..any() }, false),
         (Filter { id_max: Some(7), ..any() }, true),
         (Filter { id_max: Some(6), ..any() }, false),
     ] {
         assert_eq!(filter.takes(&record()), takes, "{filter:?}");
     }
     assert!(any().is_empty() && Filter { id_max: Some(7), ..any() }.is_empty());
-    assert!(!Filter { ids: vec![7], ..any() }.is_empty());
+    assert!(!Filter { ids: [7].into(), ..any() }.is_empty());
 }
 
 #[test]
