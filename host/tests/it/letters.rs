@@ -27,10 +27,14 @@ const NO_NINES: Link<'_> = ("map", "hostile_attacks", &[("attack", "trap"), ("ma
 /// Traps on everything.
 const NOTHING: Link<'_> = ("map", "hostile_attacks", &[("attack", "trap"), ("every", "1")]);
 
+/// Of a policy under which a dataflow goes on, however many messages it gives up.
+const GOES_ON: &str = "faults: { retries: 0, coolDown: 0s, quarantineAfter: 10000, within: 1us }";
+
 /// A tenant `a` with a dataflow `flow` of one operator.
 fn site(broker: &Mosquitto, link: Link<'_>) -> SiteFolder {
     let site = SiteFolder::new("{ shards: 2 }", &broker.address());
-    site.tenant("a", "standard");
+    site.policy("goes-on", &[GOES_ON]);
+    site.tenant("a", "goes-on");
     site.dataflow("a", "flow", &[link]);
     site
 }
@@ -63,7 +67,7 @@ fn ids(output: &Output) -> Vec<u64> {
 fn mqtt_letters_are_replayed_once_their_operator_is_mended() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
     let site = site(&broker, NO_NINES);
-    site.tenant("b", "standard");
+    site.tenant("b", "goes-on");
     site.dataflow("b", "flow", &[NOTHING]);
     let subscriber = Subscriber::new(broker.port, "+/out/#");
     let host = Host::up(site.path());
@@ -138,7 +142,7 @@ fn mqtt_letters_are_replayed_once_their_operator_is_mended() {
 fn mqtt_letters_whose_message_is_not_whole_or_has_no_way_in_stay() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
     let site = SiteFolder::new("{ shards: 1 }", &broker.address());
-    site.policy("small", &["payload: 8B"]);
+    site.policy("small", &["payload: 8B", GOES_ON]);
     site.tenant("a", "small");
     site.dataflow("a", "flow", &[NOTHING]);
     let host = Host::up(site.path());
@@ -147,7 +151,7 @@ fn mqtt_letters_whose_message_is_not_whole_or_has_no_way_in_stay() {
     host.wait_for("all are given up", |status| status.count("a/flow", "dead") == 3);
     eventually("all are listed", || host.dead_letters().len() == 3);
     // What fitted once is too large now.
-    site.policy("small", &["payload: 4B"]);
+    site.policy("small", &["payload: 4B", GOES_ON]);
     let path = "tenants/a/dataflows/flow.yaml";
     let flow = fs::read_to_string(site.path().join(path)).expect("it is there");
     site.dataflow("a", "flow", &[PASS]);
@@ -162,7 +166,7 @@ fn mqtt_letters_whose_message_is_not_whole_or_has_no_way_in_stay() {
         assert!(replayed.stderr.contains(why), "{}", replayed.stderr);
     }
     // A source of another name is another source.
-    site.policy("small", &["payload: 8B"]);
+    site.policy("small", &["payload: 8B", GOES_ON]);
     site.write(
         path,
         &flow.replace("name: in,", "name: other,").replace("from: { name: in }", "from: { name: other }"),
@@ -182,7 +186,7 @@ fn mqtt_a_replay_drops_nothing_that_was_kept_and_puts_nothing_into_windows_but_t
     let Some(broker) = Mosquitto::start(&[]) else { return };
     let site = SiteFolder::new("{ shards: 1 }", &broker.address());
     let filter: Link<'_> = ("filter", "json_filter", &[("field", "t"), ("op", "gt"), ("value", "0")]);
-    site.policy("keeps", &["onError: deadLetter"]);
+    site.policy("keeps", &["onError: deadLetter", GOES_ON]);
     for (tenant, links) in [("a", &[NOTHING, ALIGN][..]), ("b", &[ALIGN, NOTHING]), ("c", &[filter])] {
         site.tenant(tenant, "keeps");
         site.dataflow(tenant, "flow", links);
@@ -196,7 +200,7 @@ fn mqtt_a_replay_drops_nothing_that_was_kept_and_puts_nothing_into_windows_but_t
     eventually("all are letters", || host.dead_letters().len() == 4);
 
     // The policy drops now what is late and what operators refuse; the trap is mended.
-    site.policy("keeps", &["onError: drop", "late: drop"]);
+    site.policy("keeps", &["onError: drop", "late: drop", GOES_ON]);
     site.dataflow("a", "flow", &[PASS, ALIGN]);
     host.apply_well(site.path());
     publish_all(broker.port, numbers("a/in/flow", 5..6));
@@ -221,7 +225,7 @@ fn mqtt_letters_are_found_by_what_is_known_of_them_and_fit_the_terminal() {
     let Some(broker) = Mosquitto::start(&[]) else { return };
     let site = site(&broker, NO_NINES);
     site.dataflow("a", "other-with-a-name-that-is-rather-long", &[PASS, NOTHING]);
-    site.policy("kept", &["onError: deadLetter"]);
+    site.policy("kept", &["onError: deadLetter", GOES_ON]);
     site.tenant("b", "kept");
     site.dataflow("b", "flow", &[("filter", "json_filter", &[("field", "t"), ("op", "gt"), ("value", "0")])]);
     let host = Host::up(site.path());
@@ -502,7 +506,7 @@ fn mqtt_in_a_storm_of_faults_no_letter_is_lost_and_each_life_of_the_host_adds_on
     const KILLS: u64 = 4;
     let Some(broker) = Mosquitto::start(&["max_inflight_messages 0"]) else { return };
     let site = SiteFolder::new("{ shards: 2 }", &broker.address());
-    site.policy("roomy", &["faults: { retries: 0 }", "deadLetters: { count: 1000000, bytes: 1Gi }"]);
+    site.policy("roomy", &[GOES_ON, "deadLetters: { count: 1000000, bytes: 1Gi }"]);
     site.tenant("a", "roomy");
     site.dataflow("a", "flow", &[NOTHING]);
     let mut host = Host::up(site.path());

@@ -290,7 +290,9 @@ fn mqtt_a_topic_that_an_operator_sets_is_held_against_the_policy_too() {
 /// Reads a file, and is given up by an operator that traps on every message.
 fn traps_on_a_file(site: &SiteFolder, tenant: &str, limit: &str) {
     let endpoints = "endpoints: [ { name: in, read: [ \"#\"] }, { name: out, write: [ \"#\" ] } ]";
-    site.policy(tenant, &[&format!("deadLetters: {{ {limit} }}"), endpoints]);
+    // However many it gives up, it goes on.
+    let faults = "faults: { retries: 0, coolDown: 0s, quarantineAfter: 10000, within: 1us }";
+    site.policy(tenant, &[&format!("deadLetters: {{ {limit} }}"), faults, endpoints]);
     site.tenant(tenant, tenant);
     let link = ("map", "hostile_attacks", &[("attack", "trap"), ("every", "1")][..]);
     site.dataflow_between(tenant, "flow", ("in", "in"), &[link], ("out", "out"));
