@@ -99,7 +99,7 @@ enum Command {
     /// `faults.coolDown`, and goes on by itself; one with `faults.quarantineAfter` faults
     /// `within` a time is in quarantine until this. What its sources hold is processed then.
     Resume(resume::ResumeArgs),
-    /// List and read messages that dataflows gave up on.
+    /// List, read, export, replay and discard messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled on standard output.
     /// Given a map's size, it is that map and then its provider.

@@ -20,8 +20,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Largest request, in bytes: a path or a name.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
+use crate::dead_letter::filter::Filter;
+
+/// Largest request, in bytes: a path or a name, or the ids of dead letters.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// What a host is asked over its socket.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub enum Ask {
     Resume { tenant: String, dataflow: String },
     /// Live state of one tenant or all.
     Status { tenant: Option<String> },
+    /// Remove dead letters for good.
+    Discard { filter: Filter },
+    /// Send dead letters through their dataflows again.
+    Replay { filter: Filter },
 }
 
 /// A question and where its answer goes: a status and a JSON document.
@@ -149,8 +155,14 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
             _ => Err("`tenant` and `dataflow` are needed".to_owned()),
         },
         (Method::POST, "/status") => Ok(Ask::Status { tenant: text("tenant") }),
+        (Method::POST, "/dead-letters/discard") => filter_of(body).map(|filter| Ask::Discard { filter }),
+        (Method::POST, "/dead-letters/replay") => filter_of(body).map(|filter| Ask::Replay { filter }),
         (method, path) => Err(format!("there is no {method} {path}")),
     }
+}
+
+fn filter_of(body: Value) -> Result<Filter, String> {
+    serde_json::from_value(body).map_err(|error| error.to_string())
 }
 
 /// Asks the host of a data folder.

@@ -2,23 +2,39 @@
 //! letter is on disk before its delivery is settled. Serves the region and the sink
 //! operator; knows them only as somebody who waits for a confirmation.
 
+mod archive;
+pub mod filter;
+pub mod reader;
+mod removals;
+mod writer;
+
 use std::{
-    collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Write as _},
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc},
-    thread::JoinHandle,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, BatchBuilder, Entry},
+    hlc,
+    stats::Counter,
     write::{Confirmed, Confirms},
 };
+
+pub use archive::{Archive, ArchiveError};
+
+/// The user property that a replayed message carries: which dead letter it was.
+pub const REPLAY_PROPERTY: &str = "tidegate-replay";
 
 /// Why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,6 +84,47 @@ impl Reason {
             | Reason::BadLine => false,
         }
     }
+
+    pub const ALL: [Reason; 12] = [
+        Reason::Trap,
+        Reason::MemoryRefused,
+        Reason::OutOfFuel,
+        Reason::OutOfTime,
+        Reason::BadOutput,
+        Reason::OperatorError,
+        Reason::Late,
+        Reason::WindowsFull,
+        Reason::Schema,
+        Reason::Rejected,
+        Reason::Oversize,
+        Reason::BadLine,
+    ];
+
+    /// As it is written in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Trap => "trap",
+            Reason::MemoryRefused => "memoryRefused",
+            Reason::OutOfFuel => "outOfFuel",
+            Reason::OutOfTime => "outOfTime",
+            Reason::BadOutput => "badOutput",
+            Reason::OperatorError => "operatorError",
+            Reason::Late => "late",
+            Reason::WindowsFull => "windowsFull",
+            Reason::Schema => "schema",
+            Reason::Rejected => "rejected",
+            Reason::Oversize => "oversize",
+            Reason::BadLine => "badLine",
+        }
+    }
+}
+
+/// The dead letter that a replayed message was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    pub id: u64,
+    /// How often it has been given up so far.
+    pub attempts: u32,
 }
 
 /// One message given up, as it came from its source.
@@ -91,12 +148,18 @@ pub struct DeadLetter {
     pub message: Batch,
     /// Since the Unix epoch.
     pub at: Duration,
+    /// The dead letter that it was, if it was replayed: this one takes its place.
+    pub replayed: Option<Replayed>,
 }
 
-/// A dead letter as its line in `dead-letters/TENANT/DATAFLOW.jsonl`.
+/// A dead letter as its line in a segment below `dead-letters/TENANT/DATAFLOW/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
+    /// Names it among all of its host, for good; 0 where nothing is kept, as in
+    /// `tidegate run`, and in lines of hosts that gave none.
+    #[serde(default)]
+    pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
     pub tenant: String,
@@ -120,6 +183,23 @@ pub struct Record {
     pub content_type: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub properties: Vec<(String, String)>,
+    /// The time that its host gave it, if it had none of its own: as `__ts` carries it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timestamp: Option<String>,
+    /// How often the message has been given up: more than once after a replay.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub attempts: u32,
+    /// The dead letter whose place it took.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replaces: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(count: &u32) -> bool {
+    *count == 1
 }
 
 impl Record {
@@ -132,8 +212,17 @@ impl Record {
             Ok(payload) => (Some(payload.to_owned()), None),
             Err(_) => (None, Some(BASE64.encode(payload))),
         };
+        let mut properties: Vec<_> =
+            letter.message.properties(0).map(|(key, value)| (text(key), text(value))).collect();
+        if letter.replayed.is_some() {
+            // Ours is the last; another of this name came with the message.
+            let ours = properties.iter().rposition(|(key, _)| key == REPLAY_PROPERTY);
+            ours.map(|ours| properties.remove(ours));
+        }
+        let has_time = properties.iter().any(|(key, _)| key == hlc::PROPERTY);
         let at = chrono::DateTime::from_timestamp(letter.at.as_secs() as i64, letter.at.subsec_nanos());
         Record {
+            id: 0,
             at: at.unwrap_or_default().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             tenant: letter.tenant.clone(),
             dataflow: letter.dataflow.clone(),
@@ -148,18 +237,114 @@ impl Record {
             payload,
             payload_base64,
             content_type: entry.content_type.get(arena).map(text),
-            properties: letter.message.properties(0).map(|(key, value)| (text(key), text(value))).collect(),
+            properties,
+            timestamp: (!has_time).then(|| stamp(entry, arena)).flatten(),
+            attempts: letter.replayed.map_or(1, |before| before.attempts.saturating_add(1)),
+            replaces: letter.replayed.map(|before| before.id),
         }
+    }
+
+    /// When it was given up, in ms since the Unix epoch.
+    pub fn at_ms(&self) -> u64 {
+        at_ms(&self.at)
+    }
+
+    /// The payload as it came; `None` if what is kept is no base64.
+    pub fn payload_bytes(&self) -> Option<Vec<u8>> {
+        match (&self.payload, &self.payload_base64) {
+            (Some(text), _) => Some(text.clone().into_bytes()),
+            (None, Some(encoded)) => BASE64.decode(encoded).ok(),
+            (None, None) => Some(Vec::new()),
+        }
+    }
+
+    /// Adds the message again, marked. Without a time of its own it is one of now, as any
+    /// message of its source is: with its old one, windows would take it for late.
+    pub fn push(&self, payload: &[u8], builder: &mut BatchBuilder) {
+        let id = self.id.to_string();
+        let own = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        let mark = [(REPLAY_PROPERTY.as_bytes(), id.as_bytes())];
+        builder.push(self.topic.as_bytes(), self.content_type.as_deref(), payload, own.chain(mark));
+    }
+}
+
+/// The time of a message that ingest has stamped.
+fn stamp(entry: &Entry, arena: &[u8]) -> Option<String> {
+    if entry.seconds == 0 && entry.nanos == 0 {
+        return None;
+    }
+    let mut stamp = BytesMut::new();
+    hlc::format(entry, arena, &mut stamp);
+    String::from_utf8(stamp.into()).ok()
+}
+
+/// RFC 3339 in ms since the Unix epoch; 0 for what is no time.
+fn at_ms(at: &str) -> u64 {
+    let at = chrono::DateTime::parse_from_rfc3339(at).map(|at| at.timestamp_millis());
+    at.ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default()
+}
+
+/// How many dead letters one tenant may keep, and how long; beyond it the oldest go
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeadLetterLimits {
+    pub count_max: u64,
+    /// Of their lines on disk.
+    pub bytes_max: u64,
+    pub age_max: Duration,
+}
+
+impl Default for DeadLetterLimits {
+    fn default() -> Self {
+        DeadLetterLimits { count_max: 10_000, bytes_max: 64 << 20, age_max: Duration::from_secs(7 * 86_400) }
+    }
+}
+
+/// What is kept of one tenant, and what its limits cost it.
+#[derive(Debug, Default)]
+pub struct Kept {
+    count: AtomicU64,
+    bytes: AtomicU64,
+    /// Letters that were removed because they were too old.
+    expired: Counter,
+    /// Letters that were removed to make room for newer ones.
+    displaced: Counter,
+}
+
+impl Kept {
+    fn set(&self, count: u64, bytes: u64) {
+        self.count.store(count, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Each figure with its name.
+    pub fn values(&self) -> Vec<(&'static str, u64)> {
+        let gauge = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+        let (expired, displaced) = (self.expired.get(), self.displaced.get());
+        vec![
+            ("count", gauge(&self.count)),
+            ("bytes", gauge(&self.bytes)),
+            ("expired", expired),
+            ("displaced", displaced),
+        ]
     }
 }
 
 /// Where dataflows leave what they give up.
 #[derive(Clone, Debug)]
 pub enum DeadLetters {
-    /// A writer thread appends to files below a folder.
-    Disk(mpsc::SyncSender<Submission>),
+    /// A writer thread keeps them below a folder.
+    Disk(Door),
     /// Kept in memory and confirmed at once: for simulations and `tidegate run`.
     Memory(Arc<Mutex<Vec<Record>>>),
+}
+
+/// The way to the writer of a folder; clones reach the same one.
+#[derive(Clone, Debug)]
+pub struct Door {
+    orders: mpsc::SyncSender<Order>,
+    newest: Arc<AtomicU64>,
+    dir: Arc<Path>,
 }
 
 /// Dead letters of one delivery and who waits for them.
@@ -170,37 +355,114 @@ pub struct Submission {
     confirms: Arc<Confirms>,
 }
 
-impl DeadLetters {
-    /// Submissions that may wait for the writer before a shard waits for it.
-    const WAITING_MAX: usize = 4096;
+/// What the writer is told.
+#[derive(Debug)]
+enum Order {
+    Submit(Submission),
+    /// Holds a tenant to its limits from now on.
+    Govern {
+        tenant: String,
+        limits: DeadLetterLimits,
+        kept: Arc<Kept>,
+    },
+    /// Removes these for good; answers how many there were.
+    Remove {
+        ids: Vec<u64>,
+        reply: oneshot::Sender<io::Result<u64>>,
+    },
+    /// These go through their dataflow again; answers those that do so already.
+    BeginReplay {
+        ids: Vec<u64>,
+        reply: oneshot::Sender<Vec<u64>>,
+    },
+    /// They have; what is settled is removed, and the others stay. Answers how many
+    /// were given up again.
+    EndReplay {
+        ids: Vec<u64>,
+        is_settled: bool,
+        reply: oneshot::Sender<u64>,
+    },
+}
 
-    /// Starts the writer for files below `dir`. It ends when the last clone of the
+impl Door {
+    /// The newest letter so far.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::SeqCst)
+    }
+
+    /// Where the letters lie, for readers.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Holds a tenant to its limits from now on, and counts in `kept`. May wait for
+    /// the writer, as all of these do.
+    pub fn govern(&self, tenant: &str, limits: DeadLetterLimits, kept: &Arc<Kept>) {
+        let (tenant, kept) = (tenant.to_owned(), kept.clone());
+        let _ = self.orders.send(Order::Govern { tenant, limits, kept });
+    }
+
+    /// Removes letters for good, all or none; gives how many there were.
+    pub fn remove(&self, ids: Vec<u64>) -> io::Result<u64> {
+        let ended = || Err(io::Error::other("the host is shutting down"));
+        self.ask(|reply| Order::Remove { ids, reply }).unwrap_or_else(ended)
+    }
+
+    /// Says that letters are replayed; gives those that already are. `None` at shutdown.
+    pub fn begin_replay(&self, ids: Vec<u64>) -> Option<Vec<u64>> {
+        self.ask(|reply| Order::BeginReplay { ids, reply })
+    }
+
+    /// Removes letters whose replay is settled; those of any other stay. Gives how
+    /// many were given up again; `None` at shutdown.
+    pub fn end_replay(&self, ids: Vec<u64>, is_settled: bool) -> Option<u64> {
+        self.ask(|reply| Order::EndReplay { ids, is_settled, reply })
+    }
+
+    fn ask<A>(&self, order: impl FnOnce(oneshot::Sender<A>) -> Order) -> Option<A> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).ok()?;
+        answer.blocking_recv().ok()
+    }
+}
+
+impl DeadLetters {
+    /// Orders that may wait for the writer before a shard waits for it.
+    const WAITING_MAX: usize = 4096;
+    /// How long a command may have the letters when a host starts.
+    const TAKEN_MAX: Duration = Duration::from_secs(10);
+
+    /// Starts the writer for letters below `dir`. It ends when the last clone of the
     /// door is dropped.
-    pub fn disk(dir: PathBuf) -> io::Result<(Self, JoinHandle<()>)> {
-        fs::create_dir_all(&dir)?;
+    pub fn disk(dir: PathBuf) -> Result<Self, ArchiveError> {
+        let archive = Archive::open_within(&dir, Self::TAKEN_MAX)?;
         let (tx, rx) = mpsc::sync_channel(Self::WAITING_MAX);
-        let mut writer = Writer { dir, files: HashMap::new() };
-        let thread = std::thread::Builder::new().name("dead-letters".into()).spawn(move || {
-            while let Ok(first) = rx.recv() {
-                // One flush for all that waits.
-                let mut submissions = vec![first];
-                submissions.extend(rx.try_iter().take(255));
-                writer.append_until_done(submissions);
-            }
-        })?;
-        Ok((DeadLetters::Disk(tx), thread))
+        let newest = Arc::new(AtomicU64::new(archive.newest()));
+        let writer = writer::Writer::new(archive, newest.clone());
+        let thread = std::thread::Builder::new().name("dead-letters".into());
+        let error = |source: io::Error| ArchiveError::Io { path: dir.clone(), source };
+        thread.spawn(move || writer.run(&rx)).map_err(error)?;
+        Ok(DeadLetters::Disk(Door { orders: tx, newest, dir: dir.into() }))
     }
 
     pub fn memory() -> Self {
         DeadLetters::Memory(Arc::default())
     }
 
+    /// The writer's door, where letters are kept on disk.
+    pub fn door(&self) -> Option<&Door> {
+        match self {
+            DeadLetters::Disk(door) => Some(door),
+            DeadLetters::Memory(_) => None,
+        }
+    }
+
     /// Hands over dead letters; `confirms` hears of `id` once they are safe.
     pub fn submit(&self, letters: Vec<DeadLetter>, id: u64, confirms: &Arc<Confirms>) {
         match self {
-            DeadLetters::Disk(tx) => {
+            DeadLetters::Disk(door) => {
                 let submission = Submission { letters, id, confirms: confirms.clone() };
-                if tx.send(submission).is_err() {
+                if door.orders.send(Order::Submit(submission)).is_err() {
                     // The writer is gone at shutdown only: unconfirmed means delivered again.
                     tracing::warn!("dead letters after shutdown are left to redelivery");
                 }
@@ -212,89 +474,4 @@ impl DeadLetters {
             }
         }
     }
-}
-
-struct Writer {
-    dir: PathBuf,
-    /// Open files by tenant and dataflow, few at a time.
-    files: HashMap<PathBuf, File>,
-}
-
-impl Writer {
-    const FILES_MAX: usize = 64;
-    const RETRY_AFTER: Duration = Duration::from_millis(500);
-
-    /// Tries for as long as it takes: what is not on disk is not confirmed, and its
-    /// source waits.
-    fn append_until_done(&mut self, submissions: Vec<Submission>) {
-        while let Err(error) = self.append(&submissions) {
-            tracing::error!(%error, dir = %self.dir.display(), "cannot write dead letters, trying again");
-            self.files.clear();
-            std::thread::sleep(Self::RETRY_AFTER);
-        }
-        for submission in submissions {
-            submission.confirms.push(Confirmed { id: submission.id, rejected: Vec::new() });
-        }
-    }
-
-    fn append(&mut self, submissions: &[Submission]) -> io::Result<()> {
-        let mut lines: HashMap<PathBuf, Vec<u8>> = HashMap::new();
-        for letter in submissions.iter().flat_map(|submission| &submission.letters) {
-            let path = file_of(&self.dir, &letter.tenant, &letter.dataflow);
-            let line = lines.entry(path).or_default();
-            serde_json::to_writer(&mut *line, &Record::of(letter))?;
-            line.push(b'\n');
-        }
-        if self.files.len() + lines.len() > Self::FILES_MAX {
-            self.files.clear();
-        }
-        for (path, lines) in lines {
-            let file = match self.files.entry(path) {
-                std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    let path = place.key();
-                    fs::create_dir_all(path.parent().expect("below the folder"))?;
-                    let file = OpenOptions::new().create(true).append(true).open(path)?;
-                    place.insert(file)
-                }
-            };
-            file.write_all(&lines)?;
-            file.sync_data()?;
-        }
-        Ok(())
-    }
-}
-
-fn file_of(dir: &Path, tenant: &str, dataflow: &str) -> PathBuf {
-    dir.join(tenant).join(format!("{dataflow}.jsonl"))
-}
-
-/// Reads the dead letters below `dir`, of one tenant or of all, oldest first within
-/// a dataflow. A line cut short by a crash is left out.
-pub fn read(dir: &Path, tenant: Option<&str>) -> io::Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for file in files(dir, tenant)? {
-        for line in BufReader::new(File::open(file)?).split(b'\n') {
-            if let Ok(record) = serde_json::from_slice(&line?) {
-                records.push(record);
-            }
-        }
-    }
-    Ok(records)
-}
-
-fn files(dir: &Path, tenant: Option<&str>) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let entries = |dir: &Path| match fs::read_dir(dir) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    };
-    for folder in entries(dir)? {
-        if tenant.is_none_or(|tenant| folder.file_name().is_some_and(|name| name == tenant)) {
-            files.extend(entries(&folder)?);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

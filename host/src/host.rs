@@ -4,6 +4,7 @@
 
 mod health;
 mod oversize;
+pub mod replay;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task};
 
 use health::{End, Facts, HealthLog};
+use replay::{Lane, Replay};
 
 use crate::{
     batch::Batch,
@@ -40,7 +42,7 @@ use crate::{
         plan::{Health, Plan},
         shard::{Census, Command, DataflowId, Removed, Shard, ShardDoor, ShardSetup, install_panic_hook},
     },
-    dead_letter::DeadLetters,
+    dead_letter::{ArchiveError, DeadLetters, filter::Filter, reader},
     deploy::{
         self, chain,
         known::{IsNew, Known},
@@ -96,6 +98,8 @@ pub enum HostError {
     Broker(#[from] broker::BrokerError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    DeadLetters(#[from] ArchiveError),
     #[error(transparent)]
     Applied(#[from] AppliedError),
     #[error("cannot start a thread")]
@@ -155,6 +159,7 @@ struct RunningDataflow {
     id: DataflowId,
     plan: Arc<Plan>,
     fingerprint: Digest,
+    queue: Arc<Queue>,
     sources: Vec<RunningSource>,
     health: HealthLog,
 }
@@ -234,7 +239,7 @@ impl Host {
             Cache::open(&data.join("compiled"), &engines, Compiler::Child { program }).map_err(data_error)?;
         let linkers = Arc::new(Linkers::new(&engines));
         let components = Components::threaded(engines, cache).map_err(HostError::Thread)?;
-        let (dead_letters, _) = DeadLetters::disk(data.join("dead-letters")).map_err(data_error)?;
+        let dead_letters = DeadLetters::disk(data.join("dead-letters"))?;
         let store = Store::open(&data.join("store"))?;
         let name = match &config.name {
             Some(name) => name.clone(),
@@ -627,6 +632,7 @@ impl Host {
         };
         let components = dataflows.iter().map(|prepared| &prepared.components);
         running.tenant.set_component_bytes(deploy::component_bytes(components));
+        self.govern_letters(&running.tenant);
         for prepared in dataflows {
             let name = prepared.site.dataflow.name.text.clone();
             if running.dataflows.contains_key(&name) {
@@ -664,9 +670,17 @@ impl Host {
                 applied.added.push(full);
             }
             let (fingerprint, health) = (prepared.fingerprint, HealthLog::new(&self.clock));
-            running.dataflows.insert(name, RunningDataflow { id, plan, fingerprint, sources, health });
+            running.dataflows.insert(name, RunningDataflow { id, plan, fingerprint, queue, sources, health });
         }
         self.tenants.insert(tenant.name.clone(), running);
+    }
+
+    /// Holds what is kept of a tenant's dead letters to its limits.
+    fn govern_letters(&self, tenant: &Tenant) {
+        if let Some(door) = self.dead_letters.door() {
+            let limits = tenant.limits.dead_letters;
+            task::block_in_place(|| door.govern(&tenant.name, limits, &tenant.letters));
+        }
     }
 
     /// Where the open windows of a dataflow are kept, if it can have any.
@@ -1003,6 +1017,26 @@ impl Host {
         if resumed { Ok(()) } else { Err(ResumeError::NotHeld { name }) }
     }
 
+    /// Sends dead letters through their dataflows again, as these run now; to be run
+    /// beside the host.
+    pub fn replay(&self, filter: Filter) -> Replay {
+        let door = self.dead_letters.door().expect("a host keeps them on disk").clone();
+        let dataflows = self.tenants.iter().flat_map(|(tenant, running)| {
+            running.dataflows.iter().map(move |(dataflow, it)| {
+                let lane = Lane { plan: it.plan.clone(), queue: it.queue.clone() };
+                ((tenant.clone(), dataflow.clone()), lane)
+            })
+        });
+        Replay { lanes: dataflows.collect(), door, filter, node: self.name.clone() }
+    }
+
+    /// Removes dead letters for good, all that are meant or none; gives how many.
+    pub fn discard(&self, filter: Filter) -> impl Future<Output = io::Result<u64>> + Send + 'static {
+        let door = self.dead_letters.door().expect("a host keeps them on disk").clone();
+        let discarding = task::spawn_blocking(move || door.remove(reader::ids(door.dir(), &filter)?));
+        async { discarding.await.expect("discarding does not panic") }
+    }
+
     /// Live state, for `status`; of one tenant or of all.
     pub async fn status(&self, tenant: Option<&str>) -> Value {
         let mut shards = Vec::new();
@@ -1142,7 +1176,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
         "dataflows": dataflows.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(),
         "commands": commands.collect::<Vec<_>>(), "calls": counters(running.tenant.calls.values()),
-        "inference": inference,
+        "inference": inference, "deadLetters": counters(running.tenant.letters.values()),
     })
 }
 

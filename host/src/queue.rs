@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     batch::Batch,
+    dead_letter::Replayed,
     ledger::{Credit, Ledger},
     settle::{Settle, Settled},
 };
@@ -25,6 +26,8 @@ pub struct Delivery {
     pub batch: Batch,
     /// By which its messages are known when they are delivered again.
     pub marks: Option<Marks>,
+    /// The dead letters that its messages were, if it is a replay.
+    pub replayed: Option<Arc<[Replayed]>>,
     pub settle: Settle,
     pub credit: Credit,
 }
@@ -184,9 +187,25 @@ impl SourceDoor {
 
     /// Hands over `batch` of messages that are known by their `marks`.
     pub fn deliver_marked(&mut self, credit: Credit, batch: Batch, marks: Option<Marks>) -> u64 {
+        self.hand_over(credit, batch, marks, None)
+    }
+
+    /// Hands over messages that were given up before, each a dead letter.
+    pub fn deliver_again(&mut self, credit: Credit, batch: Batch, replayed: Arc<[Replayed]>) -> u64 {
+        assert_eq!(batch.len(), replayed.len(), "each message was a dead letter");
+        self.hand_over(credit, batch, None, Some(replayed))
+    }
+
+    fn hand_over(
+        &mut self,
+        credit: Credit,
+        batch: Batch,
+        marks: Option<Marks>,
+        replayed: Option<Arc<[Replayed]>>,
+    ) -> u64 {
         self.delivered += 1;
         let settle = Settle::new(self.settled.clone(), self.delivered);
-        self.queue.push(Delivery { source: self.source, batch, marks, settle, credit });
+        self.queue.push(Delivery { source: self.source, batch, marks, replayed, settle, credit });
         self.delivered
     }
 

@@ -11,6 +11,7 @@ use crate::{
     clock::Instant,
     command::Calls,
     dataflow::run_queue::Share,
+    dead_letter::Kept,
     guest::{host_call::Interface, log::LogAllowance, metrics::SeriesAllowance},
     inference::{Inference, Processes},
     ledger::Ledger,
@@ -44,6 +45,8 @@ pub struct Tenant {
     pub calls: Arc<Calls>,
     /// Where its models are, once an operator has one.
     inference: OnceLock<Arc<Inference>>,
+    /// What is kept of its dead letters.
+    pub letters: Arc<Kept>,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
     /// Schemas that its operators may look up; none where there is no site. An apply
@@ -87,6 +90,7 @@ impl Tenant {
             series,
             calls,
             inference: OnceLock::new(),
+            letters: Arc::default(),
             window_bytes: AtomicU64::new(0),
             schemas: RwLock::new(schemas),
         })

@@ -101,6 +101,7 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let compiler = Compiler::Child { program: std::env::current_exe()? };
     let cache = Cache::open(&cache_dir(), &engines, compiler)?;
     let admitted = deploy::admit(&tenant, &flow, &mut Known::default(), &mut diagnostics);
+    deploy::check_memory(&tenant, [(&flow, &admitted)].into_iter(), &mut diagnostics);
     deploy::compile(&tenant, &flow, &admitted, &cache, &mut diagnostics);
     report(&diagnostics, false);
     if diagnostics.has_errors() {
@@ -109,6 +110,7 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let sink = SinkQueue::new(1 << 20);
     let sinks = BTreeMap::from([(NAME.to_owned(), sink.clone())]);
     let running = Tenant::new(NAME, tenant.limits.clone());
+    running.set_component_bytes(deploy::component_bytes([&admitted].into_iter()));
     let plan =
         Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory(), None));
     let dead = Arc::new(Mutex::new(Vec::new()));

@@ -88,6 +88,7 @@ fn text(status: &Value, before: Option<(&Value, Duration)>, with_operators: bool
     }
     lines.extend(status_lines(status));
     if with_operators {
+        lines.extend(each(&status["tenants"]).map(letters_line));
         lines.extend(operator_lines(status));
     }
     lines.join("\n") + "\n"
@@ -133,6 +134,18 @@ pub fn status_lines(status: &Value) -> Vec<String> {
         }
     }
     lines
+}
+
+/// What is kept of a tenant's dead letters, and what its limits cost it.
+fn letters_line(tenant: &Value) -> String {
+    let count = |key: &str| tenant["deadLetters"][key].as_u64().unwrap_or(0);
+    format!(
+        "  dead letters kept {} ({} KiB)  expired {}  displaced {}",
+        count("count"),
+        count("bytes").div_ceil(1024),
+        count("expired"),
+        count("displaced")
+    )
 }
 
 /// What each operator did, and what it reports of itself.

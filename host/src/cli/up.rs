@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::MissedTickBehavior,
 };
 
@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     control::{self, Ask, Lock, Question},
+    dead_letter::filter::Filter,
     deploy::chain,
-    host::{self, Host, HostError, ResumeError},
+    host::{self, Host, HostError, ResumeError, replay::Outcome},
     resource::{Diagnostics, Site},
 };
 
@@ -229,12 +230,48 @@ async fn supervise(
                         host.observe();
                         (StatusCode::OK, host.status(tenant.as_deref()).await)
                     }
+                    Ask::Discard { filter } => {
+                        discard(host, filter, reply);
+                        continue;
+                    }
+                    Ask::Replay { filter } => {
+                        replay(host, filter, reply);
+                        continue;
+                    }
                 };
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer);
             }
         }
     }
+}
+
+/// Discards beside everything else, since it may take long; so does a replay.
+fn discard(host: &Host, filter: Filter, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let discarding = host.discard(filter);
+    tokio::spawn(async move {
+        let answer = match discarding.await {
+            Ok(count) => (StatusCode::OK, json!({ "discarded": count })),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
+}
+
+/// Goes on for as long as somebody waits for the answer.
+fn replay(host: &Host, filter: Filter, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let replay = host.replay(filter);
+    tokio::spawn(async move {
+        let answer = match replay.run(|| !reply.is_closed()).await {
+            Ok(Outcome { settled, again, refused }) => {
+                let refused = refused.into_iter().map(|(id, error)| json!({ "id": id, "error": error }));
+                let refused: Vec<_> = refused.collect();
+                (StatusCode::OK, json!({ "settled": settled, "again": again, "refused": refused }))
+            }
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
 }
 
 /// Says that connections are not there yet.

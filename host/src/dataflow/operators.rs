@@ -316,7 +316,7 @@ impl Parts {
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
             return Some(flow);
         }
-        let Delivery { source, mut batch, marks, settle, credit } = self.queue.pop()?;
+        let Delivery { source, mut batch, marks, replayed, settle, credit } = self.queue.pop()?;
         let Amended { ahead, unreadable } = self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
         if ahead + unreadable > 0 {
@@ -334,7 +334,7 @@ impl Parts {
         let delivery = Stamped::from(batch);
         let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
-        Some(Flow { sequence, source, delivery, known, cause: Cause::Source(credit) })
+        Some(Flow { sequence, source, delivery, known, replayed, cause: Cause::Source(credit) })
     }
 
     fn circuit_lets_pass(&self) -> bool {
@@ -622,7 +622,7 @@ impl WindowParts {
         let known = windows.arrived(source, sequence, Some(marks));
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };
-        Some(Flow { sequence, source, delivery: release.messages, known, cause })
+        Some(Flow { sequence, source, delivery: release.messages, known, replayed: None, cause })
     }
 
     /// Lets time go on, and sees to it that somebody looks again. True if nothing is

@@ -17,7 +17,7 @@ use crate::{
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
     },
-    dead_letter::{DeadLetter, Reason},
+    dead_letter::{DeadLetter, Reason, Replayed},
     guest::{
         AcquireError, Fault, Guests, InvokeError, Operator, OperatorError, OperatorKind, Output, Verdict,
     },
@@ -35,6 +35,8 @@ pub struct Flow {
     pub delivery: Stamped,
     /// Which of its messages were delivered before, and windows have them.
     pub known: Known,
+    /// The dead letters that its messages were, if it is a replay.
+    pub replayed: Option<Arc<[Replayed]>>,
     pub cause: Cause,
 }
 
@@ -365,7 +367,8 @@ impl Work<'_> {
         match windows.in_time(window, moment, origin, late == Late::NextWindow) {
             InTime::At(moment) => return Some(moment),
             InTime::Again => self.region.plan.stats.recognised.add(1),
-            InTime::Late if late == Late::DeadLetter => {
+            // What was kept once is not dropped by a replay.
+            InTime::Late if late == Late::DeadLetter || self.flow.replayed.is_some() => {
                 let detail = "its time was complete already".to_owned();
                 self.bury(origin, Reason::Late, detail, 0);
             }
@@ -506,8 +509,8 @@ impl Work<'_> {
             tracing::warn!(operator = %self.operator.name, error = %text, count, "operator returned an error");
         }
         match self.operator.tenant.limits.on_error {
-            OnError::Drop => self.region.plan.stats.errors.add(1),
-            OnError::DeadLetter => self.bury(origin, Reason::OperatorError, text, 0),
+            OnError::Drop if self.flow.replayed.is_none() => self.region.plan.stats.errors.add(1),
+            OnError::Drop | OnError::DeadLetter => self.bury(origin, Reason::OperatorError, text, 0),
         }
     }
 
@@ -542,6 +545,7 @@ impl Region {
             component: None,
             message: flow.delivery.batch.select(|_, entry| entry.origin == origin),
             at: self.clock.wall(),
+            replayed: flow.replayed.as_ref().map(|replayed| replayed[origin as usize]),
         }
     }
 }

@@ -38,9 +38,9 @@ pub fn slots_of(component: &Component) -> usize {
 
 /// Memory that an instance of `component` starts with, in bytes, or a little more.
 pub fn memory_bytes_min(component: &Component) -> u64 {
-    component.resources_required().map_or(0, |needed| {
-        u64::from(needed.num_memories) * needed.max_initial_memory_size.unwrap_or(0)
-    })
+    component
+        .resources_required()
+        .map_or(0, |needed| u64::from(needed.num_memories) * needed.max_initial_memory_size.unwrap_or(0))
 }
 
 /// The most slots that one instance takes; every shard has as many.

@@ -317,9 +317,7 @@ impl Guests {
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
             None => Err(start(budget.out_of_time())),
-            Some(Err(error)) => {
-                Err(start(classify(&error, store.data(), &budget)))
-            }
+            Some(Err(error)) => Err(start(classify(&error, store.data(), &budget))),
             Some(Ok((_, Err(cause)))) => Err(AcquireError::Init { operator: operator.name.clone(), cause }),
             Some(Ok((exports, Ok(())))) => {
                 operator.stats.instances.add(1);
@@ -589,11 +587,7 @@ impl Guest {
 }
 
 /// What an error of wasmtime means for the message.
-fn classify(
-    error: &wasmtime::Error,
-    state: &GuestState,
-    budget: &Budget,
-) -> InvokeError {
+fn classify(error: &wasmtime::Error, state: &GuestState, budget: &Budget) -> InvokeError {
     let cause = format!("{error:#}");
     if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
         return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };

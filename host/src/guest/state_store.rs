@@ -172,7 +172,9 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, timeout, token, options): SetParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64).await?;
+                state
+                    .charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64)
+                    .await?;
                 Ok((set(state, (key, value), timeout, token, options).await,))
             })
         },
@@ -194,7 +196,9 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, token, timeout): VdelParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64).await?;
+                state
+                    .charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64)
+                    .await?;
                 Ok((delete(state, &key, Some(&value), token, timeout).await,))
             })
         },

@@ -84,6 +84,7 @@ pub fn bury(
             component: None,
             message,
             at: clock.wall(),
+            replayed: None,
         };
         plan.stats.received.add(1);
         plan.stats.dead.add(1);
@@ -126,6 +127,7 @@ pub fn bury_line(plan: Arc<Plan>, source: String, dead_letters: DeadLetters, clo
             component: None,
             message: builder.finish(),
             at: clock.wall(),
+            replayed: None,
         };
         plan.stats.received.add(1);
         plan.stats.dead.add(1);

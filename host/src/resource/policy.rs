@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    guest::{
-        host_call::Interface,
-        log::LogLimits,
-        metrics,
-    },
+    dead_letter::DeadLetterLimits,
+    guest::{host_call::Interface, log::LogLimits, metrics},
     inference::{self, InferenceLimits},
     resource::{
         EngineKind,
@@ -113,6 +110,8 @@ pub struct Limits {
     pub state: StateLimits,
     /// What its windows may hold, over all dataflows.
     pub window_bytes_max: u64,
+    /// Messages given up that are kept.
+    pub dead_letters: DeadLetterLimits,
     /// What its models may use.
     pub inference: InferenceLimits,
     /// Host calls a second, where they are limited.
@@ -172,6 +171,7 @@ impl Default for Limits {
             commands_max: 16,
             state: StateLimits::default(),
             window_bytes_max: 16 << 20,
+            dead_letters: DeadLetterLimits::default(),
             inference: InferenceLimits::default(),
             calls: CallLimits::default(),
             log: LogLimits::default(),
@@ -433,6 +433,13 @@ impl Limits {
             reader.read(&mut group, "bytes", quantity::bytes, &mut self.state.bytes_max);
             reader.read(&mut group, "value", quantity::bytes, &mut self.state.value_bytes_max);
             reader.read(&mut group, "windows", quantity::bytes, &mut self.window_bytes_max);
+            group.finish(reader.diagnostics);
+        }
+        if let Some(mut group) = reader.group(object, "deadLetters") {
+            let DeadLetterLimits { count_max, bytes_max, age_max } = &mut self.dead_letters;
+            reader.read(&mut group, "count", quantity::count, count_max);
+            reader.read(&mut group, "bytes", quantity::bytes, bytes_max);
+            reader.read(&mut group, "age", some_time, age_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "inference") {

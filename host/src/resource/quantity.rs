@@ -73,7 +73,7 @@ pub fn bytes(text: &str) -> Result<u64, QuantityError> {
     }
 }
 
-/// Time: `us`, `ms`, `s`, `m` or `h`.
+/// Time: `us`, `ms`, `s`, `m`, `h` or `d`.
 pub fn time(text: &str) -> Result<Duration, QuantityError> {
     let example = "`20ms`";
     let (number, unit) = split(text, example)?;
@@ -84,6 +84,7 @@ pub fn time(text: &str) -> Result<Duration, QuantityError> {
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(scaled(number, 60)?)),
         "h" => Ok(Duration::from_secs(scaled(number, 3_600)?)),
+        "d" => Ok(Duration::from_secs(scaled(number, 86_400)?)),
         _ => Err(QuantityError::UnknownUnit { unit: unit.to_owned(), example }),
     }
 }

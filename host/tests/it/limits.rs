@@ -17,11 +17,11 @@ use tidegate::{
 use tidegate_benches::rig::Rig;
 
 use crate::{
-    rates::{self, Waiting},
     folder::{Link, SiteFolder},
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
     process::{Host, output, tidegate},
+    rates::{self, Waiting},
 };
 
 /// One limit of a policy that `tidegate run` holds a graph to.
@@ -171,6 +171,9 @@ const ELSEWHERE: &[&str] = &[
     "commands",
     "connections",
     "dataflows",
+    "deadLetters.age",
+    "deadLetters.bytes",
+    "deadLetters.count",
     "endpoints",
     "faults.coolDown",
     "faults.quarantineAfter",
@@ -306,6 +309,69 @@ fn mqtt_a_topic_that_an_operator_sets_is_held_against_the_policy_too() {
     let dead = host.dead_letters();
     assert_eq!((dead.len(), &*dead[0].tenant, dead[0].reason), (1, "low", Reason::Rejected), "{dead:?}");
     assert_eq!(subscriber.len(), 1);
+    host.stop();
+}
+
+/// Reads a file, and is given up by an operator that traps on every message.
+fn traps_on_a_file(site: &SiteFolder, tenant: &str, limit: &str) {
+    let endpoints = "endpoints: [ { name: in, read: [ \"#\"] }, { name: out, write: [ \"#\" ] } ]";
+    // However many it gives up, it goes on.
+    let faults = "faults: { retries: 0, coolDown: 0s, quarantineAfter: 10000, within: 1us }";
+    site.policy(tenant, &[&format!("deadLetters: {{ {limit} }}"), faults, endpoints]);
+    site.tenant(tenant, tenant);
+    let link = ("map", "hostile_attacks", &[("attack", "trap"), ("every", "1")][..]);
+    site.dataflow_between(tenant, "flow", ("in", "in"), &[link], ("out", "out"));
+}
+
+#[test]
+fn dead_letters_are_kept_up_to_a_count_a_size_and_an_age() {
+    let site = SiteFolder::new("{ shards: 2 }", "127.0.0.1:1");
+    for (name, spec) in [
+        ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+        ("out", "{ endpointType: Memory }"),
+    ] {
+        let text = format!(
+            "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: {{ name: {name} }}\nspec: {spec}\n"
+        );
+        site.write(&format!("platform/{name}.yaml"), &text);
+    }
+    for (key, low, high) in [("count", "3", "5"), ("bytes", "1200B", "1Mi"), ("age", "1s", "1h")] {
+        traps_on_a_file(&site, &format!("{key}-low"), &format!("{key}: {low}"));
+        traps_on_a_file(&site, &format!("{key}-high"), &format!("{key}: {high}"));
+    }
+    site.write("in.jsonl", "1\n2\n3\n4\n5\n");
+    let host = Host::up(site.path());
+    let kept = |tenant: &str| {
+        let letters = host.dead_letters().into_iter().filter(|letter| letter.tenant == tenant);
+        letters.map(|letter| letter.payload.expect("a number")).collect::<Vec<_>>()
+    };
+    let counter = |tenant: &str, key: &str| {
+        let status = host.status();
+        let tenants = status.0["tenants"].as_array().expect("tenants");
+        let of = tenants.iter().find(|it| it["name"] == tenant).expect("it runs");
+        of["deadLetters"][key].as_u64().expect("a counter")
+    };
+    host.wait_for("all are given up and settled", |status| {
+        ["count-low", "count-high", "bytes-low", "bytes-high", "age-low", "age-high"].iter().all(|tenant| {
+            let flow = format!("{tenant}/flow");
+            status.count(&flow, "dead") == 5
+                && status.count(&flow, "settled") == status.count(&flow, "deliveries")
+        })
+    });
+    assert_eq!(
+        (kept("count-low"), counter("count-low", "displaced")),
+        (vec!["3".into(), "4".into(), "5".into()], 2)
+    );
+    let few = kept("bytes-low");
+    assert!((1..5).contains(&few.len()) && few.last().is_some_and(|it| it == "5"), "{few:?}");
+    assert!((1..=1200).contains(&counter("bytes-low", "bytes")));
+    assert_eq!(counter("bytes-low", "displaced"), 5 - few.len() as u64);
+    eventually("those that are too old go", || kept("age-low").is_empty());
+    assert_eq!((counter("age-low", "expired"), counter("age-low", "count")), (5, 0));
+    for tenant in ["count-high", "bytes-high", "age-high"] {
+        assert_eq!(kept(tenant).len(), 5, "{tenant}");
+        assert_eq!((counter(tenant, "displaced"), counter(tenant, "expired")), (0, 0), "{tenant}");
+    }
     host.stop();
 }
 

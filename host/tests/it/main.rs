@@ -18,6 +18,7 @@ mod inference;
 mod input;
 mod kill;
 mod languages;
+mod letters;
 mod limits;
 mod mosquitto;
 mod mqtt;

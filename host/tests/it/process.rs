@@ -88,6 +88,11 @@ impl Host {
         Status(serde_json::from_str(&shown.stdout).expect("one JSON document"))
     }
 
+    /// `tidegate dead-letters` with these arguments.
+    pub fn letters(&self, arguments: &[&str]) -> Output {
+        output(tidegate().arg("dead-letters").args(arguments).arg("--data").arg(&self.data))
+    }
+
     /// What `tidegate dead-letters list --json` shows.
     pub fn dead_letters(&self) -> Vec<Record> {
         let shown = output(tidegate().args(["dead-letters", "list", "--json", "--data"]).arg(&self.data));

@@ -51,6 +51,9 @@ struct RawMessage<'a> {
     properties: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     #[serde(borrow, default)]
     timestamp: Option<Cow<'a, str>>,
+    /// What an exported dead letter says of itself.
+    #[serde(default, rename = "deadLetter")]
+    _dead_letter: IgnoredAny,
 }
 
 /// Whether an object is meant as a message: it has a payload and nothing that a
@@ -70,6 +73,8 @@ struct Keys {
     _properties: IgnoredAny,
     #[serde(default, rename = "timestamp")]
     _timestamp: IgnoredAny,
+    #[serde(default, rename = "deadLetter")]
+    _dead_letter: IgnoredAny,
 }
 
 /// Whatever the value, `null` included.
@@ -107,7 +112,7 @@ impl<'a> Message<'a> {
 
     fn parse_message(line: &'a str) -> Result<Self, LineError> {
         let raw: RawMessage<'a> = serde_json::from_str(line).map_err(LineError::Form)?;
-        let RawMessage { topic, payload, payload_base64, content_type, properties, timestamp } = raw;
+        let RawMessage { topic, payload, payload_base64, content_type, properties, timestamp, .. } = raw;
         let payload = match (payload, payload_base64) {
             (Some(_), Some(_)) => return Err(LineError::TwoPayloads),
             (Some(value), None) => payload_of(value)?,

@@ -50,8 +50,14 @@ fn series_and_their_names_are_bounded() {
     for n in 0..SERIES_MAX {
         metrics.add_to_counter("seen", 1, one(n)).unwrap();
     }
-    assert_eq!(metrics.add_to_counter("seen", 1, one(SERIES_MAX)), Err(MetricsError::TooManySeries { max: SERIES_MAX }));
-    assert_eq!(metrics.add_to_counter("other", 1, labels(&[])), Err(MetricsError::TooManySeries { max: SERIES_MAX }));
+    assert_eq!(
+        metrics.add_to_counter("seen", 1, one(SERIES_MAX)),
+        Err(MetricsError::TooManySeries { max: SERIES_MAX })
+    );
+    assert_eq!(
+        metrics.add_to_counter("other", 1, labels(&[])),
+        Err(MetricsError::TooManySeries { max: SERIES_MAX })
+    );
     assert_eq!(metrics.add_to_counter("seen", 1, one(0)), Ok(()), "those that are there go on");
     assert_eq!(metrics.read().len(), SERIES_MAX as usize);
     let long = "x".repeat(KEY_BYTES_MAX + 1);

@@ -37,6 +37,7 @@ payload: 128Ki
 inflight: 512Ki
 component: { size: 4Mi, compileTime: 10s }
 state: { keys: 100, bytes: 1Mi, value: 64Ki, windows: 2Mi }
+deadLetters: { count: 100, bytes: 1Mi, age: 1d }
 inference: { memory: 128Mi, time: 1s, model: 10Mi }
 faults: { retries: 1, coolDown: 5s, quarantineAfter: 10, within: 30s }
 onError: deadLetter
@@ -84,6 +85,11 @@ fn lower() -> Limits {
         commands_max: 8,
         state: StateLimits { keys_max: 100, bytes_max: 1 << 20, value_bytes_max: 64 << 10 },
         window_bytes_max: 2 << 20,
+        dead_letters: DeadLetterLimits {
+            count_max: 100,
+            bytes_max: 1 << 20,
+            age_max: Duration::from_secs(86_400),
+        },
         inference: InferenceLimits {
             memory_bytes_max: 128 << 20,
             time_max: Duration::from_secs(1),
@@ -153,6 +159,10 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("state: { value: 65Ki }", true),
         ("state: { windows: 3Mi }", true),
         ("state: { keys: 99, bytes: 1Mi, value: 1Ki }", false),
+        ("deadLetters: { count: 101 }", true),
+        ("deadLetters: { bytes: 1025Ki }", true),
+        ("deadLetters: { age: 25h }", true),
+        ("deadLetters: { count: 0, bytes: 0B, age: 1ms }", false),
         ("inference: { memory: 129Mi }", true),
         ("inference: { time: 1001ms }", true),
         ("inference: { model: 11Mi }", true),
@@ -192,6 +202,7 @@ fn limits_that_would_ban_everything_are_refused() {
         "instances: 0",
         "payload: 0B",
         "inflight: 0Ki",
+        "deadLetters: { age: 0s }",
         "message: { fuel: 0 }",
         "message: { time: 0ms }",
         "memory: { instance: 0Mi }",

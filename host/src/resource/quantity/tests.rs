@@ -22,6 +22,7 @@ fn quantities_need_the_units_of_their_kind() {
     for (text, expected) in [
         ("20ms", Ok(Duration::from_millis(20))),
         ("1h", Ok(Duration::from_secs(3600))),
+        ("7d", Ok(Duration::from_secs(7 * 86_400))),
         ("20", Err(QuantityError::NoUnit { example: "`20ms`" })),
     ] {
         assert_eq!(time(text), expected, "{text}");

@@ -34,6 +34,7 @@ fn a_line_is_a_message_or_else_a_payload() {
         (r#"{"payload":"","topic":""}"#, "", "", None, vec![]),
         (r#"{"payloadBase64":"aGkh"}"#, "stem", "hi!", None, vec![]),
         (r#"{"payload":1,"contentType":"text/plain"}"#, "stem", "1", Some("text/plain"), vec![]),
+        (r#"{"payload":1,"deadLetter":{"id":7,"reason":"trap"}}"#, "stem", "1", None, vec![]),
         (
             r#"{"payload":1,"properties":[["k","v"],["k","w"]]}"#,
             "stem",
