@@ -31,8 +31,12 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result
 }
 
 const TENANTS_PER_FILE: usize = 1_000;
+const STANDARD: &str = include_str!("../../policies/standard.yaml");
 
-/// A site folder in the making. Every tenant has the policy `standard`.
+/// For those who are to go on whatever happens to them.
+pub const PATIENT: &str = "faults: { retries: 2, coolDown: 0s, quarantineAfter: 10000, within: 1ms }";
+
+/// A site folder in the making.
 pub struct SiteFolder {
     dir: PathBuf,
 }
@@ -60,18 +64,26 @@ impl SiteFolder {
         fs::write(&path, text).with_context(|| path.display().to_string())
     }
 
-    /// Names the tenants that there are, of those that were added.
+    /// Names the tenants that there are, of those that were added, under `standard`.
     pub fn tenants<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
-        let names: Vec<&str> = names.into_iter().collect();
+        self.tenants_under(names.into_iter().map(|name| (name, "standard")))
+    }
+
+    /// Names the tenants that there are, each with its policy.
+    pub fn tenants_under<'a>(
+        &self,
+        tenants: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> anyhow::Result<()> {
+        let tenants: Vec<_> = tenants.into_iter().collect();
         // At least one file, so that the one of an earlier call does not stay; and none
         // of more values than the host reads in one.
-        let files = names.len().div_ceil(TENANTS_PER_FILE).max(1);
+        let files = tenants.len().div_ceil(TENANTS_PER_FILE).max(1);
         for file in 0..files {
-            let named = names.iter().skip(file * TENANTS_PER_FILE).take(TENANTS_PER_FILE);
+            let named = tenants.iter().skip(file * TENANTS_PER_FILE).take(TENANTS_PER_FILE);
             let documents: String = named
-                .map(|name| {
+                .map(|(name, policy)| {
                     format!(
-                        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: standard }}\n---\n"
+                        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: {policy} }}\n---\n"
                     )
                 })
                 .collect();
@@ -80,13 +92,36 @@ impl SiteFolder {
         Ok(())
     }
 
+    /// Writes the policy `name`: `standard`, with these lines in the place of its own.
+    pub fn policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
+        let key = |line: &str| line.split(':').next().map(|key| key.trim().to_owned());
+        let keys: Vec<_> = lines.iter().filter_map(|line| key(line)).collect();
+        let standard = STANDARD.replace("name: standard", &format!("name: {name}"));
+        let kept = standard.lines().filter(|line| !key(line).is_some_and(|key| keys.contains(&key)));
+        let mut text = String::new();
+        for line in kept {
+            text.push_str(line);
+            text.push('\n');
+            if line == "spec:" {
+                lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+            }
+        }
+        self.write(&format!("platform/policy-{name}.yaml"), &text)
+    }
+
     /// The folder of a tenant with one dataflow `flow`, from `TENANT/in` through the
     /// links in a row to `TENANT/out/t`.
     pub fn tenant(&self, name: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
-        self.write(&format!("tenants/{name}/artifacts/graph/1.yaml"), &chain::graph("graph", links))?;
-        let (from, to) = (format!("{name}/in"), format!("{name}/out/t"));
-        let dataflow = chain::dataflow("flow", "graph", ("local", &from), ("local", &to));
-        self.write(&format!("tenants/{name}/dataflows/flow.yaml"), &dataflow)
+        self.dataflow(name, "flow", links)
+    }
+
+    /// A dataflow of a tenant: as [`Self::tenant`], with a name of its own.
+    pub fn dataflow(&self, tenant: &str, flow: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
+        let graph = if flow == "flow" { "graph".to_owned() } else { format!("graph-{flow}") };
+        self.write(&format!("tenants/{tenant}/artifacts/{graph}/1.yaml"), &chain::graph(&graph, links))?;
+        let (from, to) = (format!("{tenant}/in"), format!("{tenant}/out/t"));
+        let dataflow = chain::dataflow(flow, &graph, ("local", &from), ("local", &to));
+        self.write(&format!("tenants/{tenant}/dataflows/{flow}.yaml"), &dataflow)
     }
 
     /// Gives a tenant the component of `guest` as `module:1`. With a `variant`, one

@@ -948,6 +948,11 @@ impl Host {
         }
     }
 
+    /// What a tenant has used since it runs.
+    pub fn used(&self, tenant: &str) -> Option<&TenantStats> {
+        self.tenants.get(tenant).map(|running| &*running.tenant.stats)
+    }
+
     pub fn has_tenant(&self, name: &str) -> bool {
         self.tenants.contains_key(name)
     }

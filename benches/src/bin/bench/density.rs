@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tidegate_benches::{
     inside::{CONVERT, FILTER, Inside, READING, delivery, load},
@@ -251,6 +252,9 @@ pub fn resident(args: &Resident) -> anyhow::Result<()> {
             ["resident"] => json!({ "kib": site::resident_kib("/proc/self/status")? }),
             ["census"] => census(&inside.status())?,
             ["touch", from, to] => touch(&inside, &written, from.parse()?..to.parse()?)?,
+            ["spread", messages, exponent] => {
+                spread_over(&inside, &written, messages.parse()?, exponent.parse()?)?
+            }
             ["hot", deliveries] => hot(&inside, &written, deliveries.parse()?)?,
             _ => anyhow::bail!("`{line}`"),
         };
@@ -296,6 +300,74 @@ fn hot(inside: &Inside, written: &AtomicU64, deliveries: u64) -> anyhow::Result<
     }
     wait_for(written, goal);
     Ok(json!({ "us_per_message": (cpu()? - before) * 1e6 / (64 * deliveries) as f64 }))
+}
+
+/// CPU time of a message at 10,000 tenants against 10, each alone in its delivery: spread
+/// over the tenants by Zipf's law, and evenly.
+pub fn spread(quick: bool) -> anyhow::Result<Report> {
+    let dir = tempfile::tempdir()?;
+    let mut hosts = Vec::new();
+    for tenants in [FEW, MANY] {
+        let site = dir.path().join(tenants.to_string());
+        eprintln!("writing a site of {tenants} tenants");
+        lay_out(&site, MEMORY, tenants, 1)?;
+        hosts.push(Apart::start(&site)?);
+    }
+    let messages = if quick { 20_000 } else { 100_000 };
+    let mut cases = Vec::new();
+    for (what, exponent) in [("Zipf 1.1", "1.1"), ("evenly", "0")] {
+        let mut figures: [Vec<f64>; 3] = Default::default();
+        for round in 0..=rounds(quick) {
+            let ask = format!("spread {messages} {exponent}");
+            let mut cpu = |place: usize| hosts[place].figure(&ask, "us_per_message");
+            let (few, many) = (cpu(0)?, cpu(1)?);
+            // The first round makes the instances that there is room for.
+            if round > 0 {
+                figures[0].push(many / few);
+                figures[1].push(few);
+                figures[2].push(many);
+            }
+        }
+        let ratio = Case::median(format!("{what}: 10,000 tenants ÷ 10"), "x", &figures[0]);
+        cases.extend([
+            if exponent == "0" { ratio } else { ratio.hold(Hold::AtMost(2.0)) },
+            Case::median(format!("{what}: 10 tenants"), "µs/message", &figures[1]),
+            Case::median(format!("{what}: 10,000 tenants"), "µs/message", &figures[2]),
+        ]);
+    }
+    hosts.into_iter().try_for_each(Apart::stop)?;
+    let value_of = "Zipf 1.1: 10,000 tenants ÷ 10".to_owned();
+    Ok(Report { bench: "spread", unit: "x", value_of, cases })
+}
+
+/// One message a delivery, to tenants drawn by Zipf's law, or evenly with the exponent 0.
+fn spread_over(
+    inside: &Inside,
+    written: &AtomicU64,
+    messages: u64,
+    exponent: f64,
+) -> anyhow::Result<Value> {
+    let tenants = inside.status()["tenants"].as_array().context("tenants")?.len();
+    let feeds: Vec<_> =
+        (0..tenants).map(|tenant| inside.host().memory().feed(&format!("{}/flow/in", name(tenant)))).collect();
+    // Up to which part of all messages each tenant and those before it have.
+    let mut sums: Vec<f64> = (1..=tenants).map(|rank| (rank as f64).powf(-exponent)).collect();
+    (1..tenants).for_each(|place| sums[place] += sums[place - 1]);
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let batch = delivery(&[READING]);
+    let cpu = || site::cpu_seconds("/proc/self/stat");
+    let before = cpu()?;
+    let begun = written.load(Ordering::SeqCst);
+    for sent in 0..messages {
+        let drawn = rng.random_range(0.0..sums[tenants - 1]);
+        feeds[sums.partition_point(|sum| *sum <= drawn)].push(batch.clone());
+        // As many under way as a busy host has, and no more.
+        while sent + 1 - (written.load(Ordering::SeqCst) - begun) > 256 {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+    }
+    wait_for(written, begun + messages);
+    Ok(json!({ "us_per_message": (cpu()? - before) * 1e6 / messages as f64 }))
 }
 
 /// Until so much was written, or nothing was for long.

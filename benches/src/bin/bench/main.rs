@@ -1,6 +1,7 @@
 //! The benches, each a figure that Tidegate holds to: `cargo xtask bench NAME`. One
 //! binary, so that one build makes all of them.
 
+mod accounting;
 mod contracts;
 mod density;
 mod deploy;
@@ -8,6 +9,7 @@ mod mqtt;
 mod path;
 mod quiet;
 mod restart;
+mod share;
 mod state;
 mod windows;
 
@@ -48,6 +50,14 @@ enum Bench {
     State,
     /// Windows of hosts that are killed again and again.
     Restart,
+    /// Shares of a shard, by weight.
+    Fair,
+    /// What a tenant with a cap gets in any second.
+    Cap,
+    /// Every quota on against every quota off.
+    Accounting,
+    /// A message's CPU time at 10,000 tenants against 10.
+    Spread,
     /// What `density` measures, in a process of its own; told what to do on stdin.
     #[command(hide = true)]
     Resident(density::Resident),
@@ -65,6 +75,10 @@ fn main() -> anyhow::Result<()> {
         Bench::Windows => windows::run(args.quick)?,
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
+        Bench::Fair => share::fair(args.quick)?,
+        Bench::Cap => share::cap(args.quick)?,
+        Bench::Accounting => accounting::run(args.quick)?,
+        Bench::Spread => density::spread(args.quick)?,
         Bench::Resident(resident) => return density::resident(&resident),
     };
     std::process::exit(i32::from(!report.print()));

@@ -16,7 +16,7 @@ use anyhow::{Context, ensure};
 use tidegate_benches::{
     inside::{CONVERT, FILTER, Inside, READING, delivery, load},
     report::{Case, Hold, Report, rounds},
-    site::{Link, MEMORY, SiteFolder, cpu_seconds},
+    site::{Link, MEMORY, PATIENT, SiteFolder, cpu_seconds},
 };
 
 const VICTIMS: usize = 8;
@@ -94,6 +94,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 
 fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
+    // An attacker that were in quarantine would be none.
+    site.policy("patient", &[PATIENT])?;
     let mut names = Vec::new();
     for victim in 0..VICTIMS {
         let name = victim_name(victim);
@@ -106,15 +108,15 @@ fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
         )?;
         site.component(&name, "filter", "json_filter", None)?;
         site.component(&name, "convert", "unit_convert", None)?;
-        names.push(name);
+        names.push((name, "standard"));
     }
     for attacker in 0..ATTACKERS {
         let name = attacker_name(attacker);
         site.tenant(&name, &[Link { kind: "map", module: "attack", configuration: attack.configuration }])?;
         site.component(&name, "attack", attack.guest, None)?;
-        names.push(name);
+        names.push((name, "patient"));
     }
-    site.tenants(names.iter().map(String::as_str))
+    site.tenants_under(names.iter().map(|(name, policy)| (name.as_str(), *policy)))
 }
 
 fn victim_name(index: usize) -> String {
