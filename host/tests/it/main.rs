@@ -3,6 +3,7 @@
 mod aio_tests;
 mod applied;
 mod apply;
+mod attacks;
 mod brokers;
 mod commands;
 mod compose;

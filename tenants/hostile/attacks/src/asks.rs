@@ -1,4 +1,5 @@
-//! Attacks through what the host may be asked: AIO's metrics, state store and handles.
+//! Attacks through what the host may be asked: AIO's metrics, state store, commands and
+//! handles, and standard output.
 
 use std::hint::black_box;
 
@@ -10,12 +11,22 @@ wit_bindgen::generate!({
             import wasm-graph:processor/metrics@1.1.0;
             import wasm-graph:processor/state-store@1.1.0;
             import wasm-graph:processor/command-invoker@1.1.0;
+            import wasi:cli/stdout@0.2.12;
         }
     "#,
-    path: "../../../wit/wasm-graph-processor",
+    path: [
+        "../../../wit/wasm-graph-processor",
+        "../../../wit/deps/io.wit",
+        "../../../wit/deps/clocks.wit",
+        "../../../wit/deps/random.wit",
+        "../../../wit/deps/filesystem.wit",
+        "../../../wit/deps/sockets.wit",
+        "../../../wit/deps/cli.wit",
+    ],
     generate_all,
 });
 
+use wasi::cli::stdout::get_stdout;
 use wasm_graph::processor::{
     command_invoker::{CommandInvokerOptionsBuilder, CommandRequestBuilder},
     hybrid_logical_clock::{HybridLogicalClock, Timespec},
@@ -51,10 +62,10 @@ pub fn not_utf8() {
 }
 
 pub fn enormous() {
-    let label = Label { key: String::new(), value: String::new() };
-    // Neither is this list, whose end is far outside of the guest's memory.
-    let labels = unsafe { std::slice::from_raw_parts(&label, black_box(1 << 26)) };
-    count("enormous", labels);
+    let start = black_box(1 << 16) as *const u8;
+    // Neither is this slice, most of which is not the guest's.
+    let key = unsafe { std::slice::from_raw_parts(start, 1 << 30) };
+    _ = black_box(state_store::get(key, None));
 }
 
 fn set(key: &[u8], value: &[u8], token: Option<&HybridLogicalClock>) {
@@ -71,14 +82,8 @@ pub fn values(amount: u64) {
     (0..amount).for_each(|number| set(&number.to_le_bytes(), &value, None));
 }
 
-pub fn value(amount: u64) {
-    let bytes = if amount == u64::MAX { super::reserve() } else { 0..amount as usize };
-    // Memory of its own, or zeros that it need not keep.
-    let value = match amount {
-        u64::MAX => unsafe { std::slice::from_raw_parts(bytes.start as *const u8, bytes.len()) },
-        amount => &vec![b'v'; amount as usize],
-    };
-    set(b"huge", value, None);
+pub fn value(bytes: usize) {
+    set(b"huge", &vec![b'v'; bytes], None);
 }
 
 pub fn tokens(amount: u64) {
@@ -92,6 +97,28 @@ pub fn tokens(amount: u64) {
 
 pub fn gets(amount: u64) {
     (0..amount).for_each(|_| _ = black_box(state_store::get(b"nothing", None)));
+}
+
+pub fn write(amount: u64) {
+    let (stdout, bytes) = (get_stdout(), vec![b'w'; 512 << 10]);
+    (0..amount).for_each(|_| _ = black_box(stdout.write(&bytes)));
+}
+
+#[link(wasm_import_module = "wasm-graph:processor/command-invoker@1.1.0")]
+unsafe extern "C" {
+    /// Bindings would copy the list each time, which costs the guest's own fuel.
+    #[link_name = "[method]command-request-builder.custom-user-data"]
+    fn custom_user_data(builder: u32, pairs: *const [u32; 4], count: usize, result: *mut [u32; 4]);
+}
+
+pub fn pairs(amount: u64) {
+    let builder = CommandRequestBuilder::new();
+    let (pairs, mut result) = (vec![[1, 0, 1, 0]; 10_000], [0; 4]);
+    for _ in 0..amount {
+        // Safe: as the canonical ABI lays them out, and the host refuses so many.
+        unsafe { custom_user_data(builder.handle(), pairs.as_ptr(), pairs.len(), &mut result) };
+    }
+    black_box(result);
 }
 
 /// One that might be another instance's, were there one table for all.
@@ -117,6 +144,7 @@ pub fn reuse() {
 }
 
 pub fn hoard(amount: u64) {
-    let kept: Vec<_> = (0..amount).map(|_| CommandRequestBuilder::new()).collect();
+    let mut kept = Vec::new();
+    (0..amount).for_each(|_| kept.push(CommandRequestBuilder::new()));
     black_box(kept);
 }

@@ -102,7 +102,7 @@ enum Attack {
     /// Holds the message back for `amount` seconds, by default some thousand years.
     /// Delays only.
     Hold,
-    /// Makes the staged value twice as long with each window's messages. Accumulates only.
+    /// Makes the staged value twice as long, `amount` times. Accumulates only.
     Swell,
     /// Returns a fault of `amount` bytes, by default 64 MiB.
     Fault,
@@ -120,18 +120,22 @@ enum Attack {
     LongLabels,
     /// Counts in a metric whose name is no UTF-8.
     NotUtf8,
-    /// Counts in a metric with more labels than its memory has room for.
+    /// Asks for a key that ends far outside of its memory.
     Enormous,
     /// Sets another key each time; `amount` of them.
     Keys,
     /// Sets keys to values of 64 KiB; `amount` of them.
     Values,
-    /// Sets one key to a value of `amount` bytes, by default all memory.
+    /// Sets one key to a value of `amount` bytes, by default 1.5 MiB.
     Value,
     /// Sets one key under a token whose node has 200 KiB; `amount` times.
     Tokens,
     /// Asks for a key that is not there; `amount` times.
     Gets,
+    /// Gives a command ten thousand empty pairs; `amount` times.
+    Pairs,
+    /// Writes 512 KiB to standard output at once; `amount` times.
+    Write,
     /// Uses a handle that nobody gave it.
     Forge,
     /// Uses a handle of another type than it is.
@@ -170,9 +174,11 @@ impl Attack {
             Attack::Enormous => asks::enormous(),
             Attack::Keys => asks::keys(amount),
             Attack::Values => asks::values(amount),
-            Attack::Value => asks::value(amount),
+            Attack::Value => asks::value(measure(amount, 3 << 19)),
             Attack::Tokens => asks::tokens(amount),
             Attack::Gets => asks::gets(amount),
+            Attack::Pairs => asks::pairs(amount),
+            Attack::Write => asks::write(amount),
             Attack::Forge => asks::forge(),
             Attack::Confuse => asks::confuse(),
             Attack::Reuse => asks::reuse(),
@@ -264,7 +270,7 @@ fn accumulate(
         payload.extend_from_slice(message.payload());
         if is_guilty(config, &message) {
             match config.attack {
-                Attack::Swell => payload.extend_from_within(..),
+                Attack::Swell => (0..config.amount).for_each(|_| payload.extend_from_within(..)),
                 attack => attack.run(config.amount)?,
             }
         }
