@@ -17,6 +17,8 @@ pub fn build() -> anyhow::Result<()> {
     let pass = || operator(&map(&Parts::default()), "");
     let made = [
         ("painter", operator(&painter, "")?),
+        // The same to whoever runs it, and another to who keeps images of components.
+        ("looker", with_section(operator(&painter, "")?, 8)),
         ("table", operator(&map(&growing_table()), "")?),
         ("imports", many_imports(10_000)?),
         ("functions", operator(&map(&many_functions(10_000)), "")?),

@@ -177,8 +177,8 @@ impl Attack {
     pub fn payloads(&self) -> [String; 3] {
         let payload = |text: &str| {
             let text = self.payload.as_deref().unwrap_or(text);
-            let bytes = self.payload_bytes.unwrap_or(text.len());
-            format!("{text:x<bytes$}")
+            let padding = self.payload_bytes.map_or(0, |bytes| bytes.saturating_sub(text.len()));
+            text.to_owned() + &"x".repeat(padding)
         };
         [payload("one"), payload(self.trigger.as_deref().unwrap_or("two")), payload("three")]
     }

@@ -459,9 +459,14 @@ fn the_list_has_every_attack_that_is_asked_for_and_every_hostile_operator() {
     let hostile: BTreeSet<_> =
         hostile.filter_map(|name| Some(name.strip_suffix(".wasm")?.to_owned())).collect();
     assert_eq!(guests, hostile);
+    let root = attacks::hostile().join("../..");
     for attack in attacks {
         assert!(attack.rate > 0 && !attack.gets.is_empty(), "{}", attack.name);
-        let shown = |path: &String| hostile_root().join(path).is_file();
+        let does = attack.configuration.get("attack").or(attack.configuration.get("breach"));
+        if does.is_some_and(|does| NOT_INTERRUPTIBLE.contains(&does.as_str())) {
+            assert!(!attack.interruptible, "{}", attack.name);
+        }
+        let shown = |path: &String| root.join(path).is_file();
         assert!(attack.shown_by.as_ref().is_none_or(shown), "{}: {:?}", attack.name, attack.shown_by);
         // What is refused or fails says why.
         let says = matches!(attack.fate, Fate::Alive(Alive::Refused | Alive::Fails));
@@ -469,9 +474,21 @@ fn the_list_has_every_attack_that_is_asked_for_and_every_hostile_operator() {
     }
 }
 
-fn hostile_root() -> std::path::PathBuf {
-    hostile().join("../..")
-}
+/// Ways of attack that are one instruction, one page of many, or one copy out of a guest.
+const NOT_INTERRUPTIBLE: [&str; 12] = [
+    "allocate",
+    "bytes",
+    "copy",
+    "fill",
+    "grow",
+    "list-enormous",
+    "long-labels",
+    "messages",
+    "pairs",
+    "pour",
+    "swell",
+    "write",
+];
 
 /// What a host that runs strangers' operators is asked to stand, a line for each sentence.
 const ASKED_FOR: [&str; 24] = [

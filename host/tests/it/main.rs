@@ -14,6 +14,7 @@ mod folder;
 mod fuzz;
 mod health;
 mod hostile;
+mod hostile_site;
 #[cfg(feature = "wasi-nn")]
 mod inference;
 mod input;
@@ -30,6 +31,7 @@ mod preview;
 mod process;
 mod refusals;
 mod resources;
+mod reuse;
 mod run;
 mod schemas;
 mod sdk_aio;
