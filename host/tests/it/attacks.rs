@@ -51,6 +51,9 @@ pub struct Attack {
     pub deploys: Option<usize>,
     pub source: Option<String>,
     pub destination: Option<String>,
+    /// For those who deploy it: a street has no endpoints.
+    #[serde(rename = "endpoint")]
+    _endpoint: Option<Endpoint>,
     pub through: Option<Through>,
     pub like: Option<String>,
     pub shown_by: Option<String>,
@@ -93,6 +96,12 @@ pub enum At {
     Init,
     Start,
     Deploy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Endpoint {
+    Mqtt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -1,5 +1,5 @@
-//! Attacks through what the host may be asked: AIO's metrics, state store, commands and
-//! handles, and standard output.
+//! Attacks through what the host may be asked: AIO's metrics, state store and handles, and
+//! standard output.
 
 use std::hint::black_box;
 
@@ -10,8 +10,8 @@ wit_bindgen::generate!({
             import wasm-graph:processor/types@1.1.0;
             import wasm-graph:processor/metrics@1.1.0;
             import wasm-graph:processor/state-store@1.1.0;
-            import wasm-graph:processor/command-invoker@1.1.0;
             import wasi:cli/stdout@0.2.12;
+            import wasi:clocks/monotonic-clock@0.2.12;
         }
     "#,
     path: [
@@ -27,8 +27,9 @@ wit_bindgen::generate!({
 });
 
 use wasi::cli::stdout::get_stdout;
+use wasi::clocks::monotonic_clock::subscribe_duration;
+use wasi::io::streams::OutputStream;
 use wasm_graph::processor::{
-    command_invoker::{CommandInvokerOptionsBuilder, CommandRequestBuilder},
     hybrid_logical_clock::{HybridLogicalClock, Timespec},
     metrics::{CounterValue, Label, add_to_counter},
     state_store::{self, SetOptions},
@@ -104,23 +105,6 @@ pub fn write(amount: u64) {
     (0..amount).for_each(|_| _ = black_box(stdout.write(&bytes)));
 }
 
-#[link(wasm_import_module = "wasm-graph:processor/command-invoker@1.1.0")]
-unsafe extern "C" {
-    /// Bindings would copy the list each time, which costs the guest's own fuel.
-    #[link_name = "[method]command-request-builder.custom-user-data"]
-    fn custom_user_data(builder: u32, pairs: *const [u32; 4], count: usize, result: *mut [u32; 4]);
-}
-
-pub fn pairs(amount: u64) {
-    let builder = CommandRequestBuilder::new();
-    let (pairs, mut result) = (vec![[1, 0, 1, 0]; 10_000], [0; 4]);
-    for _ in 0..amount {
-        // Safe: as the canonical ABI lays them out, and the host refuses so many.
-        unsafe { custom_user_data(builder.handle(), pairs.as_ptr(), pairs.len(), &mut result) };
-    }
-    black_box(result);
-}
-
 /// One that might be another instance's, were there one table for all.
 const FORGED: u32 = 3;
 
@@ -130,21 +114,21 @@ pub fn forge() {
 }
 
 pub fn confuse() {
-    let builder = CommandRequestBuilder::new();
-    let buffer = unsafe { Buffer::from_handle(black_box(builder.handle())) };
+    let stdout = get_stdout();
+    let buffer = unsafe { Buffer::from_handle(black_box(stdout.handle())) };
     black_box(buffer.read());
 }
 
 pub fn reuse() {
-    let builder = CommandInvokerOptionsBuilder::new();
-    let handle = builder.handle();
-    drop(builder);
-    let builder = unsafe { CommandInvokerOptionsBuilder::from_handle(black_box(handle)) };
-    _ = black_box(builder.command_name("again"));
+    let stdout = get_stdout();
+    let handle = stdout.handle();
+    drop(stdout);
+    let stdout = unsafe { OutputStream::from_handle(black_box(handle)) };
+    _ = black_box(stdout.write(b"again"));
 }
 
 pub fn hoard(amount: u64) {
     let mut kept = Vec::new();
-    (0..amount).for_each(|_| kept.push(CommandRequestBuilder::new()));
+    (0..amount).for_each(|_| kept.push(subscribe_duration(1 << 40)));
     black_box(kept);
 }

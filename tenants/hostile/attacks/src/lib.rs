@@ -132,8 +132,6 @@ enum Attack {
     Tokens,
     /// Asks for a key that is not there; `amount` times.
     Gets,
-    /// Gives a command ten thousand empty pairs; `amount` times.
-    Pairs,
     /// Writes 512 KiB to standard output at once; `amount` times.
     Write,
     /// Uses a handle that nobody gave it.
@@ -177,7 +175,6 @@ impl Attack {
             Attack::Value => asks::value(measure(amount, 3 << 19)),
             Attack::Tokens => asks::tokens(amount),
             Attack::Gets => asks::gets(amount),
-            Attack::Pairs => asks::pairs(amount),
             Attack::Write => asks::write(amount),
             Attack::Forge => asks::forge(),
             Attack::Confuse => asks::confuse(),
