@@ -118,8 +118,14 @@ fn what_attacks_a_broker_s_topics_and_sizes_ends_in_its_own_dead_letters() {
         assert_eq!((status.count(&flow, "delivered"), status.count(&flow, "errors")), (0, 0), "{flow}");
         assert_eq!(status.dataflow(&flow)["state"], "Running", "{flow}");
     }
+    // They are counted before they are on disk.
+    let mut found = Vec::new();
+    eventually("all dead letters are on disk", || {
+        found = host.dead_letters();
+        found.len() >= 3 * attacks.len()
+    });
     let mut letters = BTreeMap::<_, Vec<_>>::new();
-    for letter in host.dead_letters() {
+    for letter in found {
         letters.entry(letter.tenant).or_default().push(letter.reason);
     }
     for attack in &attacks {
