@@ -90,3 +90,6 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
