@@ -36,8 +36,10 @@ impl VirtualClock {
 pub struct Instant(pub u64);
 
 impl Instant {
+    /// The end of time at the latest, and never before this: a guest may name any.
     pub fn plus(self, duration: Duration) -> Self {
-        Instant(self.0.saturating_add(duration.as_nanos() as u64))
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_add(nanos))
     }
 
     pub fn since(self, earlier: Instant) -> Duration {
@@ -88,3 +90,6 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

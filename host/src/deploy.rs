@@ -84,6 +84,10 @@ pub fn admit(
     admitted
 }
 
+/// Most imports that a refusal names. A component may have any number, and what an apply shows
+/// is bounded: the rest is for the errors of others.
+const IMPORTS_TOLD_MAX: usize = 20;
+
 fn admit_one(
     tenant: &TenantSite,
     module: &ModuleSite,
@@ -95,9 +99,14 @@ fn admit_one(
     let place = || module.reference.place.clone();
     let found = find(module, &tenant.limits, known, diagnostics)?;
     if let Err(refusals) = known.fits(&found, world) {
-        for refusal in refusals {
-            let label = "not granted by the policy".to_owned();
-            diagnostics.error("component/import", place(), said_of(module, &refusal.to_string()), label);
+        let label = || "not granted by the policy".to_owned();
+        for refusal in refusals.iter().take(IMPORTS_TOLD_MAX) {
+            diagnostics.error("component/import", place(), said_of(module, &refusal.to_string()), label());
+        }
+        let more = refusals.len().saturating_sub(IMPORTS_TOLD_MAX);
+        if more > 0 {
+            let message = said_of(module, &format!("has {more} more imports like these"));
+            diagnostics.error("component/import", place(), message, label());
         }
         return None;
     }

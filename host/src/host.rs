@@ -949,7 +949,7 @@ impl Host {
     }
 
     /// What a tenant has used since it runs.
-    pub fn used(&self, tenant: &str) -> Option<&TenantStats> {
+    pub fn used(&self, tenant: &str) -> Option<&crate::stats::TenantStats> {
         self.tenants.get(tenant).map(|running| &*running.tenant.stats)
     }
 

@@ -9,19 +9,20 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::{root, run::cargo};
+use crate::{made, root, run::cargo};
 
 /// What guests are built for.
 const TARGET: &str = "wasm32-wasip2";
 
-/// Builds all of `tenants/`, and the sample that is a workspace of its own; lays out the
-/// artifacts of AIO's sample graphs.
+/// Builds all of `tenants/`, and the sample that is a workspace of its own; makes hostile
+/// components that no compiler would; lays out the artifacts of AIO's sample graphs.
 pub fn build() -> anyhow::Result<()> {
     have_target()?;
     eprintln!("building guests");
     let release = ["build", "--quiet", "--release", "--target", TARGET];
     cargo(&root().join("tenants"), release, &[])?;
     cargo(&root().join("tenants/samples/boiler"), release.into_iter().chain(["--locked"]), &[])?;
+    made::build()?;
     lay_out(&root().join("tenants/operators/artifacts.toml"), &root().join("tenants/target/aio"))
 }
 

@@ -4,6 +4,7 @@
 mod demo;
 mod guests;
 mod languages;
+mod made;
 mod run;
 mod tools;
 

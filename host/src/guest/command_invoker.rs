@@ -26,7 +26,7 @@ use crate::{
     guest::{
         host_call::Interface,
         log::Severity,
-        state::GuestState,
+        state::{GuestState, LISTED_BYTES},
         state_store::{HybridLogicalClock, NANOS, Timespec},
     },
     topic::is_text,
@@ -295,6 +295,11 @@ fn pairs_bytes(pairs: &Pairs) -> usize {
     pairs.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
+/// What a call with pairs carries: empty ones too take time.
+fn pairs_carried(pairs: &Pairs) -> u64 {
+    (pairs_bytes(pairs) + pairs.len() * LISTED_BYTES) as u64
+}
+
 fn keep<T>(state: &mut GuestState, bytes: usize, value: T) -> Result<Keeps<T>, Refusal> {
     let hold = Hold::take(state, 0, bytes)?;
     Ok(Some(Arc::new(Kept { value, _hold: hold })))
@@ -338,7 +343,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.custom-user-data",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_carried(&pairs))?;
             let user_data = keep_user_data(state, pairs);
             change_request(state, &builder, user_data, |draft, user_data| draft.user_data = user_data)
         },
@@ -347,7 +352,7 @@ fn add_request_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-request-builder.topic-tokens",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_carried(&pairs))?;
             let tokens = keep_tokens(state, pairs);
             change_request(state, &builder, tokens, |draft, tokens| draft.tokens = tokens)
         },
@@ -466,7 +471,7 @@ fn add_options_builder(invoker: &mut LinkerInstance<'_, GuestState>) -> wasmtime
         "[method]command-invoker-options-builder.topic-token-map",
         |mut store: Store<'_>, (builder, pairs): (Builder, Pairs)| {
             let state = store.data_mut();
-            state.charge(Interface::Commands, pairs_bytes(&pairs) as u64)?;
+            state.charge(Interface::Commands, pairs_carried(&pairs))?;
             let tokens = keep_tokens(state, pairs);
             change_options(state, &builder, tokens, |draft, tokens| draft.tokens = tokens)
         },

@@ -166,16 +166,24 @@ impl streams::HostInputStream for GuestState {
 impl streams::HostOutputStream for GuestState {
     counted! { streams::HostOutputStream:
         fn check_write(stream: Out) -> u64;
-        fn write(stream: Out, bytes: Vec<u8>) -> ();
         fn write_zeroes(stream: Out, len: u64) -> ();
         fn flush(stream: Out) -> ();
         fn splice(to: Out, from: In, len: u64) -> u64;
     }
     counted! { async streams::HostOutputStream:
-        fn blocking_write_and_flush(stream: Out, bytes: Vec<u8>) -> ();
         fn blocking_write_zeroes_and_flush(stream: Out, len: u64) -> ();
         fn blocking_flush(stream: Out) -> ();
         fn blocking_splice(to: Out, from: In, len: u64) -> u64;
+    }
+
+    fn write(&mut self, stream: Out, bytes: Vec<u8>) -> StreamResult<()> {
+        self.charge(Interface::Wasi, bytes.len() as u64).map_err(StreamError::Trap)?;
+        streams::HostOutputStream::write(&mut self.table, stream, bytes)
+    }
+
+    async fn blocking_write_and_flush(&mut self, stream: Out, bytes: Vec<u8>) -> StreamResult<()> {
+        self.charge_bytes_and_yield(Interface::Wasi, bytes.len() as u64).await.map_err(StreamError::Trap)?;
+        streams::HostOutputStream::blocking_write_and_flush(&mut self.table, stream, bytes).await
     }
 
     fn subscribe(&mut self, stream: Out) -> wasmtime::Result<Resource<DynPollable>> {

@@ -27,7 +27,7 @@ use crate::guest::{
     log::Severity,
     metrics::{self, Labels, Sample},
     schema_registry,
-    state::GuestState,
+    state::{GuestState, LISTED_BYTES},
     state_store,
     world::{Grant, InterfaceName, PolicyWorld},
 };
@@ -246,6 +246,13 @@ fn told(result: Result<(), metrics::MetricsError>) -> (Result<(), MetricsError>,
     (result.map_err(error),)
 }
 
+/// What a call of the interface carries: labels cost as much as names, and empty ones too
+/// take time.
+fn bytes_of(name: &str, labels: &Option<Vec<Label>>) -> u64 {
+    let label = |Label { key, value }: &Label| LISTED_BYTES + key.len() + value.len();
+    (name.len() + labels.iter().flatten().map(label).sum::<usize>()) as u64
+}
+
 fn labels(labels: Option<Vec<Label>>) -> Labels {
     labels.into_iter().flatten().map(|Label { key, value }| (key, value)).collect()
 }
@@ -257,7 +264,7 @@ fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         |mut store: StoreContextMut<'_, GuestState>,
          (name, CounterValue::U64(by), own): Params<CounterValue>| {
             let state = store.data_mut();
-            state.charge(Interface::Metrics, name.len() as u64)?;
+            state.charge(Interface::Metrics, bytes_of(&name, &own))?;
             Ok(told(state.metrics.add_to_counter(&name, by, labels(own))))
         },
     )?;
@@ -265,7 +272,7 @@ fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result
         "record-to-histogram",
         |mut store: StoreContextMut<'_, GuestState>, (name, value, own): Params<HistogramValue>| {
             let state = store.data_mut();
-            state.charge(Interface::Metrics, name.len() as u64)?;
+            state.charge(Interface::Metrics, bytes_of(&name, &own))?;
             let sample = match value {
                 HistogramValue::F64(value) => Sample::Float(value),
                 HistogramValue::U64(value) => Sample::Integer(value),

@@ -53,6 +53,10 @@ pub const HOST_CALLS_MAX: u32 = 16_384;
 /// Bytes that host calls of one call may carry in either direction.
 pub const HOST_CALL_BYTES_MAX: u64 = 4 << 20;
 
+/// What one of a list's pairs of strings costs beside their bytes: as much as lies in the
+/// guest's memory for it.
+pub(super) const LISTED_BYTES: usize = 16;
+
 /// How long one call may wait for timers, in all.
 pub const WAIT_MAX: Duration = Duration::from_secs(5);
 

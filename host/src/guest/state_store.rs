@@ -127,6 +127,11 @@ fn version(clock: Option<HybridLogicalClock<String>>) -> Result<Option<Version>,
     Ok(Some(Version { seconds: secs, nanos, counter, node: node_id.into() }))
 }
 
+/// Bytes that a token carries: as much as a guest likes, until it is looked at.
+fn bytes_of(token: &Option<HybridLogicalClock<String>>) -> usize {
+    token.as_ref().map_or(0, |token| token.node_id.len())
+}
+
 fn length(length: Option<Length>) -> Result<Option<Duration>, StateStoreError> {
     match length {
         Some(Length { nanos, .. }) if nanos >= NANOS => Err(StateStoreError::Protocol),
@@ -172,9 +177,8 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, timeout, token, options): SetParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state
-                    .charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64)
-                    .await?;
+                let bytes = key.len() + value.len() + bytes_of(&token);
+                state.charge_bytes_and_yield(Interface::StateWrites, bytes as u64).await?;
                 Ok((set(state, (key, value), timeout, token, options).await,))
             })
         },
@@ -185,7 +189,9 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, token, timeout): DelParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state.charge_bytes_and_yield(Interface::StateWrites, key.len() as u64).await?;
+                state
+                    .charge_bytes_and_yield(Interface::StateWrites, (key.len() + bytes_of(&token)) as u64)
+                    .await?;
                 Ok((delete(state, &key, None, token, timeout).await,))
             })
         },
@@ -196,9 +202,8 @@ pub fn add_to(store: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
         |mut store: StoreContextMut<'_, GuestState>, (key, value, token, timeout): VdelParams| {
             Box::new(async move {
                 let state = store.data_mut();
-                state
-                    .charge_bytes_and_yield(Interface::StateWrites, (key.len() + value.len()) as u64)
-                    .await?;
+                let bytes = key.len() + value.len() + bytes_of(&token);
+                state.charge_bytes_and_yield(Interface::StateWrites, bytes as u64).await?;
                 Ok((delete(state, &key, Some(&value), token, timeout).await,))
             })
         },

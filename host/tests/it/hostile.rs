@@ -6,135 +6,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tidegate::{
+    batch::BatchBuilder,
     clock::{Clock, VirtualClock},
-    dataflow::{plan::Health, shard::Turn},
+    dataflow::{
+        plan::Health,
+        shard::{Census, Command, Turn},
+    },
     dead_letter::{Reason, Record},
-    guest::OperatorKind::{self, Branch, Filter, Map},
+    guest::OperatorKind::Map,
     resource::Limits,
     tenant::Tenant,
 };
+use tidegate_benches::rig::{Link, Rig, Running, patient, tenant};
+use tokio::sync::oneshot;
 
-use tidegate_benches::rig::{Link, Rig, Running, tenant};
+use crate::attacks::{self, Alive, At, Attack, Fate, hostile};
 
-/// What must become of a guilty message, or of the whole dataflow.
-#[derive(Clone, Copy, Debug)]
-enum Fate {
-    /// The message comes out after all.
-    Passes,
-    Dead(Reason),
-    /// It is dropped with the operator's error.
-    Error,
-    /// The operator never starts; the dataflow's state says so in these words.
-    Fails(&'static str),
-}
-use Fate::{Dead, Error, Fails, Passes};
-
-/// `hostile/attacks`: attack, how much of it, and its fate.
-const ATTACKS: &[(&str, &str, Fate)] = &[
-    ("spin", "", Dead(Reason::OutOfFuel)),
-    ("spin", "1000", Passes),
-    ("trap", "", Dead(Reason::Trap)),
-    ("panic", "", Dead(Reason::Trap)),
-    ("stray", "", Dead(Reason::Trap)),
-    ("recurse", "", Dead(Reason::Trap)),
-    ("recurse", "100", Passes),
-    // Refused memory, it goes on and passes the message.
-    ("grow", "", Passes),
-    ("allocate", "", Dead(Reason::MemoryRefused)),
-    ("fill", "", Dead(Reason::OutOfFuel)),
-    ("fill", "1", Passes),
-    ("messages", "", Dead(Reason::MemoryRefused)),
-    ("messages", "200", Dead(Reason::BadOutput)),
-    ("messages", "63", Passes),
-    ("bytes", "", Dead(Reason::MemoryRefused)),
-    ("bytes", "500000", Passes),
-    ("fault", "", Dead(Reason::MemoryRefused)),
-    ("fault", "100", Error),
-    ("log", "", Dead(Reason::Trap)),
-    ("log", "1000", Passes),
-    ("sleep", "", Dead(Reason::Trap)),
-    ("sleep", "1", Passes),
-    ("clock", "", Dead(Reason::Trap)),
-    ("clock", "1000", Passes),
-    ("exit", "", Dead(Reason::Trap)),
-];
-
-/// Attacks that filters and branches have no means for.
-const ONLY_MAPS: [&str; 2] = ["messages", "bytes"];
-
-/// The same in `init`.
-const IN_INIT: &[(&str, &str, Fate)] = &[
-    ("spin", "", Fails("fuel")),
-    ("trap", "", Fails("unreachable")),
-    ("panic", "", Fails("unreachable")),
-    ("stray", "", Fails("out of bounds")),
-    ("recurse", "", Fails("out of bounds")),
-    ("grow", "", Passes),
-    ("allocate", "", Fails("memory")),
-    ("fill", "", Fails("fuel")),
-    ("messages", "", Passes),
-    ("bytes", "", Passes),
-    ("fault", "", Fails("memory")),
-    ("fault", "10", Fails("ffffffffff")),
-    ("log", "", Fails("host calls")),
-    ("sleep", "", Fails("waited longer")),
-    ("clock", "", Fails("host calls")),
-    ("exit", "", Fails("exit")),
-];
-
-/// `hostile/layout`: breach, the span that it breaks, and the kinds of operator that
-/// can commit it. All are bad output, but for those that [`fate_of`] names.
-const BREACHES: &[(&str, &[&str], &[OperatorKind])] = &[
-    ("offset-beyond", SPANS, &[Map]),
-    ("length-beyond", SPANS, &[Map]),
-    ("wrap", SPANS, &[Map]),
-    ("absent-length", SPANS, &[Map]),
-    ("not-utf8", &["node", "topic", "content-type", "payload"], &[Map]),
-    ("origin-beyond", PAYLOAD, &[Map]),
-    ("origin-decreasing", PAYLOAD, &[Map]),
-    ("properties-cut", PAYLOAD, &[Map]),
-    ("properties-not-utf8", PAYLOAD, &[Map]),
-    ("schema-tag", PAYLOAD, &[Map]),
-    ("schema-cut", PAYLOAD, &[Map]),
-    ("snapshot-cut", PAYLOAD, &[Map]),
-    ("kind-seven", PAYLOAD, &[Map]),
-    ("not-zero", PAYLOAD, &[Map]),
-    ("entry-cut", PAYLOAD, &[Map]),
-    ("fault-cut", PAYLOAD, &[Map]),
-    ("fault-origin-beyond", PAYLOAD, &[Map, Filter, Branch]),
-    ("fault-text-beyond", PAYLOAD, &[Map, Filter, Branch]),
-    ("fault-not-utf8", PAYLOAD, &[Map, Filter, Branch]),
-    ("fault-besides", PAYLOAD, &[Map, Filter, Branch]),
-    ("verdict-seven", PAYLOAD, &[Filter, Branch]),
-    ("verdicts-few", PAYLOAD, &[Filter, Branch]),
-    ("verdicts-many", PAYLOAD, &[Filter, Branch]),
-    ("error-alone", PAYLOAD, &[Filter, Branch]),
-];
-
-const SPANS: &[&str] = &["node", "topic", "content-type", "payload", "properties", "schema"];
-const PAYLOAD: &[&str] = &["payload"];
-
-/// What becomes of a breach that does no harm.
-fn fate_of(breach: &str, span: &str, kind: OperatorKind) -> Fate {
-    match (breach, span, kind) {
-        // A single message has no order: the batch faults, and its messages pass one by one.
-        ("origin-decreasing", ..) => Passes,
-        // The offset alone says that it is absent.
-        ("absent-length", ..) => Passes,
-        // A payload may be any bytes; a topic is checked where it is written, by the sink.
-        ("not-utf8", "payload" | "topic", _) => Passes,
-        // The verdict alone says whether there is an error; its text is a courtesy.
-        ("fault-besides", _, Filter | Branch) => Passes,
-        ("fault-not-utf8" | "error-alone", _, Filter | Branch) => Error,
-        _ => Dead(Reason::BadOutput),
-    }
-}
+/// Instances that a street has room for.
+const SLOTS: usize = 8;
 
 const PASS: Link<'_> = ("pass_through", Map, &[]);
 const AIO_PASS: Link<'_> = ("aio_pass_through", Map, &[]);
@@ -150,7 +44,7 @@ struct Street {
 impl Street {
     fn new() -> Self {
         let clock = Arc::<VirtualClock>::default();
-        let mut rig = Rig::on(Clock::Virtual(clock.clone()), 8, 4);
+        let mut rig = Rig::on(Clock::Virtual(clock.clone()), SLOTS, 4);
         let neighbours = [("first", PASS), ("second", AIO_PASS)];
         let neighbours =
             neighbours.map(|(name, link)| (rig.install(&tenant(name), "pass", &[link]), Vec::new()));
@@ -180,6 +74,10 @@ impl Street {
             Turn::Busy => true,
             Turn::Idle { until: Some(until) } => {
                 let ahead = until.since(Clock::Virtual(self.clock.clone()).now());
+                // What is held for ever nobody waits for.
+                if ahead > WAITED_FOR_MAX {
+                    return false;
+                }
                 self.clock.advance(ahead.max(Duration::from_nanos(1)));
                 true
             }
@@ -223,98 +121,212 @@ impl Street {
     }
 }
 
+/// Longest time that a test lets pass where nothing else happens.
+const WAITED_FOR_MAX: Duration = Duration::from_secs(24 * 3600);
+
 const ATTACKER: &str = "attacker";
 
-/// Checks every case, and says of all at once which failed.
-fn check_all<'a>(cases: impl Iterator<Item = (&'a str, OperatorKind, Vec<(&'a str, &'a str)>, Fate)>) {
+/// The host's answer to a command that the shard takes in its next turn.
+fn ask<T>(street: &mut Street, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+    let (tx, mut rx) = oneshot::channel();
+    street.rig.door.send(command(tx));
+    for _ in 0..1_000_000 {
+        if let Ok(answer) = rx.try_recv() {
+            return answer;
+        }
+        street.turn();
+    }
+    panic!("the shard never answers");
+}
+
+/// Checks every attack, and says of all at once which failed.
+fn check_all(attacks: impl Iterator<Item = Attack>) {
     let mut failed = Vec::new();
-    for (guest, kind, configuration, fate) in cases {
-        if std::panic::catch_unwind(|| check(guest, kind, &configuration, fate)).is_err() {
-            failed.push(format!("{guest} as {kind:?} {configuration:?}"));
+    let mut count = 0;
+    for attack in attacks {
+        count += 1;
+        if std::panic::catch_unwind(|| check(&attack)).is_err() {
+            failed.push(format!("{} as {:?}", attack.name, attack.kind));
         }
     }
+    assert!(count > 0, "no attack at all");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// Three messages, the second guilty, beside neighbours that are sent twenty each.
-fn check(guest: &str, kind: OperatorKind, configuration: &[(&str, &str)], fate: Fate) {
-    let what = format!("{guest} as {kind:?} {configuration:?}");
+/// Three messages beside neighbours that are sent twenty each; then the attacker goes, and
+/// all that it had must be there again.
+fn check(attack: &Attack) {
+    let what = format!("{} as {:?}", attack.name, attack.kind);
     let mut street = Street::new();
-    let mut flow = street.rig.install(&tenant(ATTACKER), "flow", &[(guest, kind, configuration)]);
-    flow.send(&["one", "attack", "three"]);
-    (0..20).for_each(|_| street.beat());
+    let attacker = Tenant::new(ATTACKER, patient(attack.limits()));
+    let parameters = attack.parameters();
+    let link = (attack.guest.as_str(), attack.kind.operator(), &parameters[..]);
+    let mut flow = street.rig.install(&attacker, "flow", &vec![link; attack.operators]);
+    flow.deliver(batch(attack));
+    let beats = (0..20).map(|_| street.beat()).count();
+    let heard = street.neighbours.iter().map(|(_, heard)| heard.len()).min();
+    assert!(heard >= Some(beats / 2), "{what}: neighbours waited, and heard {heard:?} of {beats}");
     let delivered = street.settle(&flow);
     street.check_neighbours(&what);
-    let dead: Vec<_> = street.dead().into_iter().map(|letter| (letter.reason, letter.payload)).collect();
+    check_fate(attack, &what, &flow, &delivered, &street.dead());
+    check_ran(attack, &what, &flow);
+    check_left_nothing(&mut street, flow, &what);
+}
+
+fn batch(attack: &Attack) -> tidegate::batch::Batch {
+    let mut builder = BatchBuilder::new("host");
+    let properties = || attack.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    let payloads = attack.payloads();
+    payloads.iter().for_each(|payload| builder.push(b"in", None, payload.as_bytes(), properties()));
+    builder.finish()
+}
+
+fn check_fate(attack: &Attack, what: &str, flow: &Running, delivered: &[String], dead: &[Record]) {
+    let Fate::Alive(Alive::Fails) = attack.fate else {
+        assert_eq!(flow.plan.health(), Health::Running, "{what}");
+        assert_eq!(flow.source.settled_upto(), 1, "{what}: {dead:?}");
+        assert_eq!(flow.plan.tenant.ledger.bytes_in_flight(), 0, "{what}");
+        return check_messages(attack, what, flow, delivered, dead);
+    };
+    assert_eq!((delivered.len(), dead.len()), (0, 0), "{what}: {delivered:?} {dead:?}");
+    assert_eq!(flow.source.settled_upto(), 0, "{what}: settled, and never run");
+    let (health, words) = (flow.plan.health(), attack.words.as_deref().expect("what it says"));
+    assert!(matches!(&health, Health::Failed { cause, .. } if cause.contains(words)), "{what}: {health:?}");
+}
+
+fn check_messages(attack: &Attack, what: &str, flow: &Running, delivered: &[String], dead: &[Record]) {
+    let (payloads, guilty) = (attack.payloads(), attack.guilty());
+    let of = |are_guilty: bool| {
+        let all = payloads.iter().enumerate();
+        let some = all.filter(|(index, _)| guilty.contains(index) == are_guilty);
+        some.map(|(_, payload)| payload.clone()).collect::<Vec<_>>()
+    };
+    let words = attack.words.as_deref().unwrap_or_default();
+    let silent = dead.iter().find(|letter| !letter.detail.contains(words));
+    assert!(silent.is_none(), "{what}: `{words}` is not in {silent:?}");
+    let dead: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.payload.clone())).collect();
     let stats = &flow.plan.stats;
-    if let Fails(words) = fate {
-        assert_eq!((delivered.len(), dead.len()), (0, 0), "{what}: {delivered:?} {dead:?}");
-        assert_eq!(flow.source.settled_upto(), 0, "{what}: settled, and never run");
-        let health = flow.plan.health();
-        assert!(
-            matches!(&health, Health::Failed { cause, .. } if cause.contains(words)),
-            "{what}: {health:?}"
-        );
-        return;
-    }
-    assert_eq!(flow.plan.health(), Health::Running, "{what}");
-    assert_eq!(flow.source.settled_upto(), 1, "{what}: {dead:?}");
-    assert_eq!(flow.plan.tenant.ledger.bytes_in_flight(), 0, "{what}");
-    match fate {
-        Passes => {
+    match attack.fate {
+        Fate::Alive(Alive::Passes) => {
             assert_eq!((dead.len(), stats.errors.get()), (0, 0), "{what}: {dead:?}");
-            let ends = (delivered.first().map(String::as_str), delivered.last().map(String::as_str));
-            assert_eq!(ends, (Some("one"), Some("three")), "{what}");
-            assert!(delivered.len() >= 3, "{what}: {delivered:?}");
+            let innocent = of(false);
+            let passed = |payload: &String| delivered.contains(payload);
+            assert!(innocent.iter().all(passed) && delivered.len() >= 3, "{what}: {delivered:?}");
         }
-        Error => {
-            assert_eq!((dead.len(), stats.errors.get()), (0, 1), "{what}: {dead:?}");
-            assert_eq!(delivered, ["one", "three"], "{what}");
+        Fate::Alive(Alive::Error) => {
+            assert_eq!((dead.len() as u64, stats.errors.get()), (0, of(true).len() as u64), "{what}");
+            assert_eq!(delivered, of(false), "{what}");
         }
-        Dead(reason) => {
-            assert_eq!(dead, [(reason, Some("attack".into()))], "{what}");
-            assert_eq!(delivered, ["one", "three"], "{what}");
-            let retries = if matches!(reason, Reason::Trap | Reason::MemoryRefused) { 2 } else { 0 };
-            assert_eq!(flow.plan.steps[0].operator.stats.retries.get(), retries, "{what}");
+        Fate::Alive(Alive::Held) => {
+            assert_eq!((dead.len(), stats.errors.get(), delivered.len()), (0, 0, 0), "{what}: {dead:?}");
         }
-        Fails(_) => unreachable!("returned above"),
+        Fate::Dead(reason) => {
+            let expected: Vec<_> = of(true).into_iter().map(|payload| (reason, Some(payload))).collect();
+            assert_eq!(dead, expected, "{what}");
+            assert_eq!(delivered, of(false), "{what}");
+            let tries = if matches!(reason, Reason::Trap | Reason::MemoryRefused) { 2 } else { 0 };
+            let retries = flow.plan.steps[0].operator.stats.retries.get();
+            assert_eq!(retries, tries * of(true).len() as u64, "{what}");
+        }
+        Fate::Alive(Alive::Fails | Alive::Refused) => unreachable!("{what} is no message's fate"),
     }
 }
 
-fn configuration<'a>(attack: &'a str, amount: &'a str) -> Vec<(&'a str, &'a str)> {
-    let amount = (!amount.is_empty()).then_some(("amount", amount));
-    [("attack", attack)].into_iter().chain(amount).collect()
+/// What passes must have cost something, and every counter of the list must be there: an
+/// attack that did nothing would pass as well.
+fn check_ran(attack: &Attack, what: &str, flow: &Running) {
+    let (plan, tenant) = (&flow.plan, &flow.plan.tenant);
+    let operator = &plan.steps[0].operator;
+    let usage = tenant.keys.usage();
+    for (name, least) in &attack.counts {
+        let count = match name.as_str() {
+            "absorbed" => plan.stats.absorbed.get(),
+            "ahead" => plan.stats.ahead.get(),
+            "retired" => plan.operators().map(|operator| operator.stats.retired.get()).sum(),
+            "series" => operator.metrics.read().len() as u64,
+            "stateKeys" => usage.map_or(0, |usage| usage.keys),
+            "stateBytes" => usage.map_or(0, |usage| usage.bytes),
+            "stateRefused" => tenant.keys.refused(),
+            other => panic!("{what}: nobody counts `{other}`"),
+        };
+        assert!(count >= *least, "{what}: {name} is {count}");
+    }
+    assert!(operator.metrics.read().len() <= tidegate::guest::metrics::SERIES_MAX as usize, "{what}");
+    let state = tenant.limits.state;
+    assert!(
+        usage.is_none_or(|usage| usage.keys <= state.keys_max && usage.bytes <= state.bytes_max),
+        "{what}"
+    );
+    if attack.fate == Fate::Alive(Alive::Passes) && attack.at == At::Message && attack.counts.is_empty() {
+        let (fuel, without) = (operator.stats.fuel.get(), innocent_fuel(attack));
+        assert_ne!(fuel, without, "{what} uses as much fuel as what does not attack");
+    }
+}
+
+/// What the guest uses on messages of which none is guilty; what a pass-through uses, if
+/// there are none such.
+fn innocent_fuel(attack: &Attack) -> u64 {
+    let mut street = Street::new();
+    let parameters = attack.parameters();
+    let link = match attack.trigger {
+        Some(_) => (attack.guest.as_str(), attack.kind.operator(), &parameters[..]),
+        None => PASS,
+    };
+    let mut flow = street.rig.install(&tenant(ATTACKER), "flow", &[link]);
+    let sent = attack.payloads().map(|payload| match &attack.trigger {
+        Some(trigger) => payload.replace(trigger, "two"),
+        None => payload,
+    });
+    flow.send(&sent);
+    assert_eq!(street.settle(&flow).len(), 3, "{}: innocent messages pass", attack.name);
+    flow.plan.steps[0].operator.stats.fuel.get()
+}
+
+/// Once the attacker is gone, nothing of it is left: no dataflow, no instance, no slot.
+fn check_left_nothing(street: &mut Street, flow: Running, what: &str) {
+    let tenant = flow.plan.tenant.clone();
+    let dataflow = flow.id;
+    drop(flow);
+    let drain = Duration::from_secs(1);
+    ask(street, |reply| Command::Remove { dataflow, drain, reply });
+    let census = ask(street, |reply| Command::Census { reply });
+    assert_eq!(tenant.instances.load(Ordering::Relaxed), 0, "{what}: instances of the attacker");
+    assert_eq!(tenant.window_bytes.load(Ordering::Relaxed), 0, "{what}: windows of the attacker");
+    let neighbours = street.neighbours.iter().map(|(neighbour, _)| &neighbour.plan.tenant.instances);
+    let instances: u32 = neighbours.map(|instances| instances.load(Ordering::Relaxed)).sum();
+    let instances = instances as usize;
+    assert_eq!(census, Census { dataflows: 2, instances, instances_idle: instances }, "{what}");
+    // All slots can be had again.
+    let pass = [PASS; SLOTS];
+    let mut flow = street.rig.install(&self::tenant("after"), "flow", &pass);
+    flow.send(&["all"]);
+    assert_eq!(street.settle(&flow), ["all"], "{what}");
+    let retired: u64 = flow.plan.operators().map(|operator| operator.stats.retired.get()).sum();
+    assert_eq!(retired, 0, "{what}: fewer than {SLOTS} slots are left");
+}
+
+/// What a shard stepped by hand can show.
+fn on_a_street(attack: &Attack) -> bool {
+    attack.at != At::Deploy && attack.through.is_none() && attack.shown_by.is_none()
 }
 
 #[test]
-fn only_the_guilty_message_of_a_batch_is_lost() {
-    let cases = ATTACKS.iter().flat_map(|(attack, amount, fate)| {
-        let kinds = if ONLY_MAPS.contains(attack) { &[Map][..] } else { &[Map, Filter, Branch] };
-        kinds.iter().map(|kind| ("hostile_attacks", *kind, configuration(attack, amount), *fate))
-    });
-    check_all(cases);
+fn every_attack_gets_what_the_list_says_and_neighbours_get_all_that_is_theirs() {
+    check_all(attacks::all().into_iter().filter(on_a_street));
 }
 
 #[test]
-fn an_attack_in_init_fails_its_own_dataflow() {
-    let in_init = IN_INIT.iter().map(|(attack, amount, fate)| {
-        let mut configuration = configuration(attack, amount);
-        configuration.push(("at", "init"));
-        ("hostile_attacks", Map, configuration, *fate)
-    });
-    check_all(in_init.chain([("hostile_start", Map, Vec::new(), Fails("fuel"))]));
+fn every_attack_gets_the_same_as_another_kind_of_operator() {
+    let attacks = attacks::all();
+    let others = attacks.iter().filter(|attack| on_a_street(attack));
+    check_all(others.flat_map(|attack| attack.also.iter().map(|kind| attack.as_kind(*kind))));
 }
 
 #[test]
-fn output_that_no_host_can_read_loses_the_guilty_message_alone() {
-    let cases = BREACHES.iter().flat_map(|(breach, spans, kinds)| {
-        spans.iter().flat_map(move |span| {
-            let configuration = vec![("breach", *breach), ("span", *span)];
-            let fate = |kind| fate_of(breach, span, kind);
-            kinds.iter().map(move |kind| ("hostile_layout", *kind, configuration.clone(), fate(*kind)))
-        })
-    });
-    check_all(cases);
+fn below_the_limit_the_same_operators_pass() {
+    let attacks = attacks::all();
+    let twins = attacks.iter().filter(|attack| on_a_street(attack));
+    check_all(twins.filter_map(|attack| Some(attack.as_twin(attack.twin.as_ref()?))));
 }
 
 #[test]
@@ -423,21 +435,103 @@ fn variants(source: &str, name: &str) -> BTreeSet<String> {
     lines.filter(|line| line.chars().all(char::is_alphanumeric)).map(kebab).collect()
 }
 
-fn hostile() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tenants/hostile")
+#[test]
+fn the_list_has_every_attack_that_is_asked_for_and_every_hostile_operator() {
+    let attacks = attacks::all();
+    let names: BTreeSet<_> = attacks.iter().map(|attack| attack.name.as_str()).collect();
+    assert_eq!(names.len(), attacks.len(), "a name is there twice");
+    for name in ASKED_FOR.iter().flat_map(|names| names.split(' ')) {
+        assert!(names.contains(name), "`{name}` is not in the list");
+    }
+    let likes = attacks.iter().filter_map(|attack| attack.like.as_deref());
+    likes.for_each(|like| assert!(names.contains(like), "nothing is named `{like}`"));
+    assert!(attacks.iter().filter(|attack| attack.like.is_none()).count() >= 24);
+
+    let values = |guest: &str, key: &str| {
+        let of_guest = attacks.iter().filter(|attack| attack.guest == guest);
+        of_guest.filter_map(|attack| attack.configuration.get(key).cloned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(values("hostile_attacks", "attack"), variants("attacks/src/lib.rs", "Attack"));
+    assert_eq!(values("hostile_layout", "breach"), variants("layout/src/lib.rs", "Breach"));
+
+    let guests: BTreeSet<_> = attacks.iter().map(|attack| attack.guest.clone()).collect();
+    assert_eq!(guests, compiled().chain(made()).collect());
+    let root = hostile().join("../..");
+    for attack in attacks {
+        assert!(attack.rate > 0 && !attack.gets.is_empty(), "{}", attack.name);
+        let does = attack.configuration.get("attack").or(attack.configuration.get("breach"));
+        if does.is_some_and(|does| NOT_INTERRUPTIBLE.contains(&does.as_str())) {
+            assert!(!attack.interruptible, "{}", attack.name);
+        }
+        let shown = |path: &String| root.join(path).is_file();
+        assert!(attack.shown_by.as_ref().is_none_or(shown), "{}: {:?}", attack.name, attack.shown_by);
+        // What is refused or fails says why; a dead letter may.
+        let says = match attack.fate {
+            Fate::Dead(_) => attack.words.is_some(),
+            Fate::Alive(fate) => matches!(fate, Alive::Refused | Alive::Fails) && attack.shown_by.is_none(),
+        };
+        assert_eq!(attack.words.is_some(), says, "{}", attack.name);
+    }
 }
 
-#[test]
-fn every_hostile_operator_and_every_way_of_it_is_in_a_table() {
-    let set = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect::<BTreeSet<_>>();
-    let attacks = variants("attacks/src/lib.rs", "Attack");
-    assert_eq!(set(&mut ATTACKS.iter().map(|(attack, ..)| *attack)), attacks);
-    assert_eq!(set(&mut IN_INIT.iter().map(|(attack, ..)| *attack)), attacks);
-    let breaches = variants("layout/src/lib.rs", "Breach");
-    assert_eq!(set(&mut BREACHES.iter().map(|(breach, ..)| *breach)), breaches);
-    let crates = fs::read_dir(hostile()).expect("a folder of the project").flatten();
-    let crates: BTreeSet<_> = crates.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
-    // The provider's is in `compose.rs`, that of the fickle one in `health.rs`.
-    let tested = ["attacks", "busy", "careless", "fickle", "layout", "provider", "start"];
-    assert_eq!(crates, set(&mut tested.into_iter()));
+/// Components of the crates of `tenants/hostile`.
+fn compiled() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(hostile()).expect("a folder of the project").flatten();
+    let crates = entries.filter(|entry| entry.path().join("Cargo.toml").is_file());
+    crates.map(|entry| format!("hostile_{}", entry.file_name().to_string_lossy().replace('-', "_")))
 }
+
+/// Components that xtask makes.
+fn made() -> impl Iterator<Item = String> {
+    let path = hostile().join("../../xtask/src/made.rs");
+    let text = fs::read_to_string(path).expect("a file of the project");
+    let (_, list) = text.split_once("let made = [\n").expect("the list is there");
+    let (list, _) = list.split_once("\n    ];").expect("it ends");
+    let names = list.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next());
+    let names: Vec<_> = names.map(|name| format!("hostile_{name}")).collect();
+    assert!(names.len() > 5, "{names:?}");
+    names.into_iter()
+}
+
+/// Ways of attack that are one instruction, one page of many, or one copy out of a guest.
+const NOT_INTERRUPTIBLE: [&str; 11] = [
+    "allocate",
+    "bytes",
+    "copy",
+    "fill",
+    "grow",
+    "list-enormous",
+    "long-labels",
+    "messages",
+    "pour",
+    "swell",
+    "write",
+];
+
+/// What a host that runs strangers' operators is asked to stand, a line for each sentence.
+const ASKED_FOR: [&str; 24] = [
+    "endless-loop endless-loop-in-init endless-loop-in-start",
+    "deep-recursion",
+    "grow-to-the-limit grow-and-touch grow-table",
+    "allocation-churn",
+    "trap-loop",
+    "output-flood-by-count output-flood-by-bytes",
+    "one-giant-message",
+    "log-flood",
+    "metric-label-explosion",
+    "state-flood-by-keys state-flood-by-bytes state-flood-by-one-huge-value",
+    "host-call-flood",
+    "just-under-the-limit",
+    "flood-of-50-us-calls",
+    "memory-fill memory-copy",
+    "packed-offset-beyond packed-length-beyond",
+    "invalid-utf8 enormous-list",
+    "ten-thousand-imports ten-thousand-functions huge-data-segment",
+    "compile-bomb huge-component deploy-storm",
+    "instance-churn slow-trickle",
+    "poison-message",
+    "far-future-ts",
+    "topic-escape-wildcard topic-escape-sys topic-escape-share topic-escape-neighbour",
+    "handle-forgery",
+    "random-bytes",
+];

@@ -3,6 +3,7 @@
 mod aio_tests;
 mod applied;
 mod apply;
+mod attacks;
 mod brokers;
 mod commands;
 mod compose;
@@ -13,6 +14,7 @@ mod folder;
 mod fuzz;
 mod health;
 mod hostile;
+mod hostile_site;
 #[cfg(feature = "wasi-nn")]
 mod inference;
 mod input;
@@ -31,6 +33,7 @@ mod process;
 mod rates;
 mod refusals;
 mod resources;
+mod reuse;
 mod run;
 mod schemas;
 mod sdk_aio;

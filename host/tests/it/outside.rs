@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rumqttc::v5::{
@@ -17,7 +17,7 @@ use rumqttc::v5::{
     },
 };
 
-use crate::mosquitto::eventually;
+use crate::mosquitto::{WITHIN, eventually};
 
 fn options(id: &str, port: u16) -> MqttOptions {
     let mut options = MqttOptions::new(id, "127.0.0.1", port);
@@ -207,6 +207,84 @@ impl Drop for Responder {
         let _ = self.client.try_disconnect();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Sends a number, waits for it to come back, sends the next: as long as it lasts, everything
+/// between is served, in order and nothing twice.
+pub struct Pulse {
+    beats: Arc<AtomicUsize>,
+    longest_us: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Pulse {
+    pub fn start(port: u16, to: &str, from: &str) -> Self {
+        let mut options = options("outside-pulse", port);
+        // One message at a time would wait for the acknowledgement of the one before.
+        let mut network = options.network_options();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
+        let (client, connection) = Client::new(options, 10);
+        let (beats, longest_us) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let ends = Arc::<AtomicBool>::default();
+        let thread = {
+            let (to, from) = (to.to_owned(), from.to_owned());
+            let (beats, longest_us, ends) = (beats.clone(), longest_us.clone(), ends.clone());
+            thread::spawn(move || beat(connection, &client, &to, &from, (&beats, &longest_us), &ends))
+        };
+        Pulse { beats, longest_us, ends, thread }
+    }
+
+    /// Round trips so far.
+    pub fn beats(&self) -> usize {
+        assert!(!self.thread.is_finished(), "the pulse is gone");
+        self.beats.load(Ordering::SeqCst)
+    }
+
+    /// Round trips in all, and how long the longest took.
+    pub fn stop(self) -> (usize, Duration) {
+        self.ends.store(true, Ordering::SeqCst);
+        self.thread.join().expect("every number came back, in order");
+        let longest = Duration::from_micros(self.longest_us.load(Ordering::SeqCst) as u64);
+        (self.beats.load(Ordering::SeqCst), longest)
+    }
+}
+
+fn beat(
+    mut connection: Connection,
+    client: &Client,
+    to: &str,
+    from: &str,
+    (beats, longest_us): (&AtomicUsize, &AtomicUsize),
+    ends: &AtomicBool,
+) {
+    let mut sent = Instant::now();
+    let send = |number: usize| {
+        client.try_publish(to, QoS::AtLeastOnce, false, number.to_string()).expect("its queue has room");
+        Instant::now()
+    };
+    loop {
+        let event = connection.recv_timeout(WITHIN).expect("something comes in time");
+        match event.expect("the broker is there") {
+            Event::Incoming(Incoming::ConnAck(_)) => {
+                client.try_subscribe(from, QoS::AtLeastOnce).expect("its queue has room");
+            }
+            Event::Incoming(Incoming::SubAck(_)) => sent = send(0),
+            Event::Incoming(Incoming::Publish(publish)) => {
+                let number = beats.load(Ordering::SeqCst);
+                assert_eq!(String::from_utf8_lossy(&publish.payload), number.to_string());
+                longest_us.fetch_max(sent.elapsed().as_micros() as usize, Ordering::SeqCst);
+                beats.store(number + 1, Ordering::SeqCst);
+                if ends.load(Ordering::SeqCst) {
+                    let _ = client.try_disconnect();
+                    return;
+                }
+                sent = send(number + 1);
+            }
+            _ => {}
         }
     }
 }

@@ -76,7 +76,6 @@ impl Host {
     }
 
     /// Of its process.
-    #[cfg(feature = "wasi-nn")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }

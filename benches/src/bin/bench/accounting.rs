@@ -37,7 +37,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let calls: Link<'_> = ("aio_metrics", OperatorKind::Map, &[]);
     let mut cases = Vec::new();
     let mut worst = f64::MIN;
-    for (what, link, batches) in [("JSON filter", filter, batches), ("two host calls a message", calls, batches / 10)]
+    for (what, link, batches) in
+        [("JSON filter", filter, batches), ("two host calls a message", calls, batches / 10)]
     {
         let mut flows = [&free, &held].map(|tenant| install(&mut rig, tenant, link));
         let batch = batch(&flows[0]);

@@ -341,15 +341,11 @@ pub fn spread(quick: bool) -> anyhow::Result<Report> {
 }
 
 /// One message a delivery, to tenants drawn by Zipf's law, or evenly with the exponent 0.
-fn spread_over(
-    inside: &Inside,
-    written: &AtomicU64,
-    messages: u64,
-    exponent: f64,
-) -> anyhow::Result<Value> {
+fn spread_over(inside: &Inside, written: &AtomicU64, messages: u64, exponent: f64) -> anyhow::Result<Value> {
     let tenants = inside.status()["tenants"].as_array().context("tenants")?.len();
-    let feeds: Vec<_> =
-        (0..tenants).map(|tenant| inside.host().memory().feed(&format!("{}/flow/in", name(tenant)))).collect();
+    let feeds: Vec<_> = (0..tenants)
+        .map(|tenant| inside.host().memory().feed(&format!("{}/flow/in", name(tenant))))
+        .collect();
     // Up to which part of all messages each tenant and those before it have.
     let mut sums: Vec<f64> = (1..=tenants).map(|rank| (rank as f64).powf(-exponent)).collect();
     (1..tenants).for_each(|place| sums[place] += sums[place - 1]);

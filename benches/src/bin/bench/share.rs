@@ -89,11 +89,8 @@ pub fn fair(quick: bool) -> anyhow::Result<Report> {
         }
         let names = WEIGHTS.map(name);
         site.tenants_under(names.iter().map(|name| (name.as_str(), name.as_str())))?;
-        let work = names.iter().map(|name| Work {
-            source: format!("{name}/flow/in"),
-            payload: "work",
-            messages,
-        });
+        let work =
+            names.iter().map(|name| Work { source: format!("{name}/flow/in"), payload: "work", messages });
         let busy = Busy::start(dir.path(), work.collect())?;
         // Until what each may have at once is spent.
         thread::sleep(Duration::from_secs(3));

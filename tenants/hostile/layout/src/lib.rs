@@ -58,6 +58,10 @@ enum Breach {
     KindSeven,
     /// A number other than 0 where 0 belongs.
     NotZero,
+    /// A list that ends outside of the guest's memory.
+    ListBeyond,
+    /// A list that fills most of the guest's memory.
+    ListEnormous,
     /// One number less than whole entries.
     EntryCut,
     /// One number more than whole faults.
@@ -134,6 +138,12 @@ impl map::Guest for Layout {
         }
         let mut entries: Vec<u64> = entries.into_iter().flatten().collect();
         match config.breach {
+            Breach::ListBeyond if guilty.is_some() => {
+                let (start, numbers) = (entries.leak().as_mut_ptr(), 1 << 26);
+                // Not sound at all: the host must find it out.
+                entries = unsafe { Vec::from_raw_parts(start, numbers, numbers) };
+            }
+            Breach::ListEnormous if guilty.is_some() => entries = vec![0; 350_000],
             Breach::EntryCut if guilty.is_some() => _ = entries.pop(),
             Breach::FaultCut if guilty.is_some() => faults.push(0),
             _ => {}
@@ -248,7 +258,7 @@ fn breach_map(
         }
         Breach::KindSeven => entry[Word::Origin as usize] |= 7 << 32,
         Breach::NotZero => entry[Word::Nanos as usize] |= 1 << 32,
-        Breach::EntryCut | Breach::FaultCut => {}
+        Breach::ListBeyond | Breach::ListEnormous | Breach::EntryCut | Breach::FaultCut => {}
         Breach::FaultOriginBeyond => fault(count, store(b"a fault")),
         Breach::FaultTextBeyond => fault(guilty as u32, span(end, 8)),
         Breach::FaultNotUtf8 => fault(guilty as u32, store(b"\xff\xfe")),
