@@ -1,6 +1,7 @@
 //! What the benches share: reports in one form, the medians they quote, a shard fed
 //! from memory, and hosts on site folders.
 
+pub mod attacks;
 pub mod bare;
 pub mod inside;
 pub mod mosquitto;

@@ -1180,6 +1180,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
         "dataflows": dataflows.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(),
+        "used": counters(running.tenant.stats.values()),
         "commands": commands.collect::<Vec<_>>(), "calls": counters(running.tenant.calls.values()),
         "inference": inference, "deadLetters": counters(running.tenant.letters.values()),
     })

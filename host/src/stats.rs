@@ -14,6 +14,13 @@ impl Counter {
         }
     }
 
+    /// For what is a maximum.
+    pub fn raise(&self, to: u64) {
+        if to > self.get() {
+            self.0.fetch_max(to, Ordering::Relaxed);
+        }
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -82,6 +89,8 @@ counters! {
     TenantStats {
         /// CPU time of its guests and of what they call, in ns.
         cpu_ns,
+        /// The longest slice, in ns.
+        longest_slice_ns,
         /// Fuel of its guests and of what they call.
         fuel,
         /// Calls into the host.

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job. Three teams on real data, one of them careless,
-//! on a host with its broker inside; an outside subscriber counts what comes out.
+//! on a host with its broker inside; an outside subscriber counts what comes out. The
+//! careless one is throttled, paused and put in quarantine, and resumed by command.
 
 use std::{
     cmp,
@@ -54,6 +55,7 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
         "three teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'",
         demo.rate
     );
+    let watch = Watch::start(&data);
     let publishers: Vec<_> = feeds.into_iter().map(|feed| publish(feed, port, demo, stop.clone())).collect();
     let mut sent = BTreeMap::new();
     for publisher in publishers {
@@ -61,6 +63,7 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
         sent.insert(team, count);
     }
     let status = host.settle(&sent)?;
+    watch.stop()?;
     let summary = summary(&status, &sent, &subscriber)?;
     host.stop()?;
     summary.print();
@@ -133,16 +136,11 @@ impl Host {
         Ok(Host { child, data: data.to_owned(), port, output: Some(output) })
     }
 
-    fn status(&self) -> anyhow::Result<Value> {
-        let output = Command::new(binary()).args(["status", "--json", "--data"]).arg(&self.data).output()?;
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
     /// Waits until all that was sent is settled.
     fn settle(&self, sent: &BTreeMap<String, u64>) -> anyhow::Result<Value> {
         let deadline = Instant::now() + SETTLE_WITHIN;
         loop {
-            let status = self.status()?;
+            let status = status(&self.data)?;
             let done = TEAMS.iter().all(|team| {
                 let count = |name: &str| counter(&status, team, name);
                 count("received") >= sent[*team] && count("settled") == count("deliveries")
@@ -171,6 +169,67 @@ impl Drop for Host {
         // Whatever went wrong before, no host stays behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn status(data: &Path) -> anyhow::Result<Value> {
+    let output = Command::new(binary()).args(["status", "--json", "--data"]).arg(data).output()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Says what the host does with the careless team, and resumes it as its platform team
+/// would.
+struct Watch {
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+/// How long a quarantine is left to be looked at.
+const QUARANTINE: Duration = Duration::from_secs(1);
+
+impl Watch {
+    fn start(data: &Path) -> Self {
+        let ends = Arc::<AtomicBool>::default();
+        let (stop, data) = (ends.clone(), data.to_owned());
+        let thread = std::thread::spawn(move || {
+            let (mut throttled, mut state) = (0, "Running".to_owned());
+            while !stop.load(Ordering::Relaxed) {
+                let status = status(&data)?;
+                let tenants = status["tenants"].as_array().into_iter().flatten();
+                let Some(team) = tenants.into_iter().find(|tenant| tenant["name"] == "careless") else {
+                    continue;
+                };
+                let times = team["used"]["throttled_cpu"].as_u64().unwrap_or(0);
+                if throttled == 0 && times > 0 {
+                    println!("careless: throttled, it has used the CPU time that it may");
+                }
+                throttled = times;
+                let flow = &team["dataflows"][0];
+                let (now, cause) = (flow["state"].as_str().unwrap_or_default(), flow["cause"].as_str());
+                if now != state {
+                    println!(
+                        "careless: {now}{}",
+                        cause.map(|cause| format!(", {cause}")).unwrap_or_default()
+                    );
+                    state = now.to_owned();
+                }
+                if state == "Quarantined" {
+                    std::thread::sleep(QUARANTINE);
+                    println!("$ tidegate resume careless/fahrenheit");
+                    let mut resume = Command::new(binary());
+                    resume.args(["resume", "careless/fahrenheit", "--data"]).arg(&data);
+                    ensure!(resume.status()?.success(), "it cannot be resumed");
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        });
+        Watch { ends, thread }
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("watching panicked"))?
     }
 }
 

@@ -55,7 +55,7 @@ enum Command {
     },
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
-        /// path, contracts, deploy, quiet, density, mqtt, or all.
+        /// One of those in benches/RESULTS.md, or all.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]

@@ -71,8 +71,23 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 9] =
-    ["path", "contracts", "deploy", "quiet", "density", "mqtt", "windows", "state", "restart"];
+pub const BENCHES: [&str; 15] = [
+    "path",
+    "contracts",
+    "deploy",
+    "quiet",
+    "density",
+    "mqtt",
+    "windows",
+    "state",
+    "restart",
+    "fair",
+    "cap",
+    "scorecard",
+    "accounting",
+    "leak",
+    "spread",
+];
 
 /// Builds host and benches in release and runs one bench, or all of them for
 /// `benches/RESULTS.md`.

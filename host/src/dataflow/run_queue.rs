@@ -80,6 +80,7 @@ impl Share {
         self.fuel.iter_mut().for_each(|fuel| fuel.spend(used.fuel));
         self.calls.iter_mut().for_each(|(of, calls)| calls.spend(used.calls.of(*of).into()));
         self.stats.cpu_ns.add(used.cpu_ns);
+        self.stats.longest_slice_ns.raise(used.cpu_ns);
         self.stats.fuel.add(used.fuel);
         self.stats.host_calls.add(used.calls.total());
     }

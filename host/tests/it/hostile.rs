@@ -22,10 +22,11 @@ use tidegate::{
     resource::Limits,
     tenant::Tenant,
 };
-use tidegate_benches::rig::{Link, Rig, Running, patient, tenant};
+use tidegate_benches::{
+    attacks::{self, Alive, At, Attack, Fate, hostile},
+    rig::{Link, Rig, Running, patient, tenant},
+};
 use tokio::sync::oneshot;
-
-use crate::attacks::{self, Alive, At, Attack, Fate, hostile};
 
 /// Instances that a street has room for.
 const SLOTS: usize = 8;

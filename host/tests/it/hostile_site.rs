@@ -11,8 +11,9 @@ use std::{
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate_benches::rig::guest_path;
 
+use tidegate_benches::attacks::{self, Alive, At, Attack, Fate};
+
 use crate::{
-    attacks::{self, Alive, At, Attack, Fate},
     folder::{Link, SiteFolder},
     mosquitto::{eventually, free_port},
     outside::{Pulse, Subscriber, publish_all},

@@ -3,7 +3,6 @@
 mod aio_tests;
 mod applied;
 mod apply;
-mod attacks;
 mod brokers;
 mod commands;
 mod compose;

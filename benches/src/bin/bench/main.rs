@@ -9,6 +9,7 @@ mod mqtt;
 mod path;
 mod quiet;
 mod restart;
+mod scorecard;
 mod share;
 mod state;
 mod windows;
@@ -54,6 +55,10 @@ enum Bench {
     Fair,
     /// What a tenant with a cap gets in any second.
     Cap,
+    /// Quiet tenants beside each attack of the list.
+    Scorecard,
+    /// What deploys, removals and attacks leave behind.
+    Leak,
     /// Every quota on against every quota off.
     Accounting,
     /// A message's CPU time at 10,000 tenants against 10.
@@ -75,6 +80,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Windows => windows::run(args.quick)?,
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
+        Bench::Scorecard => scorecard::run(args.quick)?,
+        Bench::Leak => scorecard::leak(args.quick)?,
         Bench::Fair => share::fair(args.quick)?,
         Bench::Cap => share::cap(args.quick)?,
         Bench::Accounting => accounting::run(args.quick)?,

@@ -13,13 +13,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use tidegate::batch::Batch;
 use tidegate_benches::{
     inside::{CONVERT, FILTER, Inside, READING, delivery, load},
     report::{Case, Hold, Report, rounds},
     site::{Link, MEMORY, PATIENT, SiteFolder, cpu_seconds},
 };
 
-const VICTIMS: usize = 8;
+pub const VICTIMS: usize = 8;
 const ATTACKERS: usize = 10;
 /// Between two messages of one victim.
 const EVERY: Duration = Duration::from_millis(10);
@@ -96,6 +97,18 @@ fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
     // An attacker that were in quarantine would be none.
     site.policy("patient", &[PATIENT])?;
+    let mut names = victims(&site)?;
+    for attacker in 0..ATTACKERS {
+        let name = attacker_name(attacker);
+        site.tenant(&name, &[Link { kind: "map", module: "attack", configuration: attack.configuration }])?;
+        site.component(&name, "attack", attack.guest, None)?;
+        names.push((name, "patient"));
+    }
+    site.tenants_under(names.iter().map(|(name, policy)| (name.as_str(), *policy)))
+}
+
+/// Lays out the victims; gives each one's name and policy.
+pub fn victims(site: &SiteFolder) -> anyhow::Result<Vec<(String, &'static str)>> {
     let mut names = Vec::new();
     for victim in 0..VICTIMS {
         let name = victim_name(victim);
@@ -110,13 +123,7 @@ fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
         site.component(&name, "convert", "unit_convert", None)?;
         names.push((name, "standard"));
     }
-    for attacker in 0..ATTACKERS {
-        let name = attacker_name(attacker);
-        site.tenant(&name, &[Link { kind: "map", module: "attack", configuration: attack.configuration }])?;
-        site.component(&name, "attack", attack.guest, None)?;
-        names.push((name, "patient"));
-    }
-    site.tenants_under(names.iter().map(|(name, policy)| (name.as_str(), *policy)))
+    Ok(names)
 }
 
 fn victim_name(index: usize) -> String {
@@ -128,14 +135,14 @@ fn attacker_name(index: usize) -> String {
 }
 
 /// A host, and when its victims' messages began and how long they took.
-struct Bench {
-    inside: Inside,
+pub struct Bench {
+    pub inside: Inside,
     under_way: Arc<[Mutex<VecDeque<Instant>>]>,
     took: Arc<Mutex<Vec<f64>>>,
 }
 
 impl Bench {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
+    pub fn start(dir: &Path) -> anyhow::Result<Self> {
         let mut inside = Inside::start(dir, &dir.join(".tidegate"))?;
         let under_way: Arc<[Mutex<VecDeque<Instant>>]> = (0..VICTIMS).map(|_| Mutex::default()).collect();
         let took = Arc::<Mutex<Vec<f64>>>::default();
@@ -157,7 +164,14 @@ impl Bench {
     }
 
     /// Sends the victims' messages for so long; the 99th percentile, in ms.
-    fn p99(&self, phase: Duration) -> anyhow::Result<f64> {
+    pub fn p99(&self, phase: Duration) -> anyhow::Result<f64> {
+        let took = self.took(phase)?;
+        Ok(took[(took.len() - 1) * 99 / 100])
+    }
+
+    /// Sends the victims' messages for so long; how long each took, in ms, ascending. An
+    /// error if one is lost.
+    pub fn took(&self, phase: Duration) -> anyhow::Result<Vec<f64>> {
         let feeds: Vec<_> = (0..VICTIMS)
             .map(|victim| self.inside.host().memory().feed(&format!("{}/flow/in", victim_name(victim))))
             .collect();
@@ -181,16 +195,20 @@ impl Bench {
         }
         let mut took = self.took.lock().expect("no panic under this lock").clone();
         took.sort_by(f64::total_cmp);
-        Ok(took[(took.len() - 1) * 99 / 100])
+        Ok(took)
     }
 
     /// Keeps every attacker's source full until stopped.
     fn attack(&self, attack: &Attack) -> Attacking {
+        let names = (0..ATTACKERS).map(attacker_name);
+        self.keep_busy(names, delivery(&vec![attack.payload; attack.messages]))
+    }
+
+    /// Keeps the sources of tenants full until stopped.
+    pub fn keep_busy(&self, tenants: impl Iterator<Item = String>, batch: Batch) -> Attacking {
         let ends = Arc::<AtomicBool>::default();
-        let batch = delivery(&vec![attack.payload; attack.messages]);
-        let feeds: Vec<_> = (0..ATTACKERS)
-            .map(|attacker| self.inside.host().memory().feed(&format!("{}/flow/in", attacker_name(attacker))))
-            .collect();
+        let feeds: Vec<_> =
+            tenants.map(|tenant| self.inside.host().memory().feed(&format!("{tenant}/flow/in"))).collect();
         let stop = ends.clone();
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
@@ -202,7 +220,9 @@ impl Bench {
                 }
                 thread::sleep(Duration::from_millis(1));
             }
-            while feeds.iter().any(|feed| feed.unsettled() > 0) {
+            // What is held for good, such as in a window, is not waited for.
+            let until = Instant::now() + Duration::from_secs(10);
+            while feeds.iter().any(|feed| feed.unsettled() > 0) && Instant::now() < until {
                 thread::sleep(Duration::from_millis(5));
             }
         });
@@ -221,13 +241,13 @@ impl Bench {
     }
 }
 
-struct Attacking {
+pub struct Attacking {
     ends: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Attacking {
-    fn stop(self) {
+    pub fn stop(self) {
         self.ends.store(true, Ordering::SeqCst);
         self.thread.join().expect("it does not panic");
     }

@@ -1,4 +1,4 @@
-//! The list of attacks, `tenants/hostile/attacks.yaml`, as the tests read it. What its keys
+//! The list of attacks, `tenants/hostile/attacks.yaml`, as tests and benches read it. What its keys
 //! mean is said there.
 
 use std::{
@@ -52,8 +52,7 @@ pub struct Attack {
     pub source: Option<String>,
     pub destination: Option<String>,
     /// For those who deploy it: a street has no endpoints.
-    #[serde(rename = "endpoint")]
-    _endpoint: Option<Endpoint>,
+    pub endpoint: Option<Endpoint>,
     pub through: Option<Through>,
     pub like: Option<String>,
     pub shown_by: Option<String>,
@@ -100,7 +99,7 @@ pub enum At {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Endpoint {
+pub enum Endpoint {
     Mqtt,
 }
 

@@ -1,0 +1,253 @@
+//! `scorecard`: quiet tenants alone and beside each attack of the list that is made of
+//! messages, from a source to its sink's write; and `leak`, what all of them leave behind.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context;
+use serde_json::json;
+use tidegate_benches::{
+    attacks::{self, At, Attack, Kind},
+    inside::{Inside, delivery, load},
+    report::{Case, Hold, Report, rounds},
+    site::{Link, MEMORY, SiteFolder, resident_kib},
+};
+
+use crate::quiet::{Bench, VICTIMS, victims};
+
+const ATTACKERS: usize = 4;
+/// What a slice that nothing can interrupt may take under `standard`, in ms.
+const SLICE_MS_MAX: f64 = 8.0;
+
+/// Attacks that come with messages, through the memory connector, by one operator each.
+fn on_messages() -> impl Iterator<Item = Attack> {
+    attacks::all().into_iter().filter(|attack| {
+        attack.at == At::Message
+            && attack.like.is_none()
+            && attack.through.is_none()
+            && attack.endpoint.is_none()
+            && attack.shown_by.is_none()
+            && attack.operators == 1
+            && attack.deploys.is_none()
+            && attack.source.is_none()
+            && attack.destination.is_none()
+            && matches!(attack.kind, Kind::Map | Kind::Filter | Kind::Branch)
+    })
+}
+
+/// Writes an attacker, whom no fault puts in quarantine: it would be none then.
+fn attacker(site: &SiteFolder, name: &str, attack: &Attack) -> anyhow::Result<()> {
+    let kind = format!("{:?}", attack.kind).to_lowercase();
+    let parameters = attack.parameters();
+    let link = Link { kind: &kind, module: "attack", configuration: &parameters };
+    site.tenant(name, &[link])?;
+    site.component(name, "attack", &attack.guest, None)
+}
+
+fn policy(site: &SiteFolder, attack: &Attack) -> anyhow::Result<()> {
+    let mut lines = attack.policy_lines();
+    lines.retain(|line| !line.starts_with("faults"));
+    lines.push(tidegate_benches::site::PATIENT.to_owned());
+    site.policy("patient", &lines.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn batch(attack: &Attack) -> tidegate::batch::Batch {
+    let payloads = attack.payloads();
+    let guilty: Vec<&str> = attack.guilty().into_iter().map(|place| payloads[place].as_str()).collect();
+    delivery(&guilty)
+}
+
+struct Score {
+    attack: Attack,
+    alone: Vec<f64>,
+    beside: Vec<f64>,
+    /// 99.9 % of all rounds.
+    worst_ms: f64,
+    longest_slice_ms: f64,
+    ratios: Vec<f64>,
+}
+
+fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
+    let phase = Duration::from_secs(if quick { 1 } else { 2 });
+    let dir = tempfile::tempdir()?;
+    let site = SiteFolder::new(dir.path(), "shards: 1", MEMORY)?;
+    policy(&site, &attack)?;
+    let mut tenants = victims(&site)?;
+    let attackers: Vec<String> = (0..ATTACKERS).map(|number| format!("attacker{number}")).collect();
+    for name in &attackers {
+        attacker(&site, name, &attack)?;
+        tenants.push((name.clone(), "patient"));
+    }
+    site.tenants_under(tenants.iter().map(|(name, policy)| (name.as_str(), *policy)))?;
+    let bench = Bench::start(dir.path())?;
+    let (mut alone, mut beside, mut ratios, mut worst_ms) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
+    let at = |took: &[f64], thousandths: usize| took[(took.len() - 1) * thousandths / 1_000];
+    for _ in 0..if quick { 1 } else { rounds(true) } {
+        let before = at(&bench.took(phase)?, 990);
+        let attacking = bench.keep_busy(attackers.iter().cloned(), batch(&attack));
+        // Until the attackers have all that they can get.
+        bench.took(phase / 4)?;
+        let took = bench.took(phase)?;
+        attacking.stop();
+        let after = at(&took, 990);
+        worst_ms = worst_ms.max(at(&took, 999));
+        alone.push(before);
+        beside.push(after);
+        ratios.push(after / before);
+    }
+    let longest = attackers.iter().filter_map(|name| bench.inside.host().used(name));
+    let longest_slice_ms = longest.map(|used| used.longest_slice_ns.get()).max().unwrap_or(0) as f64 / 1e6;
+    let ran: u64 = attackers
+        .iter()
+        .filter_map(|name| bench.inside.host().used(name))
+        .map(|used| used.cpu_ns.get())
+        .sum();
+    anyhow::ensure!(ran > 0, "`{}` did not run", attack.name);
+    bench.inside.stop();
+    Ok(Score { attack, alone, beside, worst_ms, longest_slice_ms, ratios })
+}
+
+pub fn run(quick: bool) -> anyhow::Result<Report> {
+    let mut cases = Vec::new();
+    let mut rows = Vec::new();
+    let mut worst = 0.0_f64;
+    for attack in on_messages() {
+        eprintln!("{}", attack.name);
+        let Score { attack, alone, beside, worst_ms, longest_slice_ms, ratios } = score(attack, quick)?;
+        let (alone_case, beside_case) = (
+            Case::median(format!("{}: p99 alone", attack.name), "ms", &alone),
+            Case::median(format!("{}: p99 beside", attack.name), "ms", &beside),
+        );
+        let allowance = if attack.interruptible { 0.2 } else { longest_slice_ms };
+        let scores: Vec<f64> =
+            alone.iter().zip(&beside).map(|(alone, beside)| beside / (2.0 * alone + allowance)).collect();
+        let name = format!(
+            "{}: p99 beside ÷ (2 × p99 alone + {})",
+            attack.name,
+            if attack.interruptible { "0.2 ms" } else { "longest slice" }
+        );
+        let bound = Case::median(name, "x", &scores);
+        if attack.interruptible {
+            worst = worst.max(bound.value);
+        }
+        let most = if attack.interruptible { 1.0 } else { SLICE_MS_MAX };
+        rows.push(json!({
+            "attack": attack.name, "gets": attack.gets, "interruptible": attack.interruptible,
+            "p99AloneMs": alone_case.value, "p99BesideMs": beside_case.value, "p999BesideMs": worst_ms,
+            "ratio": Case::median("", "", &ratios).value, "longestSliceMs": longest_slice_ms,
+            "victims": VICTIMS, "attackers": ATTACKERS, "lost": 0,
+        }));
+        cases.extend([
+            bound.hold(Hold::AtMost(1.0)),
+            beside_case.hold(Hold::AtMost(most)),
+            alone_case,
+            Case::median(format!("{}: longest slice", attack.name), "ms", &[longest_slice_ms]),
+        ]);
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/scorecard");
+    std::fs::create_dir_all(&target)?;
+    std::fs::write(target.join("scorecard.json"), serde_json::to_string_pretty(&json!({ "rows": rows }))?)?;
+    let value_of = "the worst attack that can be interrupted";
+    cases.insert(0, Case::median(value_of, "x", &[worst]).hold(Hold::AtMost(1.0)));
+    Ok(Report { bench: "scorecard", unit: "x bound", value_of: value_of.into(), cases })
+}
+
+/// Deploys and removals, and every attack, in one host: what they leave of memory, maps
+/// and files.
+pub fn leak(quick: bool) -> anyhow::Result<Report> {
+    let dir = tempfile::tempdir()?;
+    let site = SiteFolder::new(dir.path(), "shards: 1", MEMORY)?;
+    victims(&site)?;
+    let names: Vec<String> = (0..VICTIMS).map(|victim| format!("victim{victim}")).collect();
+    site.tenants(names.iter().map(String::as_str))?;
+    let mut inside = Inside::start(dir.path(), &dir.path().join(".tidegate"))?;
+    inside.apply(&load(dir.path())?)?;
+    let (cycles, warm) = if quick { (100, 50) } else { (1_000, 200) };
+    let suite: Vec<Attack> = on_messages().collect();
+    cycle(&mut inside, &site, warm, &names)?;
+    attack_all(&mut inside, &site, &suite, &names)?;
+    let before = Footprint::now()?;
+    cycle(&mut inside, &site, cycles, &names)?;
+    attack_all(&mut inside, &site, &suite, &names)?;
+    let after = Footprint::now()?;
+    inside.stop();
+    let added = |before: f64, after: f64| (after / before - 1.0) * 100.0;
+    let figures = [
+        ("memory", "KiB", before.kib, after.kib),
+        ("maps", "", before.maps, after.maps),
+        ("files", "", before.files, after.files),
+    ];
+    let mut cases = Vec::new();
+    let mut worst = f64::MIN;
+    for (what, unit, before, after) in figures {
+        let on_top = added(before, after);
+        worst = worst.max(on_top);
+        cases.extend([
+            Case::median(format!("{what}: on top"), "%", &[on_top]).hold(Hold::AtMost(5.0)),
+            Case::median(format!("{what}: before"), unit, &[before]),
+            Case::median(format!("{what}: after"), unit, &[after]),
+        ]);
+    }
+    cases.insert(0, Case::median("on top, the worst", "%", &[worst]).hold(Hold::AtMost(5.0)));
+    Ok(Report { bench: "leak", unit: "%", value_of: "on top, the worst".into(), cases })
+}
+
+/// Deploys a tenant, sends it a message and removes it again, so often.
+fn cycle(inside: &mut Inside, site: &SiteFolder, times: usize, victims: &[String]) -> anyhow::Result<()> {
+    let guest = "comes-and-goes";
+    site.tenant(guest, &[Link { kind: "map", module: "pass", configuration: &[] }])?;
+    site.component(guest, "pass", "pass_through", None).or_else(|error| {
+        // It is there from the time before.
+        if site.dir().join("tenants").join(guest).join("artifacts/pass/1.wasm").exists() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })?;
+    let all: Vec<&str> = victims.iter().map(String::as_str).chain([guest]).collect();
+    for _ in 0..times {
+        site.tenants(all.iter().copied())?;
+        let read = inside.read(site.dir())?;
+        inside.apply(&read)?;
+        inside.host().memory().feed(&format!("{guest}/flow/in")).push(delivery(&["x"]));
+        site.tenants(all[..victims.len()].iter().copied())?;
+        let read = inside.read(site.dir())?;
+        inside.apply(&read)?;
+    }
+    Ok(())
+}
+
+fn attack_all(
+    inside: &mut Inside,
+    site: &SiteFolder,
+    suite: &[Attack],
+    victims: &[String],
+) -> anyhow::Result<()> {
+    for attack in suite {
+        policy(site, attack)?;
+        let name = "attacker";
+        let _ = std::fs::remove_dir_all(site.dir().join("tenants").join(name));
+        attacker(site, name, attack)?;
+        let tenants = victims.iter().map(|victim| (victim.as_str(), "standard")).chain([(name, "patient")]);
+        site.tenants_under(tenants)?;
+        inside.apply(&load(site.dir())?).with_context(|| attack.name.clone())?;
+        let feed = inside.host().memory().feed(&format!("{name}/flow/in"));
+        (0..20).for_each(|_| _ = feed.push(batch(attack)));
+        site.tenants(victims.iter().map(String::as_str))?;
+        inside.apply(&load(site.dir())?)?;
+    }
+    Ok(())
+}
+
+struct Footprint {
+    kib: f64,
+    maps: f64,
+    files: f64,
+}
+
+impl Footprint {
+    fn now() -> anyhow::Result<Self> {
+        let lines = std::fs::read_to_string("/proc/self/maps")?.lines().count();
+        let files = std::fs::read_dir("/proc/self/fd")?.count();
+        Ok(Footprint { kib: resident_kib("/proc/self/status")?, maps: lines as f64, files: files as f64 })
+    }
+}
