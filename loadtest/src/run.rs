@@ -23,7 +23,7 @@ use crate::{
     progress::Progress,
     scenario::{Beside, Scenario, Tenants},
     scorecard::{
-        BesideRecord, Figures, Mark, Memory, Pair, Row, SCHEMA, ScenarioSummary, Scorecard, TimelineRecord, checks,
+        BesideRecord, Figures, Mark, Memory, Pair, Row, SCHEMA, ScenarioSummary, Scorecard, TimelineRecord, checks, rounded,
     },
     site,
 };
@@ -299,7 +299,7 @@ impl Run<'_> {
         let figures = |ran: Option<Ran>| ran.map(|ran| Figures::of(ledger.tally(ran.phase), ran.cpu));
         let quiet = Pair { alone: figures(alone), beside: figures(beside) };
         let ratio = quiet.alone.as_ref().zip(quiet.beside.as_ref());
-        let ratio = ratio.map(|(alone, beside)| beside.p99_ms / alone.p99_ms.max(0.001));
+        let ratio = ratio.map(|(alone, beside)| rounded(beside.p99_ms / alone.p99_ms.max(0.001)));
         let memory = Memory { before_bytes: self.before, peak_bytes: peak_bytes.max(after_bytes), after_bytes };
         Row {
             name: name.to_owned(),
@@ -314,7 +314,7 @@ impl Run<'_> {
     }
 
     fn mark(&mut self, label: &str) {
-        let second = self.load.now().as_secs_f64();
+        let second = rounded(self.load.now().as_secs_f64());
         self.marks.push(Mark { second, label: label.to_owned() });
     }
 
@@ -346,7 +346,7 @@ impl Run<'_> {
                 tenants: self.scenario.tenants.names().len(),
             },
             started_at,
-            seconds: self.load.now().as_secs_f64(),
+            seconds: rounded(self.load.now().as_secs_f64()),
             interrupted: stopped,
             setup: self.stage.setup().clone(),
             rows: std::mem::take(&mut self.rows),

@@ -173,21 +173,26 @@ impl Figures {
         let ms = |quantile: f64| tally.latency_us.value_at_quantile(quantile) as f64 / 1e3;
         let seconds = tally.last_ns.saturating_sub(tally.first_ns.min(tally.last_ns)) as f64 / 1e9;
         Figures {
-            seconds,
+            seconds: rounded(seconds),
             sent: tally.sent,
             came: tally.came,
             lost: tally.lost(),
             duplicated: tally.duplicated,
             out_of_order: tally.out_of_order,
-            per_second: if seconds > 0.0 { tally.came as f64 / seconds } else { 0.0 },
+            per_second: if seconds > 0.0 { rounded(tally.came as f64 / seconds) } else { 0.0 },
             p50_ms: ms(0.5),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
             max_ms: ms(1.0),
-            cpu,
+            cpu: cpu.map(rounded),
             curve: PERCENTILES.map(|percentile| (percentile, ms(percentile / 100.0))).into(),
         }
     }
+}
+
+/// Figures are kept to three places: more is noise, and no reader should stumble on it.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 impl Row {

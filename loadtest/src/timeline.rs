@@ -59,7 +59,8 @@ impl Timeline {
     pub fn host(&mut self, at_ns: u64, memory_bytes: u64, cpu: f64) {
         let bucket = self.at(at_ns);
         bucket.memory_bytes = bucket.memory_bytes.max(memory_bytes);
-        bucket.cpu = bucket.cpu.max(cpu);
+        // To three places, as everything that is kept.
+        bucket.cpu = bucket.cpu.max((cpu * 1e3).round() / 1e3);
     }
 
     pub fn width(&self) -> u64 {

@@ -226,6 +226,11 @@ impl<'n> Object<'n> {
         Place { len: 1, ..self.node.place.clone() }
     }
 
+    /// Whether there is a mapping at all; that there is none was said.
+    pub fn is_mapping(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
     fn pair(&self, key: &str) -> Option<&'n (Node, Node)> {
         self.pairs.iter().find(|(name, node)| name.text() == Some(key) && !node.is_null())
     }
@@ -248,7 +253,7 @@ impl<'n> Object<'n> {
     /// As [`Self::get`]; a problem if it is not there.
     pub fn need(&mut self, key: &'static str, problems: &mut Problems) -> Option<&'n Node> {
         let found = self.get(key);
-        if found.is_none() && matches!(self.node.value, Value::Map(_)) {
+        if found.is_none() && self.is_mapping() {
             problems.add("yaml/missing-key", self.place(), format!("the key `{key}` is missing"), "needed here");
         }
         found

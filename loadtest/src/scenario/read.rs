@@ -135,6 +135,7 @@ fn tenants(mut object: Object<'_>, problems: &mut Problems) -> Option<(Tenants, 
     };
     let said: Vec<Place> = ["count", "names", "steps"].iter().filter_map(|key| object.key(key)).collect();
     match said.as_slice() {
+        [] if !object.is_mapping() => {}
         [] => {
             let label = "say one of `count`, `names` and `steps`";
             problems.add("yaml/missing-key", object.place(), "it is not said which tenants there are", label);
@@ -324,6 +325,7 @@ fn messages(
     let id = object.choice("id", &[("payload", IdIn::Payload), ("property", IdIn::Property)], problems);
     let id_place = object.key("id");
     match (template_node, data_node) {
+        (None, None) if !object.is_mapping() => {}
         (None, None) => {
             let label = "say `template` or `data`";
             problems.add("yaml/missing-key", object.place(), "it is not said what messages say", label);

@@ -1,6 +1,6 @@
 //! Thresholds against what was measured: the verdict of a run.
 
-use super::{Check, Figures, Row, Scorecard};
+use super::{Check, Figures, Row, Scorecard, rounded};
 use crate::scenario::Thresholds;
 
 /// Every threshold that a scenario asks for, in the order of the rows.
@@ -21,7 +21,7 @@ fn of_row(row: &Row, thresholds: &Thresholds, checks: &mut Vec<Check>) {
     let mut add = |name, value: f64, bound: f64, unit| checks.push(check(name, Some(&row.name), value, bound, unit));
     // A row that failed proves nothing, and nothing came of nothing is no proof either.
     let failed = row.failure.is_some() || row.measured().is_none_or(|figures| figures.came == 0);
-    add("ran", f64::from(u8::from(failed)), 0.0, "");
+    add("failures", f64::from(u8::from(failed)), 0.0, "");
     let all = |of: fn(&Figures) -> u64| {
         [&row.quiet.alone, &row.quiet.beside].into_iter().flatten().map(of).sum::<u64>() as f64
     };
@@ -49,8 +49,8 @@ fn check(name: &str, row: Option<&String>, value: f64, bound: f64, unit: &str) -
     Check {
         name: name.to_owned(),
         row: row.cloned(),
-        value,
-        bound,
+        value: rounded(value),
+        bound: rounded(bound),
         unit: unit.to_owned(),
         holds: value <= bound,
     }

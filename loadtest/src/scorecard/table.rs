@@ -61,9 +61,13 @@ impl Scorecard {
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Check { name, row, value, bound, unit, .. } = self;
-        let space = if unit.is_empty() { "" } else { " " };
+        // What has no unit is a count.
+        let said = |value: f64| match unit.as_str() {
+            "" => format!("{value:.0}"),
+            unit => format!("{} {unit}", number(value)),
+        };
         let of = row.as_ref().map(|row| format!("{row}: ")).unwrap_or_default();
-        write!(f, "{of}{name} {}{space}{unit}, at most {}{space}{unit}", number(*value), number(*bound))
+        write!(f, "{of}{name} {}, at most {}", said(*value), said(*bound))
     }
 }
 
