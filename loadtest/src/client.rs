@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use crate::mqtt::{self, Frame};
+use crate::mqtt::{self, Frame, Granted};
 
 /// How long a broker may take to answer while a connection is being made.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ struct Connection {
 
 impl Connection {
     /// Connects; gives what the broker grants.
-    fn open(address: &str, client_id: &str, clean_start: bool) -> anyhow::Result<(Self, u16)> {
+    fn open(address: &str, client_id: &str, clean_start: bool) -> anyhow::Result<(Self, Granted)> {
         let resolved = address.to_socket_addrs()?.next().context("the address has no host")?;
         let stream = TcpStream::connect_timeout(&resolved, ANSWER_WITHIN)?;
         stream.set_nodelay(true)?;
@@ -47,9 +47,9 @@ impl Connection {
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         let mut connection = Connection { stream, buffer: vec![0; 1 << 18], from: 0, filled: 0 };
         connection.stream.write_all(&mqtt::connect(client_id, clean_start))?;
-        let under_way =
+        let granted =
             connection.wait(|frame| (frame.first == mqtt::CONNACK).then(|| mqtt::granted(frame.body)))??;
-        Ok((connection, under_way))
+        Ok((connection, granted))
     }
 
     /// As [`Self::open`], for as long as a broker may be away.
@@ -58,7 +58,7 @@ impl Connection {
         client_id: &str,
         clean_start: bool,
         ends: &AtomicBool,
-    ) -> anyhow::Result<(Self, u16)> {
+    ) -> anyhow::Result<(Self, Granted)> {
         let until = Instant::now() + AWAY_MAX;
         loop {
             match Self::open(address, client_id, clean_start) {
@@ -143,7 +143,7 @@ impl Publisher {
             address: address.to_owned(),
             client_id: client_id.to_owned(),
             stream: connection.stream.try_clone()?,
-            under_way_max: granted.min(UNDER_WAY_MAX),
+            under_way_max: granted.under_way_max.min(UNDER_WAY_MAX),
             flight: Arc::new((Mutex::new(flight), Condvar::new())),
             reading: None,
             ends,
@@ -204,7 +204,7 @@ impl Publisher {
             let (connection, granted) =
                 Connection::open_again(&self.address, &self.client_id, true, &self.ends)?;
             self.stream = connection.stream.try_clone()?;
-            self.under_way_max = granted.min(UNDER_WAY_MAX);
+            self.under_way_max = granted.under_way_max.min(UNDER_WAY_MAX);
             lock(&self.flight.0).broken = false;
             self.read(connection)?;
             if self.send_again()? {
@@ -325,7 +325,9 @@ pub trait Take: Send + 'static {
 
 impl Subscriber {
     pub fn connect(address: &str, client_id: &str, filter: &str, take: impl Take) -> anyhow::Result<Self> {
-        let (mut connection, _) = Connection::open(address, client_id, true)
+        // Of a client that starts clean, mosquitto keeps no session over a restart. Its id is
+        // new, so that it finds none.
+        let (mut connection, _) = Connection::open(address, client_id, false)
             .with_context(|| format!("cannot connect to the broker at {address}"))?;
         connection.stream.write_all(&mqtt::subscribe(filter))?;
         let granted =
@@ -386,7 +388,11 @@ impl<T: Take> Reader<T> {
                 return Ok(());
             }
             drop(ended);
-            let (again, _) = Connection::open_again(&self.address, &self.client_id, false, &self.ends)?;
+            let (again, granted) = Connection::open_again(&self.address, &self.client_id, false, &self.ends)?;
+            ensure!(
+                granted.has_session,
+                "the broker came back without the subscriber's session: what it held is lost with it"
+            );
             *lock(&self.stream) = again.stream.try_clone()?;
             connection = again;
         }

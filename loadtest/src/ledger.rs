@@ -70,6 +70,11 @@ impl Tally {
         self.sent - self.came
     }
 
+    /// From the first message due to the last that came.
+    pub fn seconds(&self) -> f64 {
+        self.last_ns.saturating_sub(self.first_ns) as f64 / 1e9
+    }
+
     /// Takes in what another phase of the same kind came to.
     pub fn add(&mut self, other: &Tally) {
         let Tally { sent, came, duplicated, out_of_order, latency_us, first_ns, last_ns } = other;

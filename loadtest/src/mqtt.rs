@@ -139,10 +139,20 @@ pub fn acknowledged(body: &[u8]) -> Result<(u16, u8), Malformed> {
     Ok((packet_id, rest.first().copied().unwrap_or(0)))
 }
 
-/// How many messages may be under way to the broker, by its CONNACK.
-pub fn granted(body: &[u8]) -> Result<u16, ConnectError> {
+/// What a CONNACK grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The broker knew the client and kept what is for it.
+    pub has_session: bool,
+    /// How many messages may be under way to the broker.
+    pub under_way_max: u16,
+}
+
+pub fn granted(body: &[u8]) -> Result<Granted, ConnectError> {
     match body {
-        [_, 0, rest @ ..] => Ok(receive_max(rest)),
+        [flags, 0, rest @ ..] => {
+            Ok(Granted { has_session: flags & 1 == 1, under_way_max: receive_max(rest) })
+        }
         [_, reason, ..] => Err(ConnectError::Refused(*reason)),
         _ => Err(ConnectError::Malformed),
     }
@@ -206,9 +216,10 @@ mod tests {
 
     #[test]
     fn a_broker_says_how_much_it_takes() {
-        assert_eq!(granted(&[0, 0, 3, 33, 0, 20]), Ok(20));
-        assert_eq!(granted(&[1, 0, 8, 34, 0, 10, 36, 1, 33, 1, 0]), Ok(256));
-        assert_eq!(granted(&[0, 0, 0]), Ok(u16::MAX));
+        let of = |has_session, under_way_max| Ok(Granted { has_session, under_way_max });
+        assert_eq!(granted(&[0, 0, 3, 33, 0, 20]), of(false, 20));
+        assert_eq!(granted(&[1, 0, 8, 34, 0, 10, 36, 1, 33, 1, 0]), of(true, 256));
+        assert_eq!(granted(&[0, 0, 0]), of(false, u16::MAX));
         assert_eq!(granted(&[0, 0x87, 0]), Err(ConnectError::Refused(0x87)));
         assert_eq!(granted(&[]), Err(ConnectError::Malformed));
     }

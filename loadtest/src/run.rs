@@ -21,7 +21,7 @@ use crate::{
     attack::Attack,
     ledger::{PhaseId, Tally},
     progress::Progress,
-    scenario::{Beside, Scenario, Tenants},
+    scenario::{Beside, Scenario, Tenants, quiet_names},
     scorecard::{
         BesideRecord, Figures, Mark, Memory, Pair, Row, SCHEMA, ScenarioSummary, Scorecard, TimelineRecord, checks, rounded,
     },
@@ -106,6 +106,24 @@ struct Ran {
     cpu: Option<f64>,
 }
 
+/// All that makes up a row.
+#[derive(Default)]
+struct Rounds {
+    alone: Vec<Ran>,
+    beside: Vec<Ran>,
+    record: Option<BesideRecord>,
+}
+
+impl Rounds {
+    fn beside(&mut self, ran: Ran, record: BesideRecord) {
+        self.beside.push(ran);
+        match &mut self.record {
+            Some(all) => all.add(record),
+            None => self.record = Some(record),
+        }
+    }
+}
+
 impl Run<'_> {
     /// Until the end, Ctrl-C, or a failure that leaves nothing to measure.
     fn play(&mut self) -> anyhow::Result<()> {
@@ -150,8 +168,14 @@ impl Run<'_> {
     }
 
     fn plain(&mut self) -> anyhow::Result<()> {
-        let ran = self.phase("load", |_, _| Ok(())).map(|(ran, ())| ran)?;
-        let row = self.row("load", &self.scenario.about.clone(), Some(ran), None, None);
+        let mut rounds = Rounds::default();
+        for _ in 0..self.scenario.rounds {
+            rounds.alone.push(self.phase("load", |_, _| Ok(()))?.0);
+            if self.load.is_stopped() {
+                break;
+            }
+        }
+        let row = self.row("load", &self.scenario.about.clone(), rounds);
         self.rows.push(row);
         Ok(())
     }
@@ -164,34 +188,43 @@ impl Run<'_> {
             }
             self.load.progress.step(&format!("deploying up to {step} tenants"));
             let began = Instant::now();
-            self.stage.deploy_quiet(&site_names(step))?;
+            self.stage.deploy_quiet(&quiet_names(step))?;
             let deployed = began.elapsed();
             self.warm_up(there, step)?;
             there = step;
             self.load.tenants = step;
-            let (ran, ()) = self.phase(&format!("{step} tenants"), |_, _| Ok(()))?;
+            let name = format!("{step} tenants");
+            let mut rounds = Rounds::default();
+            for _ in 0..self.scenario.rounds {
+                rounds.alone.push(self.phase(&name, |_, _| Ok(()))?.0);
+                if self.load.is_stopped() {
+                    break;
+                }
+            }
             let about = format!("{:.1} s to deploy the tenants that were added.", deployed.as_secs_f64());
-            let row = self.row(&format!("{step} tenants"), &about, Some(ran), None, None);
+            let row = self.row(&name, &about, rounds);
             self.rows.push(row);
         }
         Ok(())
     }
 
-    /// One phase alone, and one beside what `beside` does.
+    /// Phases alone, and beside what `beside` does, in turns.
     fn disturb(
         &mut self,
         name: &str,
         about: &str,
-        beside: impl FnOnce(&mut Stage, &AtomicBool) -> anyhow::Result<BesideRecord> + Send,
+        beside: impl Fn(&mut Stage, &AtomicBool) -> anyhow::Result<BesideRecord> + Send + Sync,
     ) -> anyhow::Result<()> {
-        let (alone, ()) = self.phase("alone", |_, _| Ok(()))?;
-        if self.load.is_stopped() {
-            let row = self.row(name, about, Some(alone), None, None);
-            self.rows.push(row);
-            return Ok(());
+        let mut rounds = Rounds::default();
+        for _ in 0..self.scenario.rounds {
+            rounds.alone.push(self.phase("alone", |_, _| Ok(()))?.0);
+            if self.load.is_stopped() {
+                break;
+            }
+            let (ran, record) = self.phase(name, &beside)?;
+            rounds.beside(ran, record);
         }
-        let (ran, record) = self.phase(name, beside)?;
-        let row = self.row(name, about, Some(alone), Some(ran), Some(record));
+        let row = self.row(name, about, rounds);
         self.rows.push(row);
         Ok(())
     }
@@ -214,25 +247,32 @@ impl Run<'_> {
     }
 
     fn attack(&mut self, attack: &Attack, attackers: usize) -> anyhow::Result<()> {
-        let (alone, ()) = self.phase("alone", |_, _| Ok(()))?;
-        if self.load.is_stopped() {
-            return Ok(());
-        }
-        let attacked = match attack.at.is_deploy() {
-            true => self.phase(&attack.name, |stage, ends| beside::attack_deploys(stage, attack, attackers, ends)),
-            false => self.attack_by_messages(attack, attackers),
-        };
-        let mut row = match attacked {
-            Ok((ran, record)) => self.row(&attack.name, &attack.gets, Some(alone), Some(ran), Some(record)),
-            Err(error) => {
-                let mut row = self.row(&attack.name, &attack.gets, Some(alone), None, None);
-                row.failure = Some(format!("{error:#}"));
-                // Another attack may find a host that is still there, or again.
-                self.stage.recover(attack, attackers)?;
-                row
+        let mut rounds = Rounds::default();
+        let mut failure = None;
+        for _ in 0..self.scenario.rounds {
+            rounds.alone.push(self.phase("alone", |_, _| Ok(()))?.0);
+            if self.load.is_stopped() {
+                break;
             }
-        };
+            let attacked = match attack.at.is_deploy() {
+                true => self.phase(&attack.name, |stage, ends| {
+                    beside::attack_deploys(stage, attack, attackers, ends)
+                }),
+                false => self.attack_by_messages(attack, attackers),
+            };
+            match attacked {
+                Ok((ran, record)) => rounds.beside(ran, record),
+                Err(error) => {
+                    failure = Some(format!("{error:#}"));
+                    // The next attack may find a host that is still there, or again.
+                    self.stage.recover(attack, attackers)?;
+                    break;
+                }
+            }
+        }
+        let mut row = self.row(&attack.name, &attack.gets, rounds);
         row.interruptible = attack.interruptible;
+        row.failure = failure;
         self.rows.push(row);
         Ok(())
     }
@@ -285,19 +325,15 @@ impl Run<'_> {
         Ok((Ran { phase, cpu: cpu.filter(|cpu| *cpu >= 0.0) }, done?))
     }
 
-    fn row(
-        &mut self,
-        name: &str,
-        about: &str,
-        alone: Option<Ran>,
-        beside: Option<Ran>,
-        record: Option<BesideRecord>,
-    ) -> Row {
+    fn row(&mut self, name: &str, about: &str, rounds: Rounds) -> Row {
         let peak_bytes = self.stage.peak();
         let after_bytes = self.stage.settled_memory();
         let ledger = self.load.ledger();
-        let figures = |ran: Option<Ran>| ran.map(|ran| Figures::of(ledger.tally(ran.phase), ran.cpu));
-        let quiet = Pair { alone: figures(alone), beside: figures(beside) };
+        let figures = |ran: &[Ran]| {
+            let rounds: Vec<_> = ran.iter().map(|ran| (ledger.tally(ran.phase).clone(), ran.cpu)).collect();
+            Figures::of(&rounds)
+        };
+        let quiet = Pair { alone: figures(&rounds.alone), beside: figures(&rounds.beside) };
         let ratio = quiet.alone.as_ref().zip(quiet.beside.as_ref());
         let ratio = ratio.map(|(alone, beside)| rounded(beside.p99_ms / alone.p99_ms.max(0.001)));
         let memory = Memory { before_bytes: self.before, peak_bytes: peak_bytes.max(after_bytes), after_bytes };
@@ -308,7 +344,7 @@ impl Run<'_> {
             quiet,
             ratio,
             memory: self.stage.is_ours().then_some(memory),
-            beside: record,
+            beside: rounds.record,
             failure: None,
         }
     }
@@ -325,14 +361,14 @@ impl Run<'_> {
             if self.rows.is_empty() && !stopped {
                 return Err(error);
             }
-            let mut row = self.row("the run", "It ended before its scenario did.", None, None, None);
+            let mut row = self.row("the run", "It ended before its scenario did.", Rounds::default());
             row.failure = Some(format!("{error:#}"));
             self.rows.push(row);
         }
         let after_bytes = self.stage.settled_memory();
         let peak_bytes = self.rows.iter().filter_map(|row| row.memory).map(|memory| memory.peak_bytes).max();
         let memory = Memory { before_bytes: self.before, peak_bytes: peak_bytes.unwrap_or(after_bytes), after_bytes };
-        let figures = |tally: &Option<Tally>| tally.as_ref().map(|tally| Figures::of(tally, None));
+        let figures = |tally: &Option<Tally>| tally.as_ref().and_then(|tally| Figures::of(&[(tally.clone(), None)]));
         let overall = Pair { alone: figures(&self.alone), beside: figures(&self.beside) };
         let mut ledger = self.load.ledger();
         let mut scorecard = Scorecard {
@@ -366,10 +402,6 @@ impl Run<'_> {
         scorecard.holds = scorecard.checks.iter().all(|check| check.holds);
         Ok(scorecard)
     }
-}
-
-fn site_names(count: usize) -> Vec<String> {
-    crate::scenario::quiet_names(count)
 }
 
 fn add(sum: &mut Option<Tally>, tally: &Tally) {

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Length of each measured phase.
     pub phase: Duration,
+    /// How often each phase is measured; medians are compared.
+    pub rounds: usize,
     /// How long the last message may take once a phase is over.
     pub patience: Duration,
     pub tenants: Tenants,

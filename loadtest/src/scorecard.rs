@@ -88,7 +88,8 @@ pub struct Row {
 pub struct BesideRecord {
     /// Messages sent to attackers.
     pub sent: u64,
-    /// Messages that the host took from them, and faults that it counted, as it says.
+    /// Messages that the host took from them, and errors and faults of their operators, as
+    /// it says.
     pub taken: u64,
     pub errors: u64,
     /// Deploys, kills or restarts; of deploys, those that the host refused.
@@ -100,6 +101,20 @@ pub struct BesideRecord {
     pub said: Option<String>,
 }
 
+impl BesideRecord {
+    /// Takes in another round's. What the host counts is of the tenants of that round.
+    pub fn add(&mut self, other: BesideRecord) {
+        let BesideRecord { sent, taken, errors, times, refused, longest_seconds, said } = other;
+        self.sent += sent;
+        self.taken += taken;
+        self.errors += errors;
+        self.times += times;
+        self.refused += refused;
+        self.longest_seconds = self.longest_seconds.max(longest_seconds);
+        self.said = self.said.take().or(said);
+    }
+}
+
 /// Of the host and what it starts, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -109,7 +124,8 @@ pub struct Memory {
     pub after_bytes: u64,
 }
 
-/// What became of the quiet tenants' messages.
+/// What became of the quiet tenants' messages. Of several rounds: sums, the longest, and
+/// the medians of the percentiles; the curve is that of all messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Figures {
@@ -169,25 +185,39 @@ const PERCENTILES: [f64; 18] = [
 ];
 
 impl Figures {
-    pub fn of(tally: &Tally, cpu: Option<f64>) -> Self {
-        let ms = |quantile: f64| tally.latency_us.value_at_quantile(quantile) as f64 / 1e3;
-        let seconds = tally.last_ns.saturating_sub(tally.first_ns.min(tally.last_ns)) as f64 / 1e9;
-        Figures {
-            seconds: rounded(seconds),
-            sent: tally.sent,
-            came: tally.came,
-            lost: tally.lost(),
-            duplicated: tally.duplicated,
-            out_of_order: tally.out_of_order,
-            per_second: if seconds > 0.0 { rounded(tally.came as f64 / seconds) } else { 0.0 },
-            p50_ms: ms(0.5),
-            p99_ms: ms(0.99),
-            p999_ms: ms(0.999),
+    /// Of one round or more, each with the host's share of a core.
+    pub fn of(rounds: &[(Tally, Option<f64>)]) -> Option<Self> {
+        let (first, rest) = rounds.split_first()?;
+        let mut all = first.0.clone();
+        rest.iter().for_each(|(tally, _)| all.add(tally));
+        let median = |of: &dyn Fn(&Tally) -> f64| median(rounds.iter().map(|(tally, _)| of(tally)).collect());
+        let percentile = |quantile: f64| {
+            median(&|tally: &Tally| tally.latency_us.value_at_quantile(quantile) as f64 / 1e3)
+        };
+        let cpu: Vec<f64> = rounds.iter().filter_map(|(_, cpu)| *cpu).collect();
+        let ms = |quantile: f64| all.latency_us.value_at_quantile(quantile) as f64 / 1e3;
+        Some(Figures {
+            seconds: rounded(rounds.iter().map(|(tally, _)| tally.seconds()).sum()),
+            sent: all.sent,
+            came: all.came,
+            lost: all.lost(),
+            duplicated: all.duplicated,
+            out_of_order: all.out_of_order,
+            per_second: median(&|tally: &Tally| tally.came as f64 / tally.seconds().max(1e-3)),
+            p50_ms: percentile(0.5),
+            p99_ms: percentile(0.99),
+            p999_ms: percentile(0.999),
             max_ms: ms(1.0),
-            cpu: cpu.map(rounded),
+            cpu: (!cpu.is_empty()).then(|| self::median(cpu)),
             curve: PERCENTILES.map(|percentile| (percentile, ms(percentile / 100.0))).into(),
-        }
+        })
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    rounded(if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) })
 }
 
 /// Figures are kept to three places: more is noise, and no reader should stumble on it.

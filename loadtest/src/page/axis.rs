@@ -49,15 +49,15 @@ impl Axis {
     }
 }
 
-/// The next of 1, 2, 4, 8 times a power of ten: their quarters are short numbers.
+/// The next of these times a power of ten: their quarters are short numbers.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 4.0, 8.0, 10.0];
+    let steps = [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 5.0, 6.0, 8.0, 10.0];
     let step = steps.into_iter().find(|step| value <= step * power * (1.0 + 1e-9));
-    step.unwrap_or(20.0) * power
+    step.unwrap_or(12.0) * power
 }
 
 /// A tick's label: no more digits than it needs.
@@ -70,6 +70,24 @@ pub fn label(value: f64) -> String {
         let text = format!("{value:.3}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
+}
+
+/// Milliseconds, as seconds where that is shorter.
+pub fn ms(value: f64) -> String {
+    if value >= 1e3 { format!("{} s", label(value / 1e3)) } else { format!("{} ms", label(value)) }
+}
+
+/// At most ten moments of a run of so many seconds, each with its label.
+pub fn moments(seconds: f64) -> Vec<(f64, String)> {
+    const STEPS: [u32; 13] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600];
+    let fits = |step: &u32| seconds / f64::from(*step) <= 10.0;
+    let step = STEPS.into_iter().find(fits).unwrap_or((seconds / 36_000.0).ceil() as u32 * 3_600);
+    let unit = |second: u32| match step {
+        0..60 => format!("{second} s"),
+        60..3_600 => format!("{} min", second / 60),
+        _ => format!("{} h", second / 3_600),
+    };
+    (0..=(seconds / f64::from(step)) as u32).map(|n| (f64::from(n * step), unit(n * step))).collect()
 }
 
 #[cfg(test)]
@@ -89,14 +107,28 @@ mod tests {
 
     #[test]
     fn a_linear_axis_ends_at_a_round_number() {
-        for (most, end) in [(0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (800.0, 800.0), (801.0, 1_000.0), (3e6, 4e6)] {
+        for (most, end) in [(0.0, 1.0), (1.0, 1.0), (1.1, 1.2), (800.0, 800.0), (801.0, 1_000.0), (3e6, 3.2e6)] {
             assert_eq!(Axis::linear(most, 0.0, 1.0).ticks()[4], end, "{most}");
         }
-        assert_eq!(Axis::linear(50.0, 200.0, 0.0).place(40.0), 100.0);
+        assert_eq!(Axis::linear(50.0, 200.0, 0.0).place(40.0), 40.0);
+    }
+
+    #[test]
+    fn a_run_of_any_length_has_a_few_moments() {
+        for seconds in [1.0, 9.0, 48.0, 599.0, 7_300.0, 86_400.0, 1e6] {
+            let moments = moments(seconds);
+            assert!((2..=11).contains(&moments.len()), "{seconds}: {moments:?}");
+            assert!(moments.iter().all(|(second, _)| *second <= seconds));
+        }
+        let labels = |seconds| moments(seconds).into_iter().map(|(_, label)| label).collect::<Vec<_>>();
+        assert_eq!(labels(48.0)[1], "5 s");
+        assert_eq!(labels(599.0)[1], "1 min");
+        assert_eq!(labels(86_400.0)[1], "3 h");
     }
 
     #[test]
     fn labels_are_short() {
+        assert_eq!([0.5, 999.0, 10_000.0].map(ms), ["0.5 ms", "999 ms", "10 s"]);
         assert_eq!([0.01, 0.25, 5.0, 100.0, 12_000.0, 4e6].map(label), ["0.01", "0.25", "5", "100", "12 k", "4 M"]);
     }
 }

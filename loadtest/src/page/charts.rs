@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    axis::{Axis, label},
+    axis::{Axis, label, moments, ms},
     escape,
 };
 use crate::{
@@ -61,7 +61,7 @@ fn p99(scorecard: &Scorecard) -> Option<Chart> {
     for tick in axis.ticks() {
         let x = axis.place(tick);
         line(&mut svg, "grid", (x, 4.0), (x, height - 26.0));
-        text(&mut svg, "middle", (x, height - 8.0), &format!("{} ms", label(tick)));
+        text(&mut svg, "middle", (x, height - 8.0), &ms(tick));
     }
     for (index, (row, bound)) in rows.iter().zip(&bounds).enumerate() {
         dumbbell(&mut svg, row, *bound, &axis, 20.0 + index as f64 * 28.0, scorecard);
@@ -131,10 +131,10 @@ fn percentiles(scorecard: &Scorecard) -> Option<Chart> {
         let nines = -(1.0 - percentile / 100.0).max(10_f64.powf(-most)).log10();
         LABELS + (WIDTH - LABELS - 20.0) * nines / most
     };
-    let values = curves.iter().flat_map(|(_, figures)| figures.curve.iter().map(|(_, ms)| *ms));
+    let values = curves.iter().flat_map(|(_, figures)| figures.curve.iter().map(|(_, latency)| *latency));
     let y = Axis::log(values, height - 30.0, 10.0);
     let mut svg = open("chart-percentiles", "Latency by percentile", height);
-    horizontal_grid(&mut svg, &y, |tick| format!("{} ms", label(tick)));
+    horizontal_grid(&mut svg, &y, ms);
     for (percentile, name) in
         [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"), (99.99, "99.99"), (99.999, "99.999")]
     {
@@ -146,7 +146,8 @@ fn percentiles(scorecard: &Scorecard) -> Option<Chart> {
     for (class, figures) in &curves {
         let end = nines(figures);
         let points = figures.curve.iter().filter(|(percentile, _)| 100.0 - percentile >= 10_f64.powf(2.0 - end));
-        let points: Vec<(f64, f64)> = points.map(|(percentile, ms)| (x(*percentile), y.place(*ms))).collect();
+        let points: Vec<(f64, f64)> =
+            points.map(|(percentile, latency)| (x(*percentile), y.place(*latency))).collect();
         polyline(&mut svg, class, &points);
     }
     svg += "</svg>";
@@ -178,7 +179,7 @@ fn throughput(scorecard: &Scorecard) -> Option<Chart> {
 
 fn latency(scorecard: &Scorecard) -> Option<Chart> {
     let p99 = |bucket: &Bucket| bucket.p99_ms;
-    let svg = timeline(scorecard, "chart-latency", "p99 over time", None, &p99, |tick| format!("{} ms", label(tick)))?;
+    let svg = timeline(scorecard, "chart-latency", "p99 over time", None, &p99, ms)?;
     let caption = "p99 of what came in each second.".into();
     Some(Chart { id: "latency", title: "p99 over time", caption: with_bands(caption, scorecard), legend: String::new(), svg })
 }
@@ -233,8 +234,8 @@ fn timeline(
     let mut svg = open(id, title, height);
     bands(&mut svg, scorecard, &x, height);
     horizontal_grid(&mut svg, &y, tick);
-    for second in Axis::linear(end, 0.0, 1.0).ticks().into_iter().filter(|second| *second <= end) {
-        text(&mut svg, "middle", (x(second), height - 10.0), &format!("{} s", label(second)));
+    for (second, said) in moments(end) {
+        text(&mut svg, "middle", (x(second), height - 10.0), &said);
     }
     if let Some(area) = area {
         let points = points(area);

@@ -236,7 +236,7 @@ impl Stage {
         done(ours.host.apply()?)
     }
 
-    /// What the host says it took from some tenants, and how many errors it counted;
+    /// What the host says it took from some tenants, and how often their operators failed;
     /// None if it is somebody else's.
     pub fn counted(&self, names: &[String]) -> anyhow::Result<Option<(u64, u64)>> {
         let Some(ours) = &self.ours else { return Ok(None) };
@@ -245,9 +245,11 @@ impl Stage {
         let (mut taken, mut errors) = (0, 0);
         for tenant in tenants.iter().filter(|it| names.iter().any(|name| it["name"] == name.as_str())) {
             for dataflow in tenant["dataflows"].as_array().into_iter().flatten() {
-                let counter = |name: &str| dataflow["counters"][name].as_u64().unwrap_or(0);
-                taken += counter("received");
-                errors += counter("errors");
+                taken += dataflow["counters"]["received"].as_u64().unwrap_or(0);
+                for operator in dataflow["operators"].as_array().into_iter().flatten() {
+                    let counter = |name: &str| operator["counters"][name].as_u64().unwrap_or(0);
+                    errors += counter("errors") + counter("faults");
+                }
             }
         }
         Ok(Some((taken, errors)))

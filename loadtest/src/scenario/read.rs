@@ -16,6 +16,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
+const ROUNDS_MAX: u64 = 100;
 const TENANTS_MAX: u64 = 20_000;
 const RATE_MAX: f64 = 200_000.0;
 const RATE_ALLOWED: &str = "from 0/s to 200000/s";
@@ -39,6 +40,7 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
     let seed = root.quantity("seed", quantity::count, 0..=u64::MAX, "", problems).unwrap_or(1);
     root.need("phase", problems);
     let phase = root.quantity("phase", quantity::time, SECOND..=DAY, "from 1s to 24h", problems);
+    let rounds = root.quantity("rounds", quantity::count, 1..=ROUNDS_MAX, "from 1 to 100", problems);
     let patience = root.quantity("patience", quantity::time, SECOND..=DAY / 24, "from 1s to 1h", problems);
     root.need("tenants", problems);
     let tenants = root.object("tenants", problems).and_then(|object| tenants(object, problems));
@@ -72,6 +74,7 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
         about: about?,
         seed,
         phase: phase?,
+        rounds: rounds.unwrap_or(1) as usize,
         patience: patience.unwrap_or(SECOND * 30),
         tenants,
         spread,

@@ -82,7 +82,7 @@ fn cells(row: &Row) -> [String; 9] {
     };
     let sum = |of: fn(&Figures) -> u64| {
         let all = [&row.quiet.alone, &row.quiet.beside].into_iter().flatten();
-        number(all.map(of).sum::<u64>() as f64)
+        count(all.map(of).sum())
     };
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let cpu = row.measured().and_then(|figures| figures.cpu);
@@ -110,6 +110,11 @@ fn line(name: &str, cells: &[String; 9]) -> String {
         write!(line, " {cell:>width$}").expect("a string takes all");
     }
     line
+}
+
+/// Exact as long as it fits.
+fn count(value: u64) -> String {
+    if value < 10_000 { value.to_string() } else { number(value as f64) }
 }
 
 /// Three digits that matter, and never more than five characters.

@@ -14,7 +14,7 @@ fn figures(came: u64, ms: u64, lost: u64) -> Figures {
             ledger.arrive(b"out", id.as_bytes(), due + ms * 1_000_000);
         }
     }
-    Figures::of(ledger.tally(phase), Some(0.5))
+    Figures::of(&[(ledger.tally(phase).clone(), Some(0.5))]).expect("one round")
 }
 
 pub fn scorecard() -> Scorecard {
@@ -156,4 +156,26 @@ fn a_result_is_read_as_it_was_written() {
     for pointer in ["/rows/0/quiet/beside/p999Ms", "/rows/0/ratio", "/checks/0/holds", "/setup/hostCores/0", "/holds"] {
         assert!(value.pointer(pointer).is_some(), "{pointer}: others read it");
     }
+}
+
+#[test]
+fn of_several_rounds_the_median_counts() {
+    let mut ledger = Ledger::new(1, ["out".to_owned()]);
+    let mut rounds = Vec::new();
+    for (ms, lost) in [(4, 0), (900, 1), (6, 0)] {
+        let phase = ledger.begin_phase();
+        for number in 0..100 {
+            let due = number * 1_000_000;
+            let (_, id) = ledger.send(phase, 0, due);
+            if number >= lost {
+                ledger.arrive(b"out", id.as_bytes(), due + ms * 1_000_000);
+            }
+        }
+        rounds.push((ledger.tally(phase).clone(), Some(ms as f64)));
+    }
+    let figures = Figures::of(&rounds).expect("three rounds");
+    assert_eq!((figures.sent, figures.came, figures.lost), (300, 299, 1));
+    assert!((figures.p99_ms - 6.0).abs() < 0.01 && (figures.max_ms - 900.0).abs() < 1.0);
+    assert_eq!(figures.cpu, Some(6.0));
+    assert_eq!(Figures::of(&[]), None);
 }
