@@ -42,7 +42,8 @@ impl Mosquitto {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.join("mosquitto.log"))?;
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.folder.join("mosquitto.log"))?;
         let mut command = Command::new(&self.binary);
         command.arg("-c").arg(self.folder.join("mosquitto.conf"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -106,8 +107,7 @@ pub fn find() -> Option<PathBuf> {
 }
 
 /// How to get one, for messages.
-pub const INSTALL: &str =
-    "install it (`sudo apt-get install mosquitto`), or name one in TIDEGATE_MOSQUITTO; `cargo xtask bench` fetches it as well";
+pub const INSTALL: &str = "install it (`sudo apt-get install mosquitto`), or name one in TIDEGATE_MOSQUITTO; `cargo xtask bench` fetches it as well";
 
 /// Folders of libraries that were unpacked beside the binary, for `LD_LIBRARY_PATH`.
 fn library_path(binary: &Path) -> Option<String> {

@@ -231,7 +231,8 @@ fn choose_attacks(scenario: &mut Scenario, chosen: &[String], attacks: &[Attack]
     for name in chosen {
         if !attacks.iter().any(|attack| attack.name == *name) {
             let known = attacks.iter().map(|attack| attack.name.as_str());
-            let help = nearest(name, known).map(|meant| format!(": did you mean `{meant}`?")).unwrap_or_default();
+            let help =
+                nearest(name, known).map(|meant| format!(": did you mean `{meant}`?")).unwrap_or_default();
             return Err(Failed::Usage(format!("there is no attack `{name}`{help}")));
         }
     }

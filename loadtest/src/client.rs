@@ -168,7 +168,12 @@ impl Publisher {
 
     /// Makes a message ready; it is written with [`Self::flush`]. Waits while the
     /// broker takes no more, which is part of the latency of what waits.
-    pub fn publish(&mut self, topic: &str, property: Option<(&str, &str)>, payload: &[u8]) -> anyhow::Result<()> {
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        property: Option<(&str, &str)>,
+        payload: &[u8],
+    ) -> anyhow::Result<()> {
         if lock(&self.flight.0).packets.len() >= usize::from(self.under_way_max) {
             self.flush()?;
             self.wait_until_under_way(usize::from(self.under_way_max) - 1, AWAY_MAX)?;
@@ -224,9 +229,8 @@ impl Publisher {
             }
             if packets.len() > window.len() {
                 let last = window.last().map_or(0, |(number, _)| *number);
-                let waited = self.wait(AWAY_MAX, |flight| {
-                    flight.broken || flight.packets.range(..=last).next().is_none()
-                });
+                let waited = self
+                    .wait(AWAY_MAX, |flight| flight.broken || flight.packets.range(..=last).next().is_none());
                 ensure!(waited, "the broker acknowledges nothing");
                 if lock(&self.flight.0).broken {
                     return Ok(false);

@@ -4,17 +4,24 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
+        mpsc,
     },
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use crate::process::Process;
+use crate::process::{Process, output_within};
+
+/// How long a host may take to start: thousands of tenants take a while.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+/// How long it may take to answer a command: a deploy of what compiles slowly takes a while.
+const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 
 /// A host that this run started.
 pub struct Host {
@@ -61,19 +68,25 @@ impl Host {
         let log = File::options().create(true).append(true).open(&self.log)?;
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = Process::start(&mut command, &self.cores)?;
-        let mut lines = BufReader::new(process.child().stdout.take().context("piped")?);
-        let mut line = String::new();
-        while !line.starts_with("ready") {
-            line.clear();
-            if lines.read_line(&mut line)? == 0 {
-                bail!("the host ended before it was ready\n{}", self.last_words());
-            }
-        }
-        // Nobody reads the rest, and a full pipe would stop it.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        self.wait_until_ready(process.child().stdout.take().context("piped")?)?;
         self.id.store(process.id(), Ordering::SeqCst);
         self.process = Some(process);
         Ok(())
+    }
+
+    fn wait_until_ready(&self, stdout: ChildStdout) -> anyhow::Result<()> {
+        let (ready, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            let _ = ready.send(lines.any(|line| line.starts_with("ready")));
+            // The rest is read all the same: a full pipe would stop it.
+            lines.for_each(drop);
+        });
+        match said.recv_timeout(READY_WITHIN) {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("the host ended before it was ready\n{}", self.last_words()),
+            Err(_) => bail!("the host is not ready within {READY_WITHIN:?}\n{}", self.last_words()),
+        }
     }
 
     /// The end of what it wrote to standard error.
@@ -105,20 +118,21 @@ impl Host {
 
     pub fn apply(&self) -> anyhow::Result<Applied> {
         let mut command = Command::new(&self.binary);
-        command.args(["apply", "--data"]).arg(&self.data).arg(&self.site).stdin(Stdio::null());
-        let output = command.output().context("cannot run `tidegate apply`")?;
+        command.args(["apply", "--data"]).arg(&self.data).arg(&self.site);
+        let output = output_within(&mut command, ANSWER_WITHIN)?;
         if output.status.success() {
             return Ok(Applied::Done);
         }
-        let said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+        let said =
+            String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
         Ok(Applied::Refused(said.trim().to_owned()))
     }
 
     /// Its live state, as `tidegate status` shows it.
     pub fn status(&self) -> anyhow::Result<Value> {
         let mut command = Command::new(&self.binary);
-        command.args(["status", "--json", "--data"]).arg(&self.data).stdin(Stdio::null());
-        let output = command.output().context("cannot run `tidegate status`")?;
+        command.args(["status", "--json", "--data"]).arg(&self.data);
+        let output = output_within(&mut command, ANSWER_WITHIN)?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(serde_json::from_slice(&output.stdout)?)
     }

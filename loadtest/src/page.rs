@@ -28,12 +28,18 @@ fn write_page(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
     writeln!(html, "<meta name=\"color-scheme\" content=\"light dark\">")?;
     // Without one, browsers ask the server for an icon, and a file has none.
     writeln!(html, "<link rel=\"icon\" href=\"data:,\">")?;
-    writeln!(html, "<title>{title} · Tidegate load test</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>")?;
+    writeln!(
+        html,
+        "<title>{title} · Tidegate load test</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>"
+    )?;
     header(scorecard, html)?;
     missed(scorecard, html)?;
     for chart in charts::all(scorecard) {
         let charts::Chart { id, title, caption, legend, svg } = chart;
-        writeln!(html, "<figure id=\"figure-{id}\">\n<figcaption><h2>{title}</h2><p>{caption}</p>{legend}</figcaption>")?;
+        writeln!(
+            html,
+            "<figure id=\"figure-{id}\">\n<figcaption><h2>{title}</h2><p>{caption}</p>{legend}</figcaption>"
+        )?;
         writeln!(html, "{svg}\n</figure>")?;
     }
     rows(scorecard, html)?;
@@ -84,14 +90,33 @@ fn missed(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
 }
 
 fn rows(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
-    writeln!(html, "<section>\n<h2>Figures</h2>\n<div class=\"wide\"><table id=\"rows\">\n<thead><tr><th>what</th>")?;
-    for head in ["p50 ms", "p99 ms", "p99.9 ms", "longest ms", "ratio", "messages/s", "lost", "twice", "disordered", "MiB", "core"] {
+    writeln!(
+        html,
+        "<section>\n<h2>Figures</h2>\n<div class=\"wide\"><table id=\"rows\">\n<thead><tr><th>what</th>"
+    )?;
+    for head in [
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "longest ms",
+        "ratio",
+        "messages/s",
+        "lost",
+        "twice",
+        "disordered",
+        "MiB",
+        "core",
+    ] {
         writeln!(html, "<th>{head}</th>")?;
     }
     writeln!(html, "</tr></thead>\n<tbody>")?;
     for row in &scorecard.rows {
         let name = escape(&row.name);
-        writeln!(html, "<tr data-row=\"{name}\"><td><b>{name}</b><small>{}</small></td>", escape(&about(row)))?;
+        writeln!(
+            html,
+            "<tr data-row=\"{name}\"><td><b>{name}</b><small>{}</small></td>",
+            escape(&about(row))
+        )?;
         for cell in cells(row) {
             writeln!(html, "<td>{cell}</td>")?;
         }
@@ -99,7 +124,10 @@ fn rows(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
     }
     writeln!(html, "</tbody>\n</table></div>")?;
     if scorecard.rows.iter().any(|row| row.quiet.beside.is_some()) {
-        writeln!(html, "<p class=\"note\">Alone → beside, as the quiet tenants see it; the ratio is that of p99.</p>")?;
+        writeln!(
+            html,
+            "<p class=\"note\">Alone → beside, as the quiet tenants see it; the ratio is that of p99.</p>"
+        )?;
     }
     writeln!(html, "</section>")
 }
@@ -111,7 +139,11 @@ fn about(row: &Row) -> String {
         let BesideRecord { sent, taken, errors, times, refused, longest_seconds, said } = record;
         if *sent > 0 {
             text += &format!(" {} messages to attackers", thousands(*sent));
-            text += &if *taken > 0 { format!(", {} taken, {} errors.", thousands(*taken), thousands(*errors)) } else { ".".into() };
+            text += &if *taken > 0 {
+                format!(", {} taken, {} errors.", thousands(*taken), thousands(*errors))
+            } else {
+                ".".into()
+            };
         }
         if *times > 0 {
             text += &format!(" {times} times, at most {longest_seconds:.1} s each");
@@ -156,8 +188,14 @@ fn cells(row: &Row) -> [String; 11] {
 }
 
 fn checks(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
-    writeln!(html, "<section>\n<details>\n<summary><h2>All checks</h2></summary>\n<div class=\"wide\"><table id=\"checks\">")?;
-    writeln!(html, "<thead><tr><th>of</th><th>threshold</th><th>measured</th><th>at most</th><th></th></tr></thead>\n<tbody>")?;
+    writeln!(
+        html,
+        "<section>\n<details>\n<summary><h2>All checks</h2></summary>\n<div class=\"wide\"><table id=\"checks\">"
+    )?;
+    writeln!(
+        html,
+        "<thead><tr><th>of</th><th>threshold</th><th>measured</th><th>at most</th><th></th></tr></thead>\n<tbody>"
+    )?;
     for Check { name, row, value, bound, unit, holds } in &scorecard.checks {
         let (of, name, unit) = (escape(row.as_deref().unwrap_or("the run")), escape(name), escape(unit));
         let verdict = if *holds { "holds" } else { "<em>missed</em>" };
@@ -177,7 +215,12 @@ fn footer(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     write!(html, "<footer><p>{host}; broker: {}; {}", escape(&setup.broker), escape(&setup.cpu))?;
     if !setup.host_cores.is_empty() {
-        write!(html, "; host on core {}, all else on {}", cores(&setup.host_cores), cores(&setup.other_cores))?;
+        write!(
+            html,
+            "; host on core {}, all else on {}",
+            cores(&setup.host_cores),
+            cores(&setup.other_cores)
+        )?;
     }
     writeln!(
         html,

@@ -5,12 +5,13 @@ use std::{
     fs,
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cores::Cores;
@@ -75,6 +76,23 @@ impl Drop for Process {
     }
 }
 
+/// Runs a command to its end; an error, and the command killed, when that takes too long.
+pub fn output_within(command: &mut Command, within: Duration) -> anyhow::Result<Output> {
+    let program = command.get_program().display().to_string();
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+    let id = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    match end.recv_timeout(within) {
+        Ok(output) => Ok(output?),
+        Err(_) => {
+            kill_process(id, Signal::KILL)?;
+            bail!("{command:?} did not end within {within:?}")
+        }
+    }
+}
+
 /// What a program and those that it started take.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
@@ -135,6 +153,14 @@ mod tests {
         assert!(usage(id).memory_bytes > 0);
         drop(process);
         assert_eq!(usage(id), Usage::default());
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let error = output_within(Command::new("sleep").arg("600"), Duration::from_millis(50));
+        assert!(error.expect_err("it sleeps").to_string().contains("did not end within 50ms"));
+        let output = output_within(Command::new("echo").arg("x"), Duration::from_secs(20)).expect("it ends");
+        assert_eq!((output.status.success(), output.stdout.as_slice()), (true, &b"x\n"[..]));
     }
 
     #[test]

@@ -23,7 +23,8 @@ use crate::{
     progress::Progress,
     scenario::{Beside, Scenario, Tenants, quiet_names},
     scorecard::{
-        BesideRecord, Figures, Mark, Memory, Pair, Row, SCHEMA, ScenarioSummary, Scorecard, TimelineRecord, checks, rounded,
+        BesideRecord, Figures, Mark, Memory, Pair, Row, SCHEMA, ScenarioSummary, Scorecard, TimelineRecord,
+        checks, rounded,
     },
     site,
 };
@@ -112,11 +113,12 @@ struct Rounds {
     alone: Vec<Ran>,
     beside: Vec<Ran>,
     record: Option<BesideRecord>,
+    /// Why there are no more.
+    failure: Option<String>,
 }
 
 impl Rounds {
-    fn beside(&mut self, ran: Ran, record: BesideRecord) {
-        self.beside.push(ran);
+    fn happened(&mut self, record: BesideRecord) {
         match &mut self.record {
             Some(all) => all.add(record),
             None => self.record = Some(record),
@@ -170,7 +172,7 @@ impl Run<'_> {
     fn plain(&mut self) -> anyhow::Result<()> {
         let mut rounds = Rounds::default();
         for _ in 0..self.scenario.rounds {
-            rounds.alone.push(self.phase("load", |_, _| Ok(()))?.0);
+            rounds.alone.push(self.alone("load")?);
             if self.load.is_stopped() {
                 break;
             }
@@ -196,7 +198,7 @@ impl Run<'_> {
             let name = format!("{step} tenants");
             let mut rounds = Rounds::default();
             for _ in 0..self.scenario.rounds {
-                rounds.alone.push(self.phase(&name, |_, _| Ok(()))?.0);
+                rounds.alone.push(self.alone(&name)?);
                 if self.load.is_stopped() {
                     break;
                 }
@@ -217,12 +219,19 @@ impl Run<'_> {
     ) -> anyhow::Result<()> {
         let mut rounds = Rounds::default();
         for _ in 0..self.scenario.rounds {
-            rounds.alone.push(self.phase("alone", |_, _| Ok(()))?.0);
+            rounds.alone.push(self.alone("alone")?);
             if self.load.is_stopped() {
                 break;
             }
             let (ran, record) = self.phase(name, &beside)?;
-            rounds.beside(ran, record);
+            rounds.beside.push(ran);
+            match record {
+                Ok(record) => rounds.happened(record),
+                Err(error) => {
+                    rounds.failure = Some(format!("{error:#}"));
+                    break;
+                }
+            }
         }
         let row = self.row(name, about, rounds);
         self.rows.push(row);
@@ -248,53 +257,76 @@ impl Run<'_> {
 
     fn attack(&mut self, attack: &Attack, attackers: usize) -> anyhow::Result<()> {
         let mut rounds = Rounds::default();
-        let mut failure = None;
         for _ in 0..self.scenario.rounds {
-            rounds.alone.push(self.phase("alone", |_, _| Ok(()))?.0);
+            rounds.alone.push(self.alone("alone")?);
             if self.load.is_stopped() {
                 break;
             }
             let attacked = match attack.at.is_deploy() {
-                true => self.phase(&attack.name, |stage, ends| {
-                    beside::attack_deploys(stage, attack, attackers, ends)
-                }),
-                false => self.attack_by_messages(attack, attackers),
+                true => self.attack_by_deploys(attack, attackers, &mut rounds),
+                false => self.attack_by_messages(attack, attackers, &mut rounds),
             };
-            match attacked {
-                Ok((ran, record)) => rounds.beside(ran, record),
-                Err(error) => {
-                    failure = Some(format!("{error:#}"));
-                    // The next attack may find a host that is still there, or again.
-                    self.stage.recover(attack, attackers)?;
-                    break;
-                }
+            if let Err(error) = attacked {
+                rounds.failure = Some(format!("{error:#}"));
+                // The next attack may find a host that is still there, or again.
+                self.stage.recover(attack, attackers)?;
+                break;
             }
         }
         let mut row = self.row(&attack.name, &attack.gets, rounds);
         row.interruptible = attack.interruptible;
-        row.failure = failure;
         self.rows.push(row);
         Ok(())
     }
 
-    fn attack_by_messages(&mut self, attack: &Attack, attackers: usize) -> anyhow::Result<(Ran, BesideRecord)> {
+    fn attack_by_deploys(
+        &mut self,
+        attack: &Attack,
+        attackers: usize,
+        rounds: &mut Rounds,
+    ) -> anyhow::Result<()> {
+        let deploy =
+            |stage: &mut Stage, ends: &AtomicBool| beside::attack_deploys(stage, attack, attackers, ends);
+        let (ran, record) = self.phase(&attack.name, deploy)?;
+        rounds.beside.push(ran);
+        let record = record?;
+        ensure!(record.times > 0, "nothing was deployed within {:?}", self.scenario.phase);
+        rounds.happened(record);
+        Ok(())
+    }
+
+    fn attack_by_messages(
+        &mut self,
+        attack: &Attack,
+        attackers: usize,
+        rounds: &mut Rounds,
+    ) -> anyhow::Result<()> {
         self.stage.deploy_attackers(attack, attackers)?;
         let address = self.stage.address().to_owned();
-        let (ran, mut record) = self.phase(&attack.name, |_, ends| beside::attack(attack, attackers, &address, ends))?;
+        let send = |_: &mut Stage, ends: &AtomicBool| beside::attack(attack, attackers, &address, ends);
+        let (ran, record) = self.phase(&attack.name, send)?;
+        rounds.beside.push(ran);
+        let mut record = record?;
         if let Some(counted) = self.stage.counted(&site::attackers(attack, attackers))? {
             (record.taken, record.errors) = counted;
             ensure!(record.taken > 0, "the host took none of the {} messages of the attack", record.sent);
         }
-        self.stage.remove_attackers(attack, attackers)?;
-        Ok((ran, record))
+        rounds.happened(record);
+        self.stage.remove_attackers(attack, attackers)
     }
 
-    /// One phase of the load, beside which something may happen.
+    /// One phase of the load with nothing beside it.
+    fn alone(&mut self, label: &str) -> anyhow::Result<Ran> {
+        let (ran, nothing) = self.phase(label, |_, _| Ok(()))?;
+        nothing.map(|()| ran)
+    }
+
+    /// One phase of the load, and what became of what happened beside it.
     fn phase<T: Send>(
         &mut self,
         label: &str,
         beside: impl FnOnce(&mut Stage, &AtomicBool) -> anyhow::Result<T> + Send,
-    ) -> anyhow::Result<(Ran, T)> {
+    ) -> anyhow::Result<(Ran, anyhow::Result<T>)> {
         self.mark(label);
         self.stage.begin_peak();
         let cpu = self.stage.cpu_seconds();
@@ -319,10 +351,15 @@ impl Run<'_> {
         // A host that was killed counts from 0 again.
         let cpu = cpu.zip(self.stage.cpu_seconds()).map(|(from, to)| (to - from) / seconds);
         let tally = self.load.drain(phase, self.scenario.patience)?;
-        let of = if label == "alone" || self.scenario.beside.is_none() { &mut self.alone } else { &mut self.beside };
+        let of = if label == "alone" || self.scenario.beside.is_none() {
+            &mut self.alone
+        } else {
+            &mut self.beside
+        };
         add(of, &tally);
-        self.stage.check()?;
-        Ok((Ran { phase, cpu: cpu.filter(|cpu| *cpu >= 0.0) }, done?))
+        // A host that is gone is why the rest failed.
+        let done = self.stage.check().and(done);
+        Ok((Ran { phase, cpu: cpu.filter(|cpu| *cpu >= 0.0) }, done))
     }
 
     fn row(&mut self, name: &str, about: &str, rounds: Rounds) -> Row {
@@ -336,7 +373,8 @@ impl Run<'_> {
         let quiet = Pair { alone: figures(&rounds.alone), beside: figures(&rounds.beside) };
         let ratio = quiet.alone.as_ref().zip(quiet.beside.as_ref());
         let ratio = ratio.map(|(alone, beside)| rounded(beside.p99_ms / alone.p99_ms.max(0.001)));
-        let memory = Memory { before_bytes: self.before, peak_bytes: peak_bytes.max(after_bytes), after_bytes };
+        let memory =
+            Memory { before_bytes: self.before, peak_bytes: peak_bytes.max(after_bytes), after_bytes };
         Row {
             name: name.to_owned(),
             about: about.to_owned(),
@@ -345,7 +383,7 @@ impl Run<'_> {
             ratio,
             memory: self.stage.is_ours().then_some(memory),
             beside: rounds.record,
-            failure: None,
+            failure: rounds.failure,
         }
     }
 
@@ -361,14 +399,16 @@ impl Run<'_> {
             if self.rows.is_empty() && !stopped {
                 return Err(error);
             }
-            let mut row = self.row("the run", "It ended before its scenario did.", Rounds::default());
-            row.failure = Some(format!("{error:#}"));
+            let failed = Rounds { failure: Some(format!("{error:#}")), ..Rounds::default() };
+            let row = self.row("the run", "It ended before its scenario did.", failed);
             self.rows.push(row);
         }
         let after_bytes = self.stage.settled_memory();
         let peak_bytes = self.rows.iter().filter_map(|row| row.memory).map(|memory| memory.peak_bytes).max();
-        let memory = Memory { before_bytes: self.before, peak_bytes: peak_bytes.unwrap_or(after_bytes), after_bytes };
-        let figures = |tally: &Option<Tally>| tally.as_ref().and_then(|tally| Figures::of(&[(tally.clone(), None)]));
+        let memory =
+            Memory { before_bytes: self.before, peak_bytes: peak_bytes.unwrap_or(after_bytes), after_bytes };
+        let figures =
+            |tally: &Option<Tally>| tally.as_ref().and_then(|tally| Figures::of(&[(tally.clone(), None)]));
         let overall = Pair { alone: figures(&self.alone), beside: figures(&self.beside) };
         let mut ledger = self.load.ledger();
         let mut scorecard = Scorecard {

@@ -35,7 +35,8 @@ impl Shape {
             }
             Shape::Ramp { from, to } => from * at + (to - from) * at * at / (2.0 * length),
             Shape::Diurnal { low, high, period } => {
-                let (middle, swing, turn) = ((low + high) / 2.0, (high - low) / 2.0, TAU / period.as_secs_f64());
+                let (middle, swing, turn) =
+                    ((low + high) / 2.0, (high - low) / 2.0, TAU / period.as_secs_f64());
                 middle * at - swing * (turn * at).sin() / turn
             }
         }

@@ -98,7 +98,12 @@ impl Site {
 
     /// The tenants of one attack, under a policy of their own if it asks for one. With
     /// a `variant`, their component is one that no other variant is equal to.
-    pub fn attackers(&self, attack: &Attack, count: usize, variant: Option<u32>) -> anyhow::Result<Vec<String>> {
+    pub fn attackers(
+        &self,
+        attack: &Attack,
+        count: usize,
+        variant: Option<u32>,
+    ) -> anyhow::Result<Vec<String>> {
         let names = attackers(attack, count);
         let operator = Operator {
             guest: attack.guest.clone(),
@@ -239,7 +244,12 @@ fn graph(operators: &[Operator]) -> String {
     }
     for (index, operator) in operators.iter().enumerate().filter(|(_, it)| !it.configuration.is_empty()) {
         let parameter = |(key, value): &(String, String)| {
-            format!("{}: {{ name: {}, default: {} }}", quoted(&format!("{key}-{index}")), quoted(key), quoted(value))
+            format!(
+                "{}: {{ name: {}, default: {} }}",
+                quoted(&format!("{key}-{index}")),
+                quoted(key),
+                quoted(value)
+            )
         };
         let parameters: Vec<_> = operator.configuration.iter().map(parameter).collect();
         line(format!("  - {{ name: step-{index}, parameters: {{ {} }} }}", parameters.join(", ")));

@@ -254,7 +254,12 @@ impl<'n> Object<'n> {
     pub fn need(&mut self, key: &'static str, problems: &mut Problems) -> Option<&'n Node> {
         let found = self.get(key);
         if found.is_none() && self.is_mapping() {
-            problems.add("yaml/missing-key", self.place(), format!("the key `{key}` is missing"), "needed here");
+            problems.add(
+                "yaml/missing-key",
+                self.place(),
+                format!("the key `{key}` is missing"),
+                "needed here",
+            );
         }
         found
     }

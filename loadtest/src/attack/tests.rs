@@ -32,10 +32,19 @@ fn every_key_is_read() {
     let giant = &attacks[0];
     assert_eq!(giant.configuration, [("attack".into(), "bytes".into()), ("amount".into(), "7".into())]);
     assert_eq!((giant.interruptible, giant.rate, giant.payload_bytes), (false, 5, 1_000));
-    assert_eq!((giant.trigger.as_deref(), giant.at, giant.payload.is_some()), (Some("attack"), Where::Start, true));
-    assert_eq!(giant.policy, Some(serde_json::json!({ "engine": "large", "memory": { "instance": "64Mi" } })));
+    assert_eq!(
+        (giant.trigger.as_deref(), giant.at, giant.payload.is_some()),
+        (Some("attack"), Where::Start, true)
+    );
+    assert_eq!(
+        giant.policy,
+        Some(serde_json::json!({ "engine": "large", "memory": { "instance": "64Mi" } }))
+    );
     let small = &attacks[1];
-    assert_eq!((small.interruptible, small.rate, small.at, &small.trigger), (true, 50, Where::Message, &None));
+    assert_eq!(
+        (small.interruptible, small.rate, small.at, &small.trigger),
+        (true, 50, Where::Message, &None)
+    );
 }
 
 #[test]
@@ -51,7 +60,11 @@ fn mistakes_have_a_place() {
     ] {
         let problems = parse_text(text).expect_err(text);
         let first = problems.iter().next().expect("a problem");
-        assert_eq!((first.place.line, first.place.column, first.message.as_str()), (line, column, message), "{text}");
+        assert_eq!(
+            (first.place.line, first.place.column, first.message.as_str()),
+            (line, column, message),
+            "{text}"
+        );
     }
     let twice = "- { name: a, guest: g, kind: map, gets: x. }\n- { name: a, guest: g, kind: map, gets: x. }";
     let problems = parse_text(twice).expect_err("listed twice");

@@ -3,9 +3,18 @@
 /// From values to places in a drawing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Axis {
-    Linear { most: f64, from: f64, to: f64 },
+    Linear {
+        most: f64,
+        from: f64,
+        to: f64,
+    },
     /// Between powers of ten.
-    Log { first: i32, last: i32, from: f64, to: f64 },
+    Log {
+        first: i32,
+        last: i32,
+        from: f64,
+        to: f64,
+    },
 }
 
 impl Axis {
@@ -18,9 +27,8 @@ impl Axis {
     /// left out.
     pub fn log(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Self {
         let values = values.into_iter().filter(|value| *value > 0.0);
-        let (least, most) = values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
-            (least.min(value), most.max(value))
-        });
+        let (least, most) =
+            values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
         if most == 0.0 {
             return Axis::Log { first: 0, last: 1, from, to };
         }
@@ -107,7 +115,9 @@ mod tests {
 
     #[test]
     fn a_linear_axis_ends_at_a_round_number() {
-        for (most, end) in [(0.0, 1.0), (1.0, 1.0), (1.1, 1.2), (800.0, 800.0), (801.0, 1_000.0), (3e6, 3.2e6)] {
+        for (most, end) in
+            [(0.0, 1.0), (1.0, 1.0), (1.1, 1.2), (800.0, 800.0), (801.0, 1_000.0), (3e6, 3.2e6)]
+        {
             assert_eq!(Axis::linear(most, 0.0, 1.0).ticks()[4], end, "{most}");
         }
         assert_eq!(Axis::linear(50.0, 200.0, 0.0).place(40.0), 40.0);
@@ -129,6 +139,9 @@ mod tests {
     #[test]
     fn labels_are_short() {
         assert_eq!([0.5, 999.0, 10_000.0].map(ms), ["0.5 ms", "999 ms", "10 s"]);
-        assert_eq!([0.01, 0.25, 5.0, 100.0, 12_000.0, 4e6].map(label), ["0.01", "0.25", "5", "100", "12 k", "4 M"]);
+        assert_eq!(
+            [0.01, 0.25, 5.0, 100.0, 12_000.0, 4e6].map(label),
+            ["0.01", "0.25", "5", "100", "12 k", "4 M"]
+        );
     }
 }

@@ -40,7 +40,8 @@ pub fn all(scorecard: &Scorecard) -> Vec<Chart> {
     charts.into_iter().flatten().collect()
 }
 
-const PAIR: &str = "<p class=\"legend\"><span class=\"alone\">alone</span><span class=\"beside\">beside</span>";
+const PAIR: &str =
+    "<p class=\"legend\"><span class=\"alone\">alone</span><span class=\"beside\">beside</span>";
 
 fn has_beside(scorecard: &Scorecard) -> bool {
     scorecard.rows.iter().any(|row| row.quiet.beside.is_some())
@@ -104,7 +105,13 @@ fn dumbbell(svg: &mut String, row: &Row, bound: Option<f64>, axis: &Axis, y: f64
     for (class, value) in [("alone", alone), ("beside", beside)] {
         let Some(value) = value else { continue };
         let only = if alone.is_none() || beside.is_none() { " only" } else { "" };
-        push(svg, format_args!("<circle class=\"dot {class}{only}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"6\"/>", axis.place(value)));
+        push(
+            svg,
+            format_args!(
+                "<circle class=\"dot {class}{only}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"6\"/>",
+                axis.place(value)
+            ),
+        );
     }
     text(svg, "end", (WIDTH, y + 4.0), &said);
     push(svg, format_args!("</g>"));
@@ -135,9 +142,15 @@ fn percentiles(scorecard: &Scorecard) -> Option<Chart> {
     let y = Axis::log(values, height - 30.0, 10.0);
     let mut svg = open("chart-percentiles", "Latency by percentile", height);
     horizontal_grid(&mut svg, &y, ms);
-    for (percentile, name) in
-        [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"), (99.99, "99.99"), (99.999, "99.999")]
-    {
+    for (percentile, name) in [
+        (0.0, "0"),
+        (50.0, "50"),
+        (90.0, "90"),
+        (99.0, "99"),
+        (99.9, "99.9"),
+        (99.99, "99.99"),
+        (99.999, "99.999"),
+    ] {
         if percentile <= 100.0 - 10_f64.powf(2.0 - most) * 0.99 {
             line(&mut svg, "grid", (x(percentile), 10.0), (x(percentile), height - 30.0));
             text(&mut svg, "middle", (x(percentile), height - 10.0), &format!("{name} %"));
@@ -145,7 +158,8 @@ fn percentiles(scorecard: &Scorecard) -> Option<Chart> {
     }
     for (class, figures) in &curves {
         let end = nines(figures);
-        let points = figures.curve.iter().filter(|(percentile, _)| 100.0 - percentile >= 10_f64.powf(2.0 - end));
+        let points =
+            figures.curve.iter().filter(|(percentile, _)| 100.0 - percentile >= 10_f64.powf(2.0 - end));
         let points: Vec<(f64, f64)> =
             points.map(|(percentile, latency)| (x(*percentile), y.place(*latency))).collect();
         polyline(&mut svg, class, &points);
@@ -172,32 +186,62 @@ fn throughput(scorecard: &Scorecard) -> Option<Chart> {
     let width = scorecard.timeline.width_seconds as f64;
     let sent = |bucket: &Bucket| bucket.sent as f64 / width;
     let came = |bucket: &Bucket| bucket.came as f64 / width;
-    let svg = timeline(scorecard, "chart-throughput", "Messages a second", Some(&sent), &came, |tick| format!("{}/s", label(tick)))?;
-    let caption = "Messages that were due (area) and that came back (line), over the seconds of the run.".into();
-    Some(Chart { id: "throughput", title: "Throughput", caption: with_bands(caption, scorecard), legend: String::new(), svg })
+    let svg = timeline(scorecard, "chart-throughput", "Messages a second", Some(&sent), &came, |tick| {
+        format!("{}/s", label(tick))
+    })?;
+    let caption =
+        "Messages that were due (area) and that came back (line), over the seconds of the run.".into();
+    Some(Chart {
+        id: "throughput",
+        title: "Throughput",
+        caption: with_bands(caption, scorecard),
+        legend: String::new(),
+        svg,
+    })
 }
 
 fn latency(scorecard: &Scorecard) -> Option<Chart> {
     let p99 = |bucket: &Bucket| bucket.p99_ms;
     let svg = timeline(scorecard, "chart-latency", "p99 over time", None, &p99, ms)?;
     let caption = "p99 of what came in each second.".into();
-    Some(Chart { id: "latency", title: "p99 over time", caption: with_bands(caption, scorecard), legend: String::new(), svg })
+    Some(Chart {
+        id: "latency",
+        title: "p99 over time",
+        caption: with_bands(caption, scorecard),
+        legend: String::new(),
+        svg,
+    })
 }
 
 fn memory(scorecard: &Scorecard) -> Option<Chart> {
     scorecard.memory?;
     let memory = |bucket: &Bucket| bucket.memory_bytes as f64 / f64::from(1 << 20);
-    let svg = timeline(scorecard, "chart-memory", "Host memory", Some(&memory), &memory, |tick| format!("{} MiB", label(tick)))?;
+    let svg = timeline(scorecard, "chart-memory", "Host memory", Some(&memory), &memory, |tick| {
+        format!("{} MiB", label(tick))
+    })?;
     let caption = "Resident, of the host and the processes that it starts.".into();
-    Some(Chart { id: "memory", title: "Host memory", caption: with_bands(caption, scorecard), legend: String::new(), svg })
+    Some(Chart {
+        id: "memory",
+        title: "Host memory",
+        caption: with_bands(caption, scorecard),
+        legend: String::new(),
+        svg,
+    })
 }
 
 fn cpu(scorecard: &Scorecard) -> Option<Chart> {
     scorecard.memory?;
     let cpu = |bucket: &Bucket| bucket.cpu * 100.0;
-    let svg = timeline(scorecard, "chart-cpu", "Host CPU", Some(&cpu), &cpu, |tick| format!("{} %", label(tick)))?;
+    let svg =
+        timeline(scorecard, "chart-cpu", "Host CPU", Some(&cpu), &cpu, |tick| format!("{} %", label(tick)))?;
     let caption = "Share of a core that the host took.".into();
-    Some(Chart { id: "cpu", title: "Host CPU", caption: with_bands(caption, scorecard), legend: String::new(), svg })
+    Some(Chart {
+        id: "cpu",
+        title: "Host CPU",
+        caption: with_bands(caption, scorecard),
+        legend: String::new(),
+        svg,
+    })
 }
 
 fn with_bands(mut caption: String, scorecard: &Scorecard) -> String {
@@ -229,7 +273,10 @@ fn timeline(
         let per_point = buckets.len().div_ceil(POINTS_MAX);
         let middle = scorecard.timeline.width_seconds as f64 * per_point as f64 / 2.0;
         let value = |chunk: &[Bucket]| chunk.iter().map(of).fold(0.0, f64::max);
-        buckets.chunks(per_point).map(|chunk| (x(chunk[0].second as f64 + middle), y.place(value(chunk)))).collect()
+        buckets
+            .chunks(per_point)
+            .map(|chunk| (x(chunk[0].second as f64 + middle), y.place(value(chunk))))
+            .collect()
     };
     let mut svg = open(id, title, height);
     bands(&mut svg, scorecard, &x, height);
@@ -280,7 +327,9 @@ fn horizontal_grid(svg: &mut String, axis: &Axis, tick: impl Fn(f64) -> String) 
 }
 
 fn open(id: &str, title: &str, height: f64) -> String {
-    format!("<svg id=\"{id}\" class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">")
+    format!(
+        "<svg id=\"{id}\" class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">"
+    )
 }
 
 fn line(svg: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {

@@ -59,16 +59,19 @@ fn tags_are_closed_whatever_names_hold() {
     scorecard.rows[0].name = "<script>\"&'".into();
     scorecard.rows[0].failure = Some("</td> & \u{7}".into());
     scorecard.scenario.about = "a < b && c > d".into();
-    scorecard.checks = crate::scorecard::checks(&scorecard, &crate::scenario::Thresholds {
-        p99: None,
-        ratio: Some(1.0),
-        slack: std::time::Duration::ZERO,
-        uninterruptible: std::time::Duration::ZERO,
-        lost: 0,
-        duplicates: None,
-        out_of_order: None,
-        memory_growth: None,
-    });
+    scorecard.checks = crate::scorecard::checks(
+        &scorecard,
+        &crate::scenario::Thresholds {
+            p99: None,
+            ratio: Some(1.0),
+            slack: std::time::Duration::ZERO,
+            uninterruptible: std::time::Duration::ZERO,
+            lost: 0,
+            duplicates: None,
+            out_of_order: None,
+            memory_growth: None,
+        },
+    );
     let html = page(&scorecard);
     // Of what stands before the style, the head alone.
     assert_well_formed(&html.replacen("</head>", "", 1).replacen("</html>", "", 1));
@@ -101,6 +104,7 @@ fn a_long_run_has_lines_that_can_be_drawn() {
     let bucket = scorecard.timeline.buckets[0];
     scorecard.timeline.buckets = (0..3_600).map(|second| Bucket { second, ..bucket }).collect();
     let html = page(&scorecard);
-    let points = html.split("<polyline").map(|line| line.split('>').next().unwrap_or_default().matches(',').count());
+    let points =
+        html.split("<polyline").map(|line| line.split('>').next().unwrap_or_default().matches(',').count());
     assert!(points.max() <= Some(500));
 }

@@ -8,7 +8,11 @@ fn filled(template: &str, seed: u64) -> String {
     let template = Template::parse(template).expect("a template");
     let time = UNIX_EPOCH + Duration::from_millis(1_517_363_399_650);
     let mut out = Vec::new();
-    template.fill(&Fill { id: "lt1-7", tenant: "quiet-3", time }, &mut SmallRng::seed_from_u64(seed), &mut out);
+    template.fill(
+        &Fill { id: "lt1-7", tenant: "quiet-3", time },
+        &mut SmallRng::seed_from_u64(seed),
+        &mut out,
+    );
     String::from_utf8(out).expect("text")
 }
 
@@ -52,7 +56,8 @@ fn what_cannot_be_filled_in_is_found() {
 
 #[test]
 fn a_file_gives_its_lines_and_a_table_its_rows() {
-    let Ok(Payloads::Lines(lines)) = Payloads::of_file("a.csv", "day,t\n2010-01-01,4.5\n2010-01-02,x\n") else {
+    let Ok(Payloads::Lines(lines)) = Payloads::of_file("a.csv", "day,t\n2010-01-01,4.5\n2010-01-02,x\n")
+    else {
         panic!("lines")
     };
     assert_eq!(lines, [r#"{"day":"2010-01-01","t":4.5}"#, r#"{"day":"2010-01-02","t":"x"}"#]);

@@ -16,7 +16,7 @@ use crate::{
     host::Applied,
     payload::Fill,
     schedule::{Schedule, Shape},
-    scorecard::BesideRecord,
+    scorecard::{BesideRecord, rounded},
     site::{attackers, attackers_topic},
 };
 
@@ -24,7 +24,12 @@ use crate::{
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Sends the attackers their messages, each at the attack's rate.
-pub fn attack(attack: &Attack, count: usize, address: &str, ends: &AtomicBool) -> anyhow::Result<BesideRecord> {
+pub fn attack(
+    attack: &Attack,
+    count: usize,
+    address: &str,
+    ends: &AtomicBool,
+) -> anyhow::Result<BesideRecord> {
     let mut publisher = load::attacker(address, Arc::default())?;
     let names = attackers(attack, count);
     let topics: Vec<String> = names.iter().map(|name| attackers_topic(name)).collect();
@@ -54,7 +59,9 @@ fn payload(attack: &Attack, tenant: &str, number: u64, rng: &mut SmallRng) -> Ve
     let mut payload = Vec::with_capacity(attack.payload_bytes);
     let id = number.to_string();
     match &attack.payload {
-        Some(template) => template.fill(&Fill { id: &id, tenant, time: SystemTime::now() }, rng, &mut payload),
+        Some(template) => {
+            template.fill(&Fill { id: &id, tenant, time: SystemTime::now() }, rng, &mut payload)
+        }
         None => {
             let trigger = attack.trigger.as_deref().unwrap_or("message");
             payload.extend_from_slice(format!("{trigger} {id}").as_bytes());
@@ -123,5 +130,5 @@ fn now_and_then(
 
 fn note(record: &mut BesideRecord, began: Instant) {
     record.times += 1;
-    record.longest_seconds = record.longest_seconds.max(began.elapsed().as_secs_f64());
+    record.longest_seconds = record.longest_seconds.max(rounded(began.elapsed().as_secs_f64()));
 }

@@ -160,7 +160,8 @@ impl<'a> Load<'a> {
     }
 
     fn send_one(&mut self, phase: PhaseId, tenant: usize, due_ns: u64) -> anyhow::Result<()> {
-        let (sequence, id) = self.ledger.lock().expect("no panic under this lock").send(phase, tenant, due_ns);
+        let (sequence, id) =
+            self.ledger.lock().expect("no panic under this lock").send(phase, tenant, due_ns);
         let mut payload = Vec::new();
         let fill = Fill { id: &id, tenant: &self.names[tenant], time: SystemTime::now() };
         self.scenario.payloads.push(sequence, &fill, &mut self.rng, &mut payload);
@@ -175,7 +176,12 @@ impl<'a> Load<'a> {
             let patience = if stopped { patience.min(PATIENCE_WHEN_STOPPED) } else { patience };
             patience.saturating_sub(began.elapsed())
         };
-        self.publisher.finish(left(self.is_stopped()));
+        // In short turns, so that Ctrl-C is seen.
+        while self.publisher.finish(left(self.is_stopped()).min(Duration::from_millis(200))) > 0 {
+            if left(self.is_stopped()).is_zero() {
+                break;
+            }
+        }
         let (_, refused) = self.publisher.acknowledged();
         ensure!(refused == 0, "the broker refused {refused} messages");
         loop {

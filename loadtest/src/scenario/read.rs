@@ -2,9 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{
-    Beside, BrokerKind, Host, IdIn, Operator, Scenario, Tenants, Thresholds, Topics, quiet_names,
-};
+use super::{Beside, BrokerKind, Host, IdIn, Operator, Scenario, Tenants, Thresholds, Topics, quiet_names};
 use crate::{
     diagnostic::{Place, Problems, SourceFile},
     payload::{Payloads, Template},
@@ -97,11 +95,7 @@ fn default_operators() -> Vec<Operator> {
         configuration: configuration.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
     };
     vec![
-        operator(
-            "json_filter",
-            "filter",
-            &[("field", "temperature"), ("op", "gt"), ("value", "-1000")],
-        ),
+        operator("json_filter", "filter", &[("field", "temperature"), ("op", "gt"), ("value", "-1000")]),
         operator(
             "unit_convert",
             "map",
@@ -253,11 +247,11 @@ const SHAPES: [(&str, ShapeName, &[&str]); 5] = [
 fn arrivals(mut object: Object<'_>, phase: Option<Duration>, problems: &mut Problems) -> Option<Shape> {
     object.need("shape", problems);
     let shape = object.choice("shape", &SHAPES.map(|(name, shape, _)| (name, shape)), problems);
-    let mut rate =
-        |key| object.quantity(key, quantity::rate, 0.0..=RATE_MAX, RATE_ALLOWED, problems);
+    let mut rate = |key| object.quantity(key, quantity::rate, 0.0..=RATE_MAX, RATE_ALLOWED, problems);
     let [one, peak, from, to, low, high] = ["rate", "peak", "from", "to", "low", "high"].map(&mut rate);
-    let mut time =
-        |key| object.quantity(key, quantity::time, Duration::from_millis(1)..=DAY, "from 1ms to 24h", problems);
+    let mut time = |key| {
+        object.quantity(key, quantity::time, Duration::from_millis(1)..=DAY, "from 1ms to 24h", problems)
+    };
     let [every, length, period] = ["every", "length", "period"].map(&mut time);
     if let Some((name, _, wanted)) = SHAPES.iter().find(|(_, it, _)| Some(*it) == shape) {
         keys_of_shape(&object, name, wanted, problems);
@@ -269,7 +263,12 @@ fn arrivals(mut object: Object<'_>, phase: Option<Duration>, problems: &mut Prob
         ShapeName::Burst => {
             let (rate, peak, every, length) = (one?, peak?, every?, length?);
             if length >= every {
-                contradiction(places("length"), "`length` and `every`", "a burst ends before the next", problems);
+                contradiction(
+                    places("length"),
+                    "`length` and `every`",
+                    "a burst ends before the next",
+                    problems,
+                );
             }
             if peak <= rate {
                 contradiction(places("peak"), "`peak` and `rate`", "a burst is above the rate", problems);
@@ -342,12 +341,12 @@ fn messages(
             let help = "lines of a file hold no id: write `id: property`";
             contradiction(place, "`id: payload` and `data`", help, problems);
         }
-        (Some(node), None) if id != Some(IdIn::Property) => {
-            if template.as_ref().is_some_and(|template| !template.has_id()) {
-                let message = "the template has no `{id}`";
-                let label = "put `{id}` into it, or write `id: property`";
-                problems.add("scenario/contradiction", node.place.clone(), message, label);
-            }
+        (Some(node), None)
+            if id != Some(IdIn::Property) && template.as_ref().is_some_and(|template| !template.has_id()) =>
+        {
+            let message = "the template has no `{id}`";
+            let label = "put `{id}` into it, or write `id: property`";
+            problems.add("scenario/contradiction", node.place.clone(), message, label);
         }
         _ => {}
     }
@@ -365,7 +364,8 @@ pub fn template(node: &Node, problems: &mut Problems) -> Option<Template> {
         Err(error) => {
             let Place { file, line, column, len } = node.place.clone();
             // Within quotes, if what stands in the file is what was read from it.
-            let written: String = file.text.lines().nth(line - 1).unwrap_or_default().chars().skip(column - 1).collect();
+            let written: String =
+                file.text.lines().nth(line - 1).unwrap_or_default().chars().skip(column - 1).collect();
             let quoted = written.get(1..).is_some_and(|rest| rest.starts_with(text));
             let place = match (quoted, written.starts_with(text)) {
                 (true, _) => Place { file, line, column: column + 1 + error.at, len: error.len },
@@ -380,11 +380,7 @@ pub fn template(node: &Node, problems: &mut Problems) -> Option<Template> {
 
 /// The demo's data, by name.
 const DATA: [(&str, &str, &str); 2] = [
-    (
-        "weather",
-        "weather.csv",
-        include_str!("../../../tenants/demo/data/seattle-weather-hourly-normals.csv"),
-    ),
+    ("weather", "weather.csv", include_str!("../../../tenants/demo/data/seattle-weather-hourly-normals.csv")),
     ("earthquakes", "earthquakes.jsonl", include_str!("../../../tenants/demo/data/earthquakes.jsonl")),
 ];
 
@@ -441,11 +437,8 @@ impl Default for Host {
 
 fn host(mut object: Object<'_>, problems: &mut Problems) -> Host {
     let shards = object.quantity("shards", quantity::count, 1..=64, "from 1 to 64", problems);
-    let kinds = [
-        ("any", BrokerKind::Any),
-        ("mosquitto", BrokerKind::Mosquitto),
-        ("embedded", BrokerKind::Embedded),
-    ];
+    let kinds =
+        [("any", BrokerKind::Any), ("mosquitto", BrokerKind::Mosquitto), ("embedded", BrokerKind::Embedded)];
     let broker = object.choice("broker", &kinds, problems);
     object.finish(problems);
     let default = Host::default();
@@ -483,7 +476,12 @@ fn beside(
         for key in ["attackers", "only", "tenants", "every"].iter().filter(|key| !own.contains(key)) {
             if let Some(place) = object.key(key) {
                 let message = format!("`{key}` has no meaning beside `{name}`");
-                problems.add("scenario/contradiction", place, message, format!("`{name}` has {}", own.join(", ")));
+                problems.add(
+                    "scenario/contradiction",
+                    place,
+                    message,
+                    format!("`{name}` has {}", own.join(", ")),
+                );
             }
         }
     }
@@ -501,10 +499,9 @@ fn beside(
     object.finish(problems);
     let every = every.unwrap_or(SECOND * 5);
     Some(match what? {
-        BesideName::Attacks => Beside::Attacks {
-            attackers: attackers.unwrap_or(2) as usize,
-            only: only.unwrap_or_default(),
-        },
+        BesideName::Attacks => {
+            Beside::Attacks { attackers: attackers.unwrap_or(2) as usize, only: only.unwrap_or_default() }
+        }
         BesideName::Deploys => Beside::Deploys { tenants: tenants.unwrap_or(20) as usize },
         BesideName::KillHost => Beside::KillHost { every },
         BesideName::RestartBroker => Beside::RestartBroker { every },
@@ -533,7 +530,8 @@ fn thresholds(
     problems: &mut Problems,
 ) -> Thresholds {
     let hour = Duration::from_secs(3_600);
-    let mut time = |key| object.quantity(key, quantity::time, Duration::ZERO..=hour, "from 0s to 1h", problems);
+    let mut time =
+        |key| object.quantity(key, quantity::time, Duration::ZERO..=hour, "from 0s to 1h", problems);
     let [p99, slack, uninterruptible] = ["p99", "slack", "uninterruptible"].map(&mut time);
     let ratio = object.quantity("ratio", quantity::factor, 1.0..=1_000.0, "from 1 to 1000", problems);
     let mut count = |key| object.quantity(key, quantity::count, 0..=u64::MAX, "", problems);

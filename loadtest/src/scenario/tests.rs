@@ -50,7 +50,10 @@ fn what_is_not_said_has_a_default() {
     let scenario = parse(GOOD).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
     assert_eq!(scenario.tenants.names(), ["quiet-0", "quiet-1", "quiet-2", "quiet-3"]);
     assert_eq!(scenario.topics.output, "{tenant}/out/load");
-    assert_eq!((scenario.seed, scenario.rounds, scenario.id, scenario.operators.len()), (1, 1, IdIn::Payload, 2));
+    assert_eq!(
+        (scenario.seed, scenario.rounds, scenario.id, scenario.operators.len()),
+        (1, 1, IdIn::Payload, 2)
+    );
     assert_eq!((scenario.thresholds.lost, scenario.thresholds.out_of_order), (0, Some(0)));
 }
 
@@ -64,9 +67,18 @@ fn keys_that_are_unknown_missing_or_of_another_kind() {
     check(&broken("phase: 10s\n", ""), &[(1, 1, "the key `phase` is missing", "needed here")]);
     check(&broken("about: b", "about: [b]"), &[(2, 8, "`about` must be text", "this is a list")]);
     check(&broken("{ count: 4 }", "4"), &[(4, 10, "`tenants` must be a mapping", "this is a value")]);
-    check(&broken("name: a", "name: a/b"), &[(1, 7, "`a/b` is no name", "1 to 64 letters, digits, `-` or `_`")]);
-    check(&broken("phase: 10s", "phase: 10s\nphase: 9s"), &[(4, 1, "the key `phase` stands twice in one mapping", "")]);
-    check(&broken("{ count: 4 }", "{ count: 4"), &[(5, 9, "not YAML: while parsing a flow mapping, did not find expected ',' or '}'", "")]);
+    check(
+        &broken("name: a", "name: a/b"),
+        &[(1, 7, "`a/b` is no name", "1 to 64 letters, digits, `-` or `_`")],
+    );
+    check(
+        &broken("phase: 10s", "phase: 10s\nphase: 9s"),
+        &[(4, 1, "the key `phase` stands twice in one mapping", "")],
+    );
+    check(
+        &broken("{ count: 4 }", "{ count: 4"),
+        &[(5, 9, "not YAML: while parsing a flow mapping, did not find expected ',' or '}'", "")],
+    );
     check("", &[(1, 1, "the file holds nothing", "")]);
 }
 
@@ -90,7 +102,10 @@ fn units_and_ranges() {
         &broken("rate: 100/s", "rate: 900000/s"),
         &[(5, 36, "`rate: 900000/s` is out of range", "from 0/s to 200000/s")],
     );
-    check(&broken("rate: 100/s", "rate: 0/s"), &[(5, 11, "nothing would ever be sent", "at least one rate is above 0")]);
+    check(
+        &broken("rate: 100/s", "rate: 0/s"),
+        &[(5, 11, "nothing would ever be sent", "at least one rate is above 0")],
+    );
     check(&broken("count: 4", "count: 0"), &[(4, 19, "`count: 0` is out of range", "from 1 to 20000")]);
     check(
         &broken("", "thresholds: { memoryGrowth: 10 }\n"),
@@ -120,10 +135,7 @@ fn choices_have_a_nearest_name() {
         &broken("", "host: { broker: hivemq }\n"),
         &[(7, 17, "`hivemq` is no value of `broker`", "one of `any`, `mosquitto`, `embedded`")],
     );
-    check(
-        &broken("{id}", "{idd}"),
-        &[(6, 31, "`{idd}` cannot be filled in", "did you mean `{id}`?")],
-    );
+    check(&broken("{id}", "{idd}"), &[(6, 31, "`{idd}` cannot be filled in", "did you mean `{id}`?")]);
 }
 
 #[test]
@@ -134,7 +146,10 @@ fn what_contradicts_itself() {
         &[(5, 43, "`peak` is no key of the shape `constant`", shape)],
     );
     check(
-        &broken("shape: constant, rate: 100/s", "shape: burst, rate: 300/s, peak: 200/s, every: 2s, length: 3s"),
+        &broken(
+            "shape: constant, rate: 100/s",
+            "shape: burst, rate: 300/s, peak: 200/s, every: 2s, length: 3s",
+        ),
         &[
             (5, 40, "`peak` and `rate` contradict each other", "a burst is above the rate"),
             (5, 64, "`length` and `every` contradict each other", "a burst ends before the next"),

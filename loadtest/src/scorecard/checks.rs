@@ -9,6 +9,10 @@ pub fn checks(scorecard: &Scorecard, thresholds: &Thresholds) -> Vec<Check> {
     for row in &scorecard.rows {
         of_row(row, thresholds, &mut checks);
     }
+    // First messages are in no row.
+    let all = [&scorecard.overall.alone, &scorecard.overall.beside].into_iter().flatten();
+    let lost: u64 = all.map(|figures| figures.lost).sum();
+    checks.push(check("lost", None, lost as f64, thresholds.lost as f64, ""));
     checks.push(check("unexpected", None, scorecard.unexpected as f64, 0.0, ""));
     if let Some((memory, bound)) = scorecard.memory.zip(thresholds.memory_growth) {
         let growth = (memory.after_bytes as f64 / memory.before_bytes.max(1) as f64 - 1.0) * 100.0;
@@ -18,7 +22,8 @@ pub fn checks(scorecard: &Scorecard, thresholds: &Thresholds) -> Vec<Check> {
 }
 
 fn of_row(row: &Row, thresholds: &Thresholds, checks: &mut Vec<Check>) {
-    let mut add = |name, value: f64, bound: f64, unit| checks.push(check(name, Some(&row.name), value, bound, unit));
+    let mut add =
+        |name, value: f64, bound: f64, unit| checks.push(check(name, Some(&row.name), value, bound, unit));
     // A row that failed proves nothing, and nothing came of nothing is no proof either.
     let failed = row.failure.is_some() || row.measured().is_none_or(|figures| figures.came == 0);
     add("failures", f64::from(u8::from(failed)), 0.0, "");
@@ -36,7 +41,8 @@ fn of_row(row: &Row, thresholds: &Thresholds, checks: &mut Vec<Check>) {
     if let Some(bound) = thresholds.p99 {
         add("p99", measured.p99_ms, bound.as_secs_f64() * 1e3, "ms");
     }
-    if let (Some(ratio), Some(alone), Some(beside)) = (thresholds.ratio, &row.quiet.alone, &row.quiet.beside) {
+    if let (Some(ratio), Some(alone), Some(beside)) = (thresholds.ratio, &row.quiet.alone, &row.quiet.beside)
+    {
         let mut slack = thresholds.slack;
         if !row.interruptible {
             slack += thresholds.uninterruptible;

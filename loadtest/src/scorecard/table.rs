@@ -120,7 +120,7 @@ fn count(value: u64) -> String {
 /// Three digits that matter, and never more than five characters.
 pub fn number(value: f64) -> String {
     match value.abs() {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v < 9.995 => format!("{value:.2}"),
         v if v < 99.95 => format!("{value:.1}"),
         v if v < 9_999.5 => format!("{value:.0}"),

@@ -114,6 +114,7 @@ fn each_threshold_bites_by_itself() {
     assert_eq!(with(|it| it.rows[0].quiet.alone = Some(figures(999, 4, 1))), ["lost"]);
     assert_eq!(with(|it| it.rows[1].quiet.beside.as_mut().expect("it is").duplicated = 1), ["duplicates"]);
     assert_eq!(with(|it| it.rows[1].quiet.beside.as_mut().expect("it is").out_of_order = 1), ["outOfOrder"]);
+    assert_eq!(with(|it| it.overall.alone = Some(figures(1, 4, 1))), ["lost"]);
     assert_eq!(with(|it| it.unexpected = 1), ["unexpected"]);
     assert_eq!(with(|it| it.memory.as_mut().expect("it is").after_bytes = 56 << 20), ["memoryGrowth"]);
     assert_eq!(with(|it| it.rows[0].failure = Some("the host refused it".into())), ["failures"]);
@@ -153,7 +154,9 @@ fn a_result_is_read_as_it_was_written() {
     let json = serde_json::to_string(&scorecard).expect("it is");
     assert_eq!(serde_json::from_str::<Scorecard>(&json).expect("the same form"), scorecard);
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    for pointer in ["/rows/0/quiet/beside/p999Ms", "/rows/0/ratio", "/checks/0/holds", "/setup/hostCores/0", "/holds"] {
+    for pointer in
+        ["/rows/0/quiet/beside/p999Ms", "/rows/0/ratio", "/checks/0/holds", "/setup/hostCores/0", "/holds"]
+    {
         assert!(value.pointer(pointer).is_some(), "{pointer}: others read it");
     }
 }
