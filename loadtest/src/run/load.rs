@@ -111,11 +111,11 @@ impl<'a> Load<'a> {
         let phase = self.send("first messages", schedule, length, &AtomicBool::new(false), || next.next())?;
         let tally = self.drain(phase, self.scenario.patience)?;
         if tally.came == 0 && !self.is_stopped() {
-            let (input, output) = (&self.inputs[from], &self.scenario.topics.output);
-            let output = topic(output, &self.names[from]);
+            let output = topic(&self.scenario.topics.output, &self.names[from]);
             anyhow::bail!(
-                "nothing that was sent to `{input}` came out on `{output}` within {:?}: is a site with these \
-                 tenants running? `tidegate-loadtest site` writes one",
+                "nothing that was sent to `{}` came out on `{output}` within {:?}: does a site with these \
+                 tenants run (`tidegate-loadtest site` writes one), and do its operators take these payloads?",
+                self.inputs[from],
                 self.scenario.patience
             );
         }
