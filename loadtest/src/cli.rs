@@ -258,7 +258,8 @@ fn list(as_json: bool) -> Result<ExitCode, Failed> {
     if as_json {
         let scenarios: Vec<_> =
             scenarios.iter().map(|it| json!({ "name": it.name, "about": it.about })).collect();
-        let attacks: Vec<_> = attacks.iter().map(|it| json!({ "name": it.name, "gets": it.gets })).collect();
+        let attacks: Vec<_> =
+            attacks.iter().map(|it| json!({ "name": it.name, "gets": it.gets, "like": it.like })).collect();
         println!("{}", json!({ "scenarios": scenarios, "attacks": attacks }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -267,8 +268,14 @@ fn list(as_json: bool) -> Result<ExitCode, Failed> {
         println!("  {:16} {}", scenario.name, scenario.about);
     }
     println!("\nattacks, each made by `noisy-neighbour`");
+    for attack in attacks.iter().filter(|attack| attack.like.is_none()) {
+        println!("  {:30} {}", attack.name, attack.gets);
+    }
+    println!("\nvariants of these, made only when named with `--attack`");
     for attack in &attacks {
-        println!("  {:24} {}", attack.name, attack.gets);
+        if let Some(like) = &attack.like {
+            println!("  {:36} like {like}", attack.name);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -315,8 +322,7 @@ fn write_site(name: &str, dir: &Path, broker: String, lists: &Lists) -> Result<E
     site.quiet(&scenario.tenants.names())?;
     if let Some(Beside::Attacks { attackers, only }) = &scenario.beside {
         let attacks = lists.attacks()?;
-        let chosen = attacks.iter().filter(|attack| only.is_empty() || only.contains(&attack.name));
-        for attack in chosen.filter(|attack| !attack.at.is_deploy()) {
+        for attack in run::chosen(&attacks, only).filter(|attack| !attack.at.is_deploy()) {
             site.attackers(attack, *attackers, None)?;
         }
     }

@@ -171,7 +171,7 @@ impl Publisher {
     pub fn publish(
         &mut self,
         topic: &str,
-        property: Option<(&str, &str)>,
+        properties: &[(&str, &str)],
         payload: &[u8],
     ) -> anyhow::Result<()> {
         if lock(&self.flight.0).packets.len() >= usize::from(self.under_way_max) {
@@ -182,7 +182,7 @@ impl Publisher {
         let number = flight.next;
         flight.next += 1;
         let packet_id = (number % 65_535 + 1) as u16;
-        let packet = mqtt::publish(topic, packet_id, property, payload);
+        let packet = mqtt::publish(topic, packet_id, properties, payload);
         self.waiting.extend_from_slice(&packet);
         flight.numbers[usize::from(packet_id)] = number;
         flight.packets.insert(number, packet);

@@ -32,10 +32,10 @@ pub fn subscribe(filter: &str) -> Vec<u8> {
     packet(0x82, &body)
 }
 
-/// With QoS 1. A message's own id may stand in a user property.
-pub fn publish(topic: &str, packet_id: u16, property: Option<(&str, &str)>, payload: &[u8]) -> Vec<u8> {
+/// With QoS 1 and user properties.
+pub fn publish(topic: &str, packet_id: u16, users: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
     let mut properties = Vec::new();
-    if let Some((key, value)) = property {
+    for (key, value) in users {
         properties.push(38);
         push_text(&mut properties, key);
         push_text(&mut properties, value);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_published_is_read_again() {
         let payload = vec![b'x'; 300];
-        let bytes = publish("quiet-0/in", 513, Some(("loadtest-id", "lt1-2")), &payload);
+        let bytes = publish("quiet-0/in", 513, &[("loadtest-id", "lt1-2")], &payload);
         let frame = frame(&bytes).expect("a packet").expect("all of it");
         assert_eq!((frame.first, frame.len), (0x32, bytes.len()));
         let arrival = arrival(&frame).expect("a publish");
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn half_a_packet_is_waited_for_and_nonsense_is_refused() {
-        let bytes = publish("t", 1, None, b"payload");
+        let bytes = publish("t", 1, &[], b"payload");
         for len in 0..bytes.len() {
             assert_eq!(frame(&bytes[..len]), Ok(None), "{len}");
         }

@@ -63,6 +63,14 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Scorecard> {
     run.sum_up(started_at, ended)
 }
 
+/// The attacks of a list that are named, or all but variants of others.
+pub fn chosen<'a>(attacks: &'a [Attack], only: &'a [String]) -> impl Iterator<Item = &'a Attack> {
+    attacks.iter().filter(move |attack| match only {
+        [] => attack.like.is_none(),
+        only => only.contains(&attack.name),
+    })
+}
+
 /// What cannot be done, before anything is started: attacks that are not there, or to a host
 /// that is not ours.
 pub fn refuse(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
@@ -239,8 +247,7 @@ impl Run<'_> {
     }
 
     fn attacks(&mut self, attackers: usize, only: &[String]) -> anyhow::Result<()> {
-        let all = self.options.attacks.iter();
-        let chosen: Vec<&Attack> = all.filter(|it| only.is_empty() || only.contains(&it.name)).collect();
+        let chosen: Vec<&Attack> = chosen(&self.options.attacks, only).collect();
         for (index, attack) in chosen.iter().enumerate() {
             if self.load.is_stopped() {
                 return Ok(());
@@ -250,7 +257,7 @@ impl Run<'_> {
                 continue;
             }
             self.load.progress.step(&format!("attack {} of {}: {}", index + 1, chosen.len(), attack.name));
-            self.attack(attack, attackers)?;
+            self.attack(attack, attack.deploys.unwrap_or(attackers))?;
         }
         Ok(())
     }
@@ -291,6 +298,8 @@ impl Run<'_> {
         rounds.beside.push(ran);
         let record = record?;
         ensure!(record.times > 0, "nothing was deployed within {:?}", self.scenario.phase);
+        let taken = record.times - record.refused;
+        ensure!(taken == 0 || !attack.is_refused, "the host took {taken} of {} deploys", record.times);
         rounds.happened(record);
         Ok(())
     }

@@ -100,7 +100,7 @@ pub enum BrokerKind {
 /// What goes on beside the quiet tenants in the second phase.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Beside {
-    /// Each attack in turn, by so many tenants.
+    /// Each attack in turn, by so many tenants; those named, or all but variants of others.
     Attacks { attackers: usize, only: Vec<String> },
     /// So many tenants are deployed and removed, over and over.
     Deploys { tenants: usize },

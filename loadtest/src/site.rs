@@ -11,12 +11,15 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    attack::Attack,
+    attack::{Attack, NEIGHBOUR},
     scenario::{Operator, Scenario, Topics},
 };
 
 /// The host refuses files of more values than this many tenants make.
 const TENANTS_PER_FILE: usize = 1_000;
+
+/// More than any attack deploys at once.
+const DEPLOYS_MAX: u32 = 10_000;
 
 /// The policy that attackers' own ones differ from.
 const STANDARD: &str = include_str!("../../policies/standard.yaml");
@@ -45,6 +48,8 @@ pub struct Site {
     guests: PathBuf,
     topics: Topics,
     operators: Vec<Operator>,
+    /// A quiet tenant, whom attackers may go for.
+    neighbour: String,
 }
 
 impl Site {
@@ -68,6 +73,7 @@ impl Site {
             guests: guests.to_owned(),
             topics: scenario.topics.clone(),
             operators: scenario.operators.clone(),
+            neighbour: scenario.tenants.names().into_iter().next().unwrap_or_default(),
         };
         site.write("platform/host.yaml", &platform)?;
         Ok(site)
@@ -105,14 +111,25 @@ impl Site {
         variant: Option<u32>,
     ) -> anyhow::Result<Vec<String>> {
         let names = attackers(attack, count);
+        let for_neighbour = |text: &str| text.replace(NEIGHBOUR, &self.neighbour);
         let operator = Operator {
             guest: attack.guest.clone(),
             kind: attack.kind.clone(),
-            configuration: attack.configuration.clone(),
+            configuration: attack
+                .configuration
+                .iter()
+                .map(|(key, value)| (key.clone(), for_neighbour(value)))
+                .collect(),
         };
-        for name in &names {
-            let topics = (attackers_topic(name), format!("{name}/out/attack"));
-            self.tenant(name, std::slice::from_ref(&operator), topics, variant)?;
+        let operators = vec![operator; attack.operators];
+        for (index, name) in names.iter().enumerate() {
+            let input = attack.source.as_deref().map_or_else(|| attackers_topic(name), for_neighbour);
+            let output = attack.destination.as_deref();
+            let output = output.map_or_else(|| format!("{name}/out/attack"), for_neighbour);
+            // Those that are many to be many components, are.
+            let index = if attack.deploys.is_some() { index as u32 } else { 0 };
+            let variant = variant.map(|variant| variant * DEPLOYS_MAX + index);
+            self.tenant(name, &operators, (input, output), variant)?;
         }
         let (policy, mut documents) = match &attack.policy {
             None => ("standard".to_owned(), String::new()),
@@ -166,8 +183,11 @@ impl Site {
     ) -> anyhow::Result<()> {
         self.write(&format!("tenants/{name}/artifacts/graph/1.yaml"), &graph(operators))?;
         self.write(&format!("tenants/{name}/dataflows/flow.yaml"), &dataflow(&input, &output))?;
-        for operator in operators {
-            self.component(name, &operator.guest, variant)?;
+        for (index, operator) in operators.iter().enumerate() {
+            // One component may be several operators.
+            if !operators[..index].iter().any(|before| before.guest == operator.guest) {
+                self.component(name, &operator.guest, variant)?;
+            }
         }
         Ok(())
     }
@@ -191,12 +211,9 @@ impl Site {
         fs::write(&to, bytes).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// The list of attacks names guests of `tenants/hostile` without that.
     fn guest_file(&self, guest: &str) -> anyhow::Result<PathBuf> {
-        let stem = guest.replace('-', "_");
-        let file = |name: &str| self.guests.join(format!("{name}.wasm"));
-        let candidates = [file(&format!("hostile_{stem}")), file(&stem), file(guest)];
-        let found = candidates.into_iter().find(|path| path.is_file());
+        let path = self.guests.join(format!("{guest}.wasm"));
+        let found = path.is_file().then_some(path);
         found.with_context(|| {
             format!(
                 "there is no component `{guest}` in {}: build the guests with `cargo xtask guests`, \

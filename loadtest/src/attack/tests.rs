@@ -23,13 +23,33 @@ fn every_key_is_read() {
   rate: 5
   payload: 'attack {id}'
   payloadBytes: 1000
-  gets: Nothing.
+  gets: nothing
   where: start
+  operators: 20
+  deploys: 40
+  source: "$NEIGHBOUR/in/#"
+  destination: "${outputTopic}"
+  properties: { __ts: "1:00000:x" }
+  fate: refused
+  words: no
+  also: [filter]
+  twin: { amount: "1" }
+  counts: { series: 256 }
+  through: broker
+  endpoint: mqtt
   policy: { engine: large, memory: { instance: 64Mi } }
-- { name: small, guest: attacks, kind: filter, gets: Nothing. }
+- { name: small, like: giant, guest: attacks, kind: filter, gets: Nothing. }
+- { name: elsewhere, guest: attacks, kind: map, gets: Nothing., shownBy: a/test.rs }
 "#;
     let attacks = parse_text(text).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
+    assert_eq!(attacks.len(), 2, "what a test shows is no attack of one operator");
     let giant = &attacks[0];
+    assert_eq!((giant.gets.as_str(), giant.operators, giant.deploys), ("Nothing.", 20, Some(40)));
+    assert_eq!(giant.source.as_deref(), Some("$NEIGHBOUR/in/#"));
+    assert_eq!(giant.destination.as_deref(), Some("${outputTopic}"));
+    assert_eq!(giant.properties, [("__ts".into(), "1:00000:x".into())]);
+    assert!(giant.is_refused && !attacks[1].is_refused);
+    assert_eq!(attacks[1].like.as_deref(), Some("giant"));
     assert_eq!(giant.configuration, [("attack".into(), "bytes".into()), ("amount".into(), "7".into())]);
     assert_eq!((giant.interruptible, giant.rate, giant.payload_bytes), (false, 5, 1_000));
     assert_eq!(

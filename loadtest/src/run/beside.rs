@@ -20,6 +20,9 @@ use crate::{
     site::{attackers, attackers_topic},
 };
 
+/// Most messages a second to attackers: with more, the broker and this program would be what
+/// quiet tenants wait for.
+const RATE_MAX: f64 = 4_000.0;
 /// Longer than any phase.
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -34,7 +37,9 @@ pub fn attack(
     let names = attackers(attack, count);
     let topics: Vec<String> = names.iter().map(|name| attackers_topic(name)).collect();
     let mut rng = SmallRng::seed_from_u64(0);
-    let rate = f64::from(attack.rate) * count as f64;
+    let properties: Vec<(&str, &str)> =
+        attack.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let rate = (f64::from(attack.rate) * count as f64).min(RATE_MAX);
     let mut record = BesideRecord::default();
     let began = Instant::now();
     for due in Schedule::new(Shape::Constant { rate }, DAY, 0) {
@@ -48,7 +53,7 @@ pub fn attack(
         }
         let attacker = record.sent as usize % count;
         let payload = payload(attack, &names[attacker], record.sent, &mut rng);
-        publisher.publish(&topics[attacker], None, &payload)?;
+        publisher.publish(&topics[attacker], &properties, &payload)?;
         record.sent += 1;
     }
     Ok(record)

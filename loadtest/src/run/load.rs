@@ -165,8 +165,9 @@ impl<'a> Load<'a> {
         let mut payload = Vec::new();
         let fill = Fill { id: &id, tenant: &self.names[tenant], time: SystemTime::now() };
         self.scenario.payloads.push(sequence, &fill, &mut self.rng, &mut payload);
-        let property = (self.scenario.id == IdIn::Property).then_some((ID_PROPERTY, id.as_str()));
-        self.publisher.publish(&self.inputs[tenant], property, &payload)
+        let property = [(ID_PROPERTY, id.as_str())];
+        let properties = if self.scenario.id == IdIn::Property { &property[..] } else { &[] };
+        self.publisher.publish(&self.inputs[tenant], properties, &payload)
     }
 
     /// Waits for what is under way, as long as that may take.

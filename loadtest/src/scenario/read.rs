@@ -50,7 +50,7 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
     let several = tenants.as_ref().is_none_or(|(tenants, _)| tenants.names().len() > 1);
     let topics = match root.object("topics", problems) {
         Some(object) => topics(object, several, problems),
-        None => Some(Topics { input: "{tenant}/in".into(), output: "{tenant}/out/load".into() }),
+        None => Some(Topics { input: "{tenant}/in".into(), output: "{tenant}/out/flow".into() }),
     };
     let host = root.object("host", problems).map(|object| host(object, problems)).unwrap_or_default();
     let beside_key = root.key("beside");

@@ -49,7 +49,7 @@ fn what_ships_is_well_and_named_as_its_file() {
 fn what_is_not_said_has_a_default() {
     let scenario = parse(GOOD).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
     assert_eq!(scenario.tenants.names(), ["quiet-0", "quiet-1", "quiet-2", "quiet-3"]);
-    assert_eq!(scenario.topics.output, "{tenant}/out/load");
+    assert_eq!(scenario.topics.output, "{tenant}/out/flow");
     assert_eq!(
         (scenario.seed, scenario.rounds, scenario.id, scenario.operators.len()),
         (1, 1, IdIn::Payload, 2)

@@ -1,5 +1,5 @@
 //! A broker and a host in one, for two connections: what is published on `TENANT/in`
-//! comes out on `TENANT/out/load`, or does not, or twice, or late. It counts what it
+//! comes out on `TENANT/out/flow`, or does not, or twice, or late. It counts what it
 //! does on its own.
 
 use std::{
@@ -145,7 +145,7 @@ impl State {
     }
 
     fn send(&mut self, tenant: &str, payload: &[u8]) {
-        let packet = mqtt::publish(&format!("{tenant}/out/load"), 1, None, payload);
+        let packet = mqtt::publish(&format!("{tenant}/out/flow"), 1, &[], payload);
         self.subscriber.as_mut().expect("it has subscribed").write_all(&packet).expect("it reads");
     }
 }
