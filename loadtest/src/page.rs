@@ -58,7 +58,7 @@ fn header(scorecard: &Scorecard, html: &mut String) -> std::fmt::Result {
     writeln!(html, "<header>\n<h1>{name} <span id=\"verdict\" class=\"{class}\">{verdict}</span></h1>")?;
     writeln!(html, "<p class=\"about\">{}</p>\n<dl class=\"tiles\">", escape(&scorecard.scenario.about))?;
     let mut tile = |name: &str, value: String| writeln!(html, "<div><dt>{name}</dt><dd>{value}</dd></div>");
-    let all = [&scorecard.overall.alone, &scorecard.overall.beside];
+    let all = [&scorecard.first_messages, &scorecard.overall.alone, &scorecard.overall.beside];
     let sum = |of: fn(&Figures) -> u64| all.into_iter().flatten().map(of).sum::<u64>();
     tile("messages", thousands(sum(|it| it.sent)))?;
     tile("lost", thousands(sum(|it| it.lost)))?;

@@ -54,6 +54,7 @@ pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Scorecard> {
         stage,
         load,
         rows: Vec::new(),
+        first: None,
         alone: None,
         beside: None,
         marks: Vec::new(),
@@ -102,6 +103,8 @@ struct Run<'a> {
     stage: Stage,
     load: Load<'a>,
     rows: Vec<Row>,
+    /// What the first messages came to, and all phases without and with what is beside.
+    first: Option<Tally>,
     alone: Option<Tally>,
     beside: Option<Tally>,
     marks: Vec<Mark>,
@@ -172,7 +175,8 @@ impl Run<'_> {
         self.load.progress.step(&format!("{} tenants: a first message each", to - from));
         self.mark("warm-up");
         let phase = self.load.warm_up(from, to)?;
-        add(&mut self.alone, &self.load.ledger().tally(phase).clone());
+        let tally = self.load.ledger().tally(phase).clone();
+        add(&mut self.first, &tally);
         self.before = self.stage.settled_memory();
         Ok(())
     }
@@ -436,6 +440,7 @@ impl Run<'_> {
             setup: self.stage.setup().clone(),
             rows: std::mem::take(&mut self.rows),
             overall,
+            first_messages: figures(&self.first),
             unexpected: ledger.unexpected(),
             memory: self.stage.is_ours().then_some(memory),
             timeline: TimelineRecord {

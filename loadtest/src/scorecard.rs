@@ -26,6 +26,8 @@ pub struct Scorecard {
     pub rows: Vec<Row>,
     /// All rows together.
     pub overall: Pair,
+    /// One to each tenant before anything is measured.
+    pub first_messages: Option<Figures>,
     /// Messages that nobody sent, or that came where they were not meant to.
     pub unexpected: u64,
     pub memory: Option<Memory>,

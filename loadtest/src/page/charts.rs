@@ -165,14 +165,14 @@ fn percentiles(scorecard: &Scorecard) -> Option<Chart> {
         polyline(&mut svg, class, &points);
     }
     svg += "</svg>";
-    let mut legend = String::from("<p class=\"legend\"><span class=\"alone\">alone</span>");
+    let mut legend = String::new();
     if overall.beside.is_some() {
-        legend += "<span class=\"beside\">beside, all together</span>";
+        legend += PAIR;
+        if let Some(row) = worst {
+            push(&mut legend, format_args!("<span class=\"worst\">beside {}</span>", escape(&row.name)));
+        }
+        legend += "</p>";
     }
-    if let Some(row) = worst {
-        push(&mut legend, format_args!("<span class=\"worst\">beside {}</span>", escape(&row.name)));
-    }
-    legend += "</p>";
     let caption = "How long the slowest take: each step to the right is ten times as rare.".into();
     Some(Chart { id: "percentiles", title: "Latency by percentile", caption, legend, svg })
 }

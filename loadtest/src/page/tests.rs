@@ -84,6 +84,7 @@ fn a_run_that_ended_early_has_a_page() {
     scorecard.rows.clear();
     scorecard.timeline.buckets.clear();
     scorecard.overall = Default::default();
+    scorecard.first_messages = None;
     scorecard.memory = None;
     scorecard.interrupted = true;
     let html = page(&scorecard);

@@ -168,6 +168,10 @@ fn what_contradicts_itself() {
             "have one of `count`, `names` and `steps`",
         )],
     );
+}
+
+#[test]
+fn what_contradicts_something_else() {
     check(
         &broken(r#"'{"id":"{id}"}'"#, "x"),
         &[(6, 23, "the template has no `{id}`", "put `{id}` into it, or write `id: property`")],

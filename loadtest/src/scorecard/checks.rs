@@ -9,10 +9,15 @@ pub fn checks(scorecard: &Scorecard, thresholds: &Thresholds) -> Vec<Check> {
     for row in &scorecard.rows {
         of_row(row, thresholds, &mut checks);
     }
-    // First messages are in no row.
-    let all = [&scorecard.overall.alone, &scorecard.overall.beside].into_iter().flatten();
-    let lost: u64 = all.map(|figures| figures.lost).sum();
-    checks.push(check("lost", None, lost as f64, thresholds.lost as f64, ""));
+    if let Some(first) = &scorecard.first_messages {
+        checks.push(check(
+            "lost",
+            Some(&"first messages".to_owned()),
+            first.lost as f64,
+            thresholds.lost as f64,
+            "",
+        ));
+    }
     checks.push(check("unexpected", None, scorecard.unexpected as f64, 0.0, ""));
     if let Some((memory, bound)) = scorecard.memory.zip(thresholds.memory_growth) {
         let growth = (memory.after_bytes as f64 / memory.before_bytes.max(1) as f64 - 1.0) * 100.0;

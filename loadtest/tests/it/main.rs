@@ -12,7 +12,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tidegate_loadtest::{host, scorecard::Scorecard};
+use tidegate_loadtest::{
+    host,
+    scorecard::{Figures, Scorecard},
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-loadtest");
 
@@ -157,9 +160,10 @@ fn messages_that_an_operator_drops_are_lost_messages() {
     let load = scorecard.rows[0].quiet.alone.as_ref().expect("it ran");
     assert_eq!((load.sent, load.came + load.lost), (200, 200));
     assert!((50..150).contains(&load.lost), "{load:?}");
-    let missed: Vec<&str> =
-        scorecard.checks.iter().filter(|check| !check.holds).map(|check| check.name.as_str()).collect();
-    assert_eq!(missed, ["lost", "lost"], "of the load, and of the run with its first messages");
+    // Of the first two messages, some may be lost as well.
+    let mut missed = scorecard.checks.iter().filter(|check| !check.holds);
+    assert!(missed.any(|check| check.name == "lost" && check.row.as_deref() == Some("load")));
+    assert!(missed.all(|check| check.name == "lost"), "and nothing else");
     assert_nothing_left(folder.path());
 }
 
@@ -175,7 +179,8 @@ fn a_link_that_keeps_its_word_holds() {
     let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
     assert_eq!(ended.code(), Some(0), "{}\n{}", ended.stdout, ended.stderr);
     let scorecard = ended.scorecard();
-    assert_eq!(scorecard.overall.alone.expect("it ran").sent, link.counts().passed);
+    let all = [scorecard.first_messages, scorecard.overall.alone].map(|figures| figures.expect("it ran"));
+    assert_eq!(all[0].came + all[1].came, link.counts().passed);
     assert!(scorecard.memory.is_none(), "nobody looks at somebody else's host");
 }
 
@@ -187,14 +192,15 @@ fn what_a_link_loses_doubles_and_reorders_is_counted_to_the_message() {
     let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
     assert_eq!(ended.code(), Some(1), "{}\n{}", ended.stdout, ended.stderr);
     let scorecard = ended.scorecard();
-    let all = scorecard.overall.alone.as_ref().expect("it ran");
+    let all = [&scorecard.first_messages, &scorecard.overall.alone];
+    let sum = |of: fn(&Figures) -> u64| all.into_iter().flatten().map(of).sum::<u64>();
     let counts = link.counts();
     assert!(
         counts.dropped > 10 && counts.doubled > 10 && counts.late > 10 && counts.strange > 10,
         "{counts:?}"
     );
     assert_eq!(
-        [all.lost, all.duplicated, all.out_of_order, scorecard.unexpected],
+        [sum(|it| it.lost), sum(|it| it.duplicated), sum(|it| it.out_of_order), scorecard.unexpected],
         [counts.dropped, counts.doubled, counts.late, counts.strange]
     );
     for missed in ["lost", "duplicates", "outOfOrder", "unexpected"] {
