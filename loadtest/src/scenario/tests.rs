@@ -46,6 +46,18 @@ fn what_ships_is_well_and_named_as_its_file() {
 }
 
 #[test]
+fn what_the_readme_shows_is_well() {
+    let readme = include_str!("../../README.md");
+    let mut examples = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let example = examples.next().expect("a scenario");
+    parse(example).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
+    for command in readme.lines().filter_map(|line| line.strip_prefix("tidegate-loadtest run ")) {
+        let name = command.split_whitespace().next().expect("a scenario");
+        assert!(SHIPPED.iter().any(|(shipped, _)| *shipped == name), "{command}");
+    }
+}
+
+#[test]
 fn what_is_not_said_has_a_default() {
     let scenario = parse(GOOD).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
     assert_eq!(scenario.tenants.names(), ["quiet-0", "quiet-1", "quiet-2", "quiet-3"]);

@@ -5,17 +5,22 @@
 use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
 };
 
 use tidegate_loadtest::mqtt;
 
-/// What is done to messages: to every so many, each of five things in turn.
-#[derive(Clone, Copy)]
+/// What is done to messages and connections.
+#[derive(Clone, Copy, Default)]
 pub struct Tampering {
+    /// To every so many messages, each of five things in turn.
     pub every: Option<u64>,
+    /// Hangs up on the publisher at every so many messages, without taking the last.
+    pub hang_up_every: Option<u64>,
+    /// Hangs up on the subscriber at this message, and forgets it.
+    pub forget_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +90,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
                     state.subscriber = Some(stream.try_clone().expect("a socket"));
                 }
                 mqtt::PUBLISH => {
+                    if state.lock().expect("no panic under this lock").hangs_up() {
+                        return;
+                    }
                     let arrival = mqtt::arrival(&frame).expect("a publish");
                     let packet_id = arrival.packet_id.expect("QoS 1");
                     stream.write_all(&mqtt::puback(packet_id)).expect("it reads");
@@ -106,8 +114,17 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
 }
 
 impl State {
-    fn take(&mut self, tenant: &str, payload: &[u8]) {
+    /// A message came; whether the connection ends instead of taking it.
+    fn hangs_up(&mut self) -> bool {
         self.taken += 1;
+        if self.tampering.forget_at == Some(self.taken) {
+            let subscriber = self.subscriber.take().expect("it has subscribed");
+            subscriber.shutdown(Shutdown::Both).expect("it is open");
+        }
+        self.tampering.hang_up_every.is_some_and(|every| self.taken.is_multiple_of(every))
+    }
+
+    fn take(&mut self, tenant: &str, payload: &[u8]) {
         let turn = match self.tampering.every {
             Some(every) if self.taken.is_multiple_of(every) => self.taken / every % 5,
             _ => 0,
@@ -146,6 +163,8 @@ impl State {
 
     fn send(&mut self, tenant: &str, payload: &[u8]) {
         let packet = mqtt::publish(&format!("{tenant}/out/flow"), 1, &[], payload);
-        self.subscriber.as_mut().expect("it has subscribed").write_all(&packet).expect("it reads");
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.write_all(&packet).expect("it reads");
+        }
     }
 }

@@ -174,7 +174,7 @@ const TWO_TENANTS: &str = "name: link\nabout: A link instead of a host.\nphase: 
 #[test]
 fn a_link_that_keeps_its_word_holds() {
     let folder = folder();
-    let link = link::Link::start(link::Tampering { every: None });
+    let link = link::Link::start(link::Tampering::default());
     let scenario = write(folder.path(), "link.yaml", TWO_TENANTS);
     let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
     assert_eq!(ended.code(), Some(0), "{}\n{}", ended.stdout, ended.stderr);
@@ -187,7 +187,7 @@ fn a_link_that_keeps_its_word_holds() {
 #[test]
 fn what_a_link_loses_doubles_and_reorders_is_counted_to_the_message() {
     let folder = folder();
-    let link = link::Link::start(link::Tampering { every: Some(10) });
+    let link = link::Link::start(link::Tampering { every: Some(10), ..Default::default() });
     let scenario = write(folder.path(), "link.yaml", TWO_TENANTS);
     let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
     assert_eq!(ended.code(), Some(1), "{}\n{}", ended.stdout, ended.stderr);
@@ -206,6 +206,31 @@ fn what_a_link_loses_doubles_and_reorders_is_counted_to_the_message() {
     for missed in ["lost", "duplicates", "outOfOrder", "unexpected"] {
         assert!(scorecard.checks.iter().any(|check| check.name == missed && !check.holds), "{missed}");
     }
+}
+
+#[test]
+fn what_a_broker_did_not_acknowledge_is_sent_again() {
+    let folder = folder();
+    let link = link::Link::start(link::Tampering { hang_up_every: Some(100), ..Default::default() });
+    let scenario = write(folder.path(), "link.yaml", &TWO_TENANTS.replace("duplicates: 0", "lost: 0"));
+    let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
+    assert_eq!(ended.code(), Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    let scorecard = ended.scorecard();
+    let load = scorecard.rows[0].quiet.alone.as_ref().expect("it ran");
+    assert!(load.sent > 500 && load.lost == 0 && load.out_of_order == 0, "{load:?}");
+    // What was acknowledged in vain comes twice, and nothing else does.
+    let first = scorecard.first_messages.as_ref().expect("it ran");
+    assert_eq!(first.came + load.came + load.duplicated, link.counts().passed);
+}
+
+#[test]
+fn a_broker_that_forgets_the_subscriber_is_found_out() {
+    let folder = folder();
+    let link = link::Link::start(link::Tampering { forget_at: Some(100), ..Default::default() });
+    let scenario = write(folder.path(), "link.yaml", TWO_TENANTS);
+    let ended = run(folder.path(), &["run", &scenario, "--json", "--against", &link.address()]);
+    assert_eq!(ended.code(), Some(1), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("came back without the subscriber's session"), "{}", ended.stderr);
 }
 
 #[test]
