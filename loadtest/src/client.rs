@@ -387,11 +387,11 @@ impl<T: Take> Reader<T> {
     fn run(mut self, mut connection: Connection) -> anyhow::Result<()> {
         loop {
             connection.stream.set_read_timeout(None)?;
-            let ended = self.take_all(&mut connection);
+            // It only ends when the connection does, for whatever reason.
+            let _ = self.take_all(&mut connection);
             if self.ends.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            drop(ended);
             let (again, granted) = Connection::open_again(&self.address, &self.client_id, false, &self.ends)?;
             ensure!(
                 granted.has_session,

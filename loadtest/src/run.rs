@@ -178,6 +178,7 @@ impl Run<'_> {
         let tally = self.load.ledger().tally(phase).clone();
         add(&mut self.first, &tally);
         self.before = self.stage.settled_memory();
+        self.stage.take_peak();
         Ok(())
     }
 
@@ -277,7 +278,10 @@ impl Run<'_> {
                 true => self.attack_by_deploys(attack, attackers, &mut rounds),
                 false => self.attack_by_messages(attack, attackers, &mut rounds),
             };
-            if let Err(error) = attacked {
+            // What Ctrl-C cut short has not failed.
+            if let Err(error) = attacked
+                && !self.load.is_stopped()
+            {
                 rounds.failure = Some(format!("{error:#}"));
                 // The next attack may find a host that is still there, or again.
                 self.stage.recover(attack, attackers)?;
@@ -341,7 +345,6 @@ impl Run<'_> {
         beside: impl FnOnce(&mut Stage, &AtomicBool) -> anyhow::Result<T> + Send,
     ) -> anyhow::Result<(Ran, anyhow::Result<T>)> {
         self.mark(label);
-        self.stage.begin_peak();
         let cpu = self.stage.cpu_seconds();
         let began = Instant::now();
         let ends = AtomicBool::new(false);
@@ -376,7 +379,7 @@ impl Run<'_> {
     }
 
     fn row(&mut self, name: &str, about: &str, rounds: Rounds) -> Row {
-        let peak_bytes = self.stage.peak();
+        let peak_bytes = self.stage.take_peak();
         let after_bytes = self.stage.settled_memory();
         let ledger = self.load.ledger();
         let figures = |ran: &[Ran]| {

@@ -148,13 +148,9 @@ impl Stage {
         self.is_ours().then(|| self.usage().cpu_seconds)
     }
 
-    pub fn begin_peak(&self) {
-        self.peak.store(self.usage().memory_bytes, Ordering::SeqCst);
-    }
-
-    /// The most memory since [`Self::begin_peak`].
-    pub fn peak(&self) -> u64 {
-        self.peak.load(Ordering::SeqCst)
+    /// The most memory since this was asked last.
+    pub fn take_peak(&self) -> u64 {
+        self.peak.swap(self.usage().memory_bytes, Ordering::SeqCst)
     }
 
     /// Once it does not shrink any more.
