@@ -130,7 +130,8 @@ fn of_one(id: u32) -> Option<Usage> {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     Some(Usage {
-        memory_bytes: (field("VmRSS")? + field("VmPTE")?) << 10,
+        // A process that has ended and was not waited for has no memory, but still its time.
+        memory_bytes: (field("VmRSS").unwrap_or(0) + field("VmPTE").unwrap_or(0)) << 10,
         cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
     })
 }
@@ -153,6 +154,25 @@ mod tests {
         assert!(usage(id).memory_bytes > 0);
         drop(process);
         assert_eq!(usage(id), Usage::default());
+    }
+
+    #[test]
+    fn time_of_a_child_that_ended_is_not_lost_on_the_way() {
+        // A shell that has a child spend some time, leaves it unwaited for, and goes on.
+        let mut command = Command::new("sh");
+        command.args(["-c", "(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & exec sleep 600"]);
+        let process = Process::start(&mut command, &[0]).expect("it starts");
+        let until = Instant::now() + Duration::from_secs(60);
+        let is_zombie = |id: u32| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+        };
+        while !children(process.id()).into_iter().any(is_zombie) {
+            assert!(Instant::now() < until, "it has no child that ended");
+            thread::yield_now();
+        }
+        let alone = of_one(process.id()).expect("it runs").cpu_seconds;
+        assert!(usage(process.id()).cpu_seconds > alone);
     }
 
     #[test]

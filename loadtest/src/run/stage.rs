@@ -122,13 +122,15 @@ impl Stage {
     pub fn watch(&self, ledger: Arc<Mutex<Ledger>>, began: Instant) -> Watch {
         let ends = Arc::new(AtomicBool::new(false));
         let (id, peak, stop) = (self.host_id.clone(), self.peak.clone(), ends.clone());
+        let cores = self.setup.host_cores.len().max(1) as f64;
         let look = move || {
             let mut last = (Instant::now(), process::usage(id.load(Ordering::SeqCst)));
             while !stop.load(Ordering::SeqCst) {
                 thread::sleep(LOOK_EVERY);
                 let usage = process::usage(id.load(Ordering::SeqCst));
                 let (now, spent) = (Instant::now(), usage.cpu_seconds - last.1.cpu_seconds);
-                let cpu = (spent / (now - last.0).as_secs_f64()).max(0.0);
+                // Between a child's end and its being waited for, its time may be seen late.
+                let cpu = (spent / (now - last.0).as_secs_f64()).clamp(0.0, cores);
                 last = (now, usage);
                 peak.fetch_max(usage.memory_bytes, Ordering::SeqCst);
                 let at_ns = began.elapsed().as_nanos() as u64;
