@@ -326,3 +326,12 @@ fn what_there_is_is_listed() {
     assert!(names("attacks") >= 5);
     assert!(list["attacks"][0]["gets"].is_string());
 }
+
+#[test]
+fn nothing_of_the_host_is_linked() {
+    let manifest = include_str!("../../Cargo.toml");
+    let dependencies = manifest.split_once("[dependencies]").expect("it has some").1;
+    let of_ours =
+        dependencies.lines().find(|line| line.starts_with("tidegate") || line.contains("path = \"../"));
+    assert_eq!(of_ours, None, "a black box cannot be built from what is in it");
+}
