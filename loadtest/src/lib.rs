@@ -1,0 +1,24 @@
+//! Load and attacks on a Tidegate host from outside. Nothing here knows how the host is
+//! made: it writes a site folder, starts the binary, sends and counts messages.
+
+pub mod attack;
+pub mod broker;
+pub mod client;
+pub mod cores;
+pub mod diagnostic;
+pub mod host;
+pub mod ledger;
+pub mod mqtt;
+pub mod page;
+pub mod payload;
+pub mod process;
+pub mod progress;
+pub mod quantity;
+pub mod run;
+pub mod scenario;
+pub mod schedule;
+pub mod scorecard;
+pub mod site;
+pub mod spread;
+pub mod timeline;
+pub mod yaml;
