@@ -108,9 +108,14 @@ fn yes(holds: bool) -> &'static str {
 
 fn machine() -> Value {
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    json!({ "cores": cores, "cpu": cpu_name() })
+}
+
+/// What the machine calls its processor.
+pub fn cpu_name() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    json!({ "cores": cores, "cpu": model.map_or("unknown", |(_, model)| model) })
+    model.map_or("unknown", |(_, model)| model).to_owned()
 }
 
 fn commit() -> String {

@@ -187,6 +187,30 @@ const PERCENTILES: [f64; 18] = [
 ];
 
 impl Figures {
+    /// Of latencies in ms, ascending, that `seconds` of messages had, all of which came.
+    pub fn of_latencies(ms: &[f64], seconds: f64) -> Self {
+        let at = |percentile: f64| {
+            let place = (ms.len().saturating_sub(1)) as f64 * percentile / 100.0;
+            ms.get(place as usize).copied().unwrap_or_default()
+        };
+        let came = ms.len() as u64;
+        Figures {
+            seconds: rounded(seconds),
+            sent: came,
+            came,
+            lost: 0,
+            duplicated: 0,
+            out_of_order: 0,
+            per_second: came as f64 / seconds.max(1e-3),
+            p50_ms: at(50.0),
+            p99_ms: at(99.0),
+            p999_ms: at(99.9),
+            max_ms: at(100.0),
+            cpu: None,
+            curve: PERCENTILES.map(|percentile| (percentile, at(percentile))).into(),
+        }
+    }
+
     /// Of one round or more, each with the host's share of a core.
     pub fn of(rounds: &[(Tally, Option<f64>)]) -> Option<Self> {
         let (first, rest) = rounds.split_first()?;

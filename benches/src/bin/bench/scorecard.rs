@@ -1,15 +1,20 @@
 //! `scorecard`: quiet tenants alone and beside each attack of the list that is made of
 //! messages, from a source to its sink's write; and `leak`, what all of them leave behind.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::Context;
-use serde_json::json;
 use tidegate_benches::{
     attacks::{self, At, Attack, Kind},
     inside::{Inside, delivery, load},
-    report::{Case, Hold, Report, rounds},
+    report::{self, Case, Hold, Report, rounds},
     site::{Link, MEMORY, SiteFolder, resident_kib},
+};
+use tidegate_loadtest::scorecard::{
+    self, Check, Figures, Pair, Row, ScenarioSummary, Scorecard, Setup, TimelineRecord,
 };
 
 use crate::quiet::{Bench, VICTIMS, victims};
@@ -58,12 +63,14 @@ fn batch(attack: &Attack) -> tidegate::batch::Batch {
 
 struct Score {
     attack: Attack,
+    /// 99th percentiles by round, in ms.
     alone: Vec<f64>,
     beside: Vec<f64>,
-    /// 99.9 % of all rounds.
-    worst_ms: f64,
+    /// Each message's latency over all rounds, in ms, ascending.
+    all_alone: Vec<f64>,
+    all_beside: Vec<f64>,
+    seconds: f64,
     longest_slice_ms: f64,
-    ratios: Vec<f64>,
 }
 
 fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
@@ -79,21 +86,25 @@ fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
     }
     site.tenants_under(tenants.iter().map(|(name, policy)| (name.as_str(), *policy)))?;
     let bench = Bench::start(dir.path())?;
-    let (mut alone, mut beside, mut ratios, mut worst_ms) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
-    let at = |took: &[f64], thousandths: usize| took[(took.len() - 1) * thousandths / 1_000];
-    for _ in 0..if quick { 1 } else { rounds(true) } {
-        let before = at(&bench.took(phase)?, 990);
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let (mut all_alone, mut all_beside) = (Vec::new(), Vec::new());
+    let p99 = |took: &[f64]| took[(took.len() - 1) * 99 / 100];
+    let rounds = if quick { 1 } else { rounds(true) };
+    for _ in 0..rounds {
+        let took = bench.took(phase)?;
+        alone.push(p99(&took));
+        all_alone.extend(took);
         let attacking = bench.keep_busy(attackers.iter().cloned(), batch(&attack));
         // Until the attackers have all that they can get.
         bench.took(phase / 4)?;
         let took = bench.took(phase)?;
         attacking.stop();
-        let after = at(&took, 990);
-        worst_ms = worst_ms.max(at(&took, 999));
-        alone.push(before);
-        beside.push(after);
-        ratios.push(after / before);
+        beside.push(p99(&took));
+        all_beside.extend(took);
     }
+    all_alone.sort_by(f64::total_cmp);
+    all_beside.sort_by(f64::total_cmp);
+    let seconds = phase.as_secs_f64() * rounds as f64;
     let longest = attackers.iter().filter_map(|name| bench.inside.host().used(name));
     let longest_slice_ms = longest.map(|used| used.longest_slice_ns.get()).max().unwrap_or(0) as f64 / 1e6;
     let ran: u64 = attackers
@@ -103,52 +114,113 @@ fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
         .sum();
     anyhow::ensure!(ran > 0, "`{}` did not run", attack.name);
     bench.inside.stop();
-    Ok(Score { attack, alone, beside, worst_ms, longest_slice_ms, ratios })
+    Ok(Score { attack, alone, beside, all_alone, all_beside, seconds, longest_slice_ms })
 }
 
 pub fn run(quick: bool) -> anyhow::Result<Report> {
-    let mut cases = Vec::new();
-    let mut rows = Vec::new();
+    let (started_at, begun) = (humantime::format_rfc3339_seconds(SystemTime::now()), Instant::now());
+    let (mut cases, mut rows, mut checks) = (Vec::new(), Vec::new(), Vec::new());
     let mut worst = 0.0_f64;
     for attack in on_messages() {
         eprintln!("{}", attack.name);
-        let Score { attack, alone, beside, worst_ms, longest_slice_ms, ratios } = score(attack, quick)?;
-        let (alone_case, beside_case) = (
-            Case::median(format!("{}: p99 alone", attack.name), "ms", &alone),
-            Case::median(format!("{}: p99 beside", attack.name), "ms", &beside),
-        );
-        let allowance = if attack.interruptible { 0.2 } else { longest_slice_ms };
+        let score = score(attack, quick)?;
+        let Score { attack, alone, beside, longest_slice_ms, .. } = &score;
+        // What nothing can interrupt is waited for to its end.
+        let allowance = if attack.interruptible { 0.2 } else { *longest_slice_ms };
         let scores: Vec<f64> =
-            alone.iter().zip(&beside).map(|(alone, beside)| beside / (2.0 * alone + allowance)).collect();
-        let name = format!(
-            "{}: p99 beside ÷ (2 × p99 alone + {})",
-            attack.name,
-            if attack.interruptible { "0.2 ms" } else { "longest slice" }
-        );
-        let bound = Case::median(name, "x", &scores);
+            alone.iter().zip(beside).map(|(alone, beside)| beside / (2.0 * alone + allowance)).collect();
+        let allowed = if attack.interruptible { "0.2 ms" } else { "longest slice" };
+        let name = &attack.name;
+        let bound = Case::median(format!("{name}: p99 beside ÷ (2 × p99 alone + {allowed})"), "x", &scores);
         if attack.interruptible {
             worst = worst.max(bound.value);
         }
         let most = if attack.interruptible { 1.0 } else { SLICE_MS_MAX };
-        rows.push(json!({
-            "attack": attack.name, "gets": attack.gets, "interruptible": attack.interruptible,
-            "p99AloneMs": alone_case.value, "p99BesideMs": beside_case.value, "p999BesideMs": worst_ms,
-            "ratio": Case::median("", "", &ratios).value, "longestSliceMs": longest_slice_ms,
-            "victims": VICTIMS, "attackers": ATTACKERS, "lost": 0,
+        let (bound, most) = (bound.hold(Hold::AtMost(1.0)), {
+            Case::median(format!("{name}: p99 beside"), "ms", beside).hold(Hold::AtMost(most))
+        });
+        checks.extend([("bound", &bound), ("p99", &most)].map(|(check, case)| Check {
+            name: check.into(),
+            row: Some(name.clone()),
+            value: case.value,
+            bound: match case.hold {
+                Some(Hold::AtMost(bound) | Hold::AtLeast(bound)) => bound,
+                None => f64::NAN,
+            },
+            unit: case.unit.into(),
+            holds: case.holds(),
         }));
         cases.extend([
-            bound.hold(Hold::AtMost(1.0)),
-            beside_case.hold(Hold::AtMost(most)),
-            alone_case,
-            Case::median(format!("{}: longest slice", attack.name), "ms", &[longest_slice_ms]),
+            bound,
+            most,
+            Case::median(format!("{name}: p99 alone"), "ms", alone),
+            Case::median(format!("{name}: longest slice"), "ms", &[*longest_slice_ms]),
         ]);
+        rows.push(row(&score));
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/scorecard");
-    std::fs::create_dir_all(&target)?;
-    std::fs::write(target.join("scorecard.json"), serde_json::to_string_pretty(&json!({ "rows": rows }))?)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    keep(rows, checks, started_at.to_string(), seconds)?;
     let value_of = "the worst attack that can be interrupted";
     cases.insert(0, Case::median(value_of, "x", &[worst]).hold(Hold::AtMost(1.0)));
     Ok(Report { bench: "scorecard", unit: "x bound", value_of: value_of.into(), cases })
+}
+
+fn row(score: &Score) -> Row {
+    let Score { attack, all_alone, all_beside, seconds, longest_slice_ms, .. } = score;
+    let (alone, beside) = (Figures::of_latencies(all_alone, *seconds), Figures::of_latencies(all_beside, *seconds));
+    Row {
+        name: attack.name.clone(),
+        about: format!("{}; longest slice {longest_slice_ms:.2} ms", attack.gets),
+        interruptible: attack.interruptible,
+        ratio: Some(beside.p99_ms / alone.p99_ms),
+        quiet: Pair { alone: Some(alone), beside: Some(beside) },
+        memory: None,
+        beside: None,
+        failure: None,
+    }
+}
+
+/// Writes the scorecard as JSON and as a page, below `target/scorecard`.
+fn keep(rows: Vec<Row>, checks: Vec<Check>, started_at: String, seconds: f64) -> anyhow::Result<()> {
+    let holds = checks.iter().all(|check| check.holds);
+    let scorecard = Scorecard {
+        schema: scorecard::SCHEMA,
+        version: env!("CARGO_PKG_VERSION").into(),
+        scenario: ScenarioSummary {
+            name: "scorecard".into(),
+            about: format!(
+                "{VICTIMS} quiet tenants of 100 messages a second beside {ATTACKERS} attackers on one shard, from a \
+                 source in memory to its sink's write"
+            ),
+            seed: 0,
+            phase_seconds: seconds / rows.len().max(1) as f64,
+            tenants: VICTIMS,
+        },
+        started_at,
+        seconds,
+        interrupted: false,
+        setup: Setup {
+            host: Some("in the bench's process".into()),
+            broker: "none: memory".into(),
+            cpu: report::cpu_name(),
+            host_cores: Vec::new(),
+            other_cores: Vec::new(),
+        },
+        rows,
+        overall: Pair::default(),
+        first_messages: None,
+        unexpected: 0,
+        memory: None,
+        timeline: TimelineRecord { width_seconds: 1, buckets: Vec::new(), marks: Vec::new() },
+        checks,
+        holds,
+    };
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/scorecard");
+    std::fs::create_dir_all(&target)?;
+    std::fs::write(target.join("scorecard.json"), serde_json::to_string_pretty(&scorecard)?)?;
+    std::fs::write(target.join("scorecard.html"), tidegate_loadtest::page::page(&scorecard))?;
+    eprintln!("target/scorecard/scorecard.html and scorecard.json");
+    Ok(())
 }
 
 /// Deploys and removals, and every attack, in one host: what they leave of memory, maps
