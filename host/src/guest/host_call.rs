@@ -32,10 +32,10 @@ impl Interface {
         Interface::Wasi,
     ];
 
-    /// Those whose calls a second a policy can limit; the log and models have limits of
-    /// their own.
+    /// Those whose calls a second a policy can limit: the log and models have limits of
+    /// their own, and messages come as bytes, so that there are no buffers to read.
     pub fn limited() -> impl Iterator<Item = Interface> {
-        let own = [Interface::Log, Interface::Models];
+        let own = [Interface::Buffers, Interface::Log, Interface::Models];
         Interface::ALL.into_iter().filter(move |interface| !own.contains(interface))
     }
 

@@ -190,6 +190,8 @@ impl Limits {
             EngineKind::Fuel => usual,
             EngineKind::Large => Limits {
                 engine,
+                cpu_rate_milli: 200,
+                cpu_burst: Duration::from_secs(1),
                 memory_total_bytes_max: 512 << 20,
                 memory_instance_bytes_max: 128 << 20,
                 instances_max: 4,
@@ -378,13 +380,12 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "fuel") {
-            let before = self.fuel_rate;
             reader.read(&mut group, "rate", some_fuel, &mut self.fuel_rate);
-            if before == u64::MAX {
+            reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
+            if self.fuel_burst == u64::MAX {
                 // A second's worth, where nothing else is said.
                 self.fuel_burst = self.fuel_rate;
             }
-            reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {

@@ -13,7 +13,7 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate_benches::rig::guest_path;
 
 use crate::{
-    folder::{Link, SiteFolder},
+    folder::{Link, PATIENT, SiteFolder},
     mosquitto::WITHIN,
     outside::Subscriber,
     process::{Host, Status},
@@ -44,8 +44,9 @@ pub fn name(tenant: u64) -> String {
 /// The site; every tenant has one dataflow, `flow`.
 pub fn site(address: &str) -> SiteFolder {
     let site = SiteFolder::new("{ shards: 2, slots: { fuel: 16 }, components: 4 }", address);
+    site.policy("crowd", &[PATIENT]);
     for tenant in 0..TENANTS {
-        site.tenant(&name(tenant), "standard");
+        site.tenant(&name(tenant), "crowd");
         site.dataflow(&name(tenant), "flow", CHAINS[tenant as usize % CHAINS.len()]);
     }
     site

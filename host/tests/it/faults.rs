@@ -7,6 +7,7 @@ use tidegate::dead_letter::Reason;
 
 use crate::{
     crowd::{self, Happened},
+    folder::PATIENT,
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
     process::Host,
@@ -33,7 +34,7 @@ fn mqtt_attackers_among_fifty_tenants_lose_their_guilty_messages_and_nobody_else
     let Some(broker) = Mosquitto::start(&["max_inflight_messages 0"]) else { return };
     let site = crowd::site(&broker.address());
     // Time enough that fuel runs out first, also where a core is shared.
-    site.policy("slow", &["message: { fuel: 20M, time: 1s }"]);
+    site.policy("slow", &["message: { fuel: 20M, time: 1s }", PATIENT]);
     let guilty = (0..crowd::TENANTS).filter(|tenant| tenant % 5 == 3);
     let attackers: BTreeMap<_, _> = guilty.map(crowd::name).zip(ATTACKS).collect();
     assert_eq!(attackers.len(), ATTACKS.len());

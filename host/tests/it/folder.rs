@@ -112,3 +112,6 @@ impl SiteFolder {
         fs::write(self.place(&format!("tenants/{tenant}/artifacts/{name}/1.wasm")), bytes).expect("a file");
     }
 }
+
+/// For tenants whose operators fail on purpose and are to go on.
+pub const PATIENT: &str = "faults: { retries: 2, coolDown: 0s, quarantineAfter: 10000, within: 1ms }";

@@ -7,10 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tidegate::{
     clock::{Clock, VirtualClock},
     dataflow::{plan::Health, shard::Turn},
-    guest::{
-        OperatorKind::{Filter, Map},
-        host_call::Interface,
-    },
+    guest::{OperatorKind::Map, host_call::Interface},
     resource::Limits,
     tenant::Tenant,
 };
@@ -138,13 +135,6 @@ const RATES: &[Rate] = &[
         payload: "attack",
         low: |limits| limits.calls.set(Interface::Wasi, 100),
         high: |limits| limits.calls.set(Interface::Wasi, 1_000_000),
-    },
-    Rate {
-        key: "calls.buffers",
-        link: ("aio_json_filter", Filter, &[("field", "t"), ("op", "gt"), ("value", "0")]),
-        payload: "{\"t\":1}",
-        low: |limits| limits.calls.set(Interface::Buffers, 1),
-        high: |limits| limits.calls.set(Interface::Buffers, 1_000_000),
     },
     Rate {
         key: "calls.commands",

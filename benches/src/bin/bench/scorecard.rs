@@ -167,7 +167,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 
 fn row(score: &Score) -> Row {
     let Score { attack, all_alone, all_beside, seconds, longest_slice_ms, .. } = score;
-    let (alone, beside) = (Figures::of_latencies(all_alone, *seconds), Figures::of_latencies(all_beside, *seconds));
+    let (alone, beside) =
+        (Figures::of_latencies(all_alone, *seconds), Figures::of_latencies(all_beside, *seconds));
     Row {
         name: attack.name.clone(),
         about: format!("{}; longest slice {longest_slice_ms:.2} ms", attack.gets),

@@ -1,7 +1,8 @@
 use super::*;
 
 fn log(name: &str) -> Arc<GuestLog> {
-    GuestLog::new(name, Arc::new(LogAllowance::new(LogLimits::default())), Clock::Virtual(Arc::default()))
+    let limits = LogLimits { lines_max: 10_000, bytes_max: 1 << 20 };
+    GuestLog::new(name, Arc::new(LogAllowance::new(limits)), Clock::Virtual(Arc::default()))
 }
 use crate::guest::tests::logged;
 
