@@ -82,7 +82,10 @@ pub fn fair(quick: bool) -> anyhow::Result<Report> {
         let site = SiteFolder::new(dir.path(), "shards: 1", MEMORY)?;
         let name = |weight: u32| format!("weight{weight}");
         for weight in WEIGHTS {
-            site.policy(&name(weight), &[PATIENT, &format!("weight: {weight}")])?;
+            // Promised so little that each is past it, however little of a core there is:
+            // what is promised comes before weights.
+            let lines = [PATIENT, "cpu: { rate: 10m, burst: 50ms }", &format!("weight: {weight}")];
+            site.policy(&name(weight), &lines)?;
             let link = Link { kind: "map", module: "busy", configuration: &[("micros", micros)] };
             site.tenant(&name(weight), &[link])?;
             site.component(&name(weight), "busy", "hostile_busy", None)?;

@@ -51,7 +51,8 @@ fn two_that_fit_become_one_with_the_imports_of_both() {
     // What it is fused from is a little smaller than the whole.
     let component_bytes = read.resources.component_bytes;
     assert!(fusion.shape.resources.component_bytes <= component_bytes);
-    assert_eq!(read.resources, Resources { component_bytes, ..fusion.shape.resources });
+    let fused = crate::guest::imports::Resources { component_bytes, ..fusion.shape.resources };
+    assert_eq!(read.resources, fused);
     let inner = |name: &str, bytes: &[u8]| Inner { name: name.into(), digest: Digest::of(bytes).to_string() };
     assert_eq!(inside(&bytes), [inner("provider", &provider), inner("map", &map)]);
     assert_eq!(inside(&map), []);

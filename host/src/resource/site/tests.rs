@@ -1,10 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::resource::{
-    EngineKind,
-    Severity::{self, Error, Warning},
-};
+use crate::resource::Severity::{self, Error, Warning};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
