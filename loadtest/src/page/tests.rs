@@ -109,3 +109,69 @@ fn a_long_run_has_lines_that_can_be_drawn() {
         html.split("<polyline").map(|line| line.split('>').next().unwrap_or_default().matches(',').count());
     assert!(points.max() <= Some(500));
 }
+
+/// Names under which a Chromium is installed.
+const BROWSERS: [&str; 4] =
+    ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable"];
+
+/// One that is there. CI installs it and skips nothing; elsewhere it is said what is not tested.
+fn browser() -> Option<std::path::PathBuf> {
+    let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let mut places = BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let found = places.find(|path| path.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "no Chromium among {BROWSERS:?}");
+        eprintln!(
+            "NOT TESTED: the page in a browser: `sudo apt-get install chromium-headless-shell`, or chromium"
+        );
+    }
+    found
+}
+
+/// Says of every chart how large it is and how much of it is drawn, where tests find it.
+const PROBE: &str = r#"<pre id="probe"></pre><script>
+addEventListener("load", () => {
+  const of = svg => {
+    const marks = [...svg.querySelectorAll("path, rect, circle, line, polyline")];
+    const seen = marks.filter(mark => { const box = mark.getBoundingClientRect(); return box.width + box.height > 0; });
+    return `${svg.id} ${Math.round(svg.getBoundingClientRect().width)} ${seen.length}`;
+  };
+  document.getElementById("probe").textContent = [...document.querySelectorAll("svg.chart")].map(of).join(";");
+});
+</script>"#;
+
+#[test]
+fn a_browser_draws_every_chart_and_has_nothing_to_complain_of() {
+    let Some(browser) = browser() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str, html: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, html).unwrap();
+        let output = std::process::Command::new(&browser)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+            .args(["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"])
+            .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+            .arg(format!("file://{}", file.display()))
+            .output()
+            .unwrap();
+        let (dom, said) = (output.stdout, output.stderr);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (text(dom), text(said))
+    };
+    let html = page(&crate::scorecard::tests::scorecard());
+    let (dom, said) = open("page.html", &html.replace("</body>", &format!("{PROBE}</body>")));
+    assert!(!said.contains("CONSOLE"), "{said}");
+    let probe = dom.split("<pre id=\"probe\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+    let charts: Vec<Vec<&str>> =
+        probe.expect(&said).split(';').map(|chart| chart.split(' ').collect()).collect();
+    assert_eq!(charts.len(), html.matches("<svg").count(), "{charts:?}");
+    assert!(charts.len() >= 4, "{charts:?}");
+    for chart in &charts {
+        let number = |place: usize| chart[place].parse::<u32>().unwrap();
+        assert!(number(1) > 200 && number(2) > 3, "{charts:?}");
+    }
+    // An error would have been seen.
+    let (_, said) =
+        open("broken.html", &html.replace("</body>", "<script>throw new Error('x')</script></body>"));
+    assert!(said.contains("CONSOLE"), "{said}");
+}
