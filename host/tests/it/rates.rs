@@ -162,7 +162,7 @@ const RATES: &[Rate] = &[
         key: "calls.stateReads",
         link: STATE,
         payload: "get k 0 100 1 100",
-        low: |limits| limits.calls.set(Interface::StateReads, 100),
+        low: |limits| limits.calls.set(Interface::StateReads, 1),
         high: |limits| limits.calls.set(Interface::StateReads, 1_000_000),
     },
 ];
