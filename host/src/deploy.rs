@@ -23,11 +23,13 @@ use crate::{
         compile::{Cache, Code},
         component::{Digest, read_bytes},
         compose::{ComposeError, Parts},
+        engine::Tuning,
+        imports::Resources,
         metrics::GuestMetrics,
         world::PolicyWorld,
     },
     resource::{
-        Diagnostics, EndpointKind, Limits, OperationKind,
+        Diagnostics, EndpointKind, Limits, OperationKind, PoolLayout,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::{Graph, NOT_YET_SUPPORTED, who_has},
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
@@ -49,6 +51,7 @@ pub struct Admitted {
     pub contract: Contract,
     /// It can ask other programs.
     pub asks: bool,
+    pub resources: Resources,
 }
 
 /// The components of one dataflow: by node of the dataflow and operation of its graph.
@@ -116,7 +119,39 @@ fn admit_one(
         diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    Some(Admitted { digest, fused: parts, contract, asks: shape.asks() })
+    Some(Admitted { digest, fused: parts, contract, asks: shape.asks(), resources: shape.resources })
+}
+
+/// Whether the components of a dataflow lie in a host's pools as they must.
+pub fn check_layout(
+    tenant: &TenantSite,
+    dataflow: &DataflowSite,
+    components: &Components,
+    layout: PoolLayout,
+    diagnostics: &mut Diagnostics,
+) {
+    let tuning = Tuning::of(tenant.limits.engine, layout);
+    let Some(first) = tuning.memory_bytes_first() else { return };
+    for (node, GraphSite { modules, .. }) in &dataflow.graphs {
+        for (operation, module) in modules {
+            let Some(admitted) = components.get(&(*node, *operation)) else { continue };
+            let Resources { memories, memory_bytes_min, .. } = admitted.resources;
+            if memory_bytes_min == first * u64::from(memories) {
+                continue;
+            }
+            let begins = match memories {
+                1 => format!("begins with {} KiB of memory", memory_bytes_min >> 10),
+                many => format!("begins with {} KiB in {many} memories", memory_bytes_min >> 10),
+            };
+            let label = format!(
+                "under the Host's `pool: dense` each memory begins with all its {} KiB: link it with \
+                 `-C link-arg=--initial-memory={first}`, or choose `engine: large`",
+                first >> 10
+            );
+            let message = said_of(module, &begins);
+            diagnostics.error("component/dense-memory", module.reference.place.clone(), message, label);
+        }
+    }
 }
 
 /// The endpoint over which operators of a dataflow ask other programs, if any of them
@@ -191,7 +226,10 @@ pub fn compile(
         modules.iter().map(move |(operation, module)| ((*node, *operation), module))
     });
     for (place, module) in modules {
-        let Some(admitted) = components.get(&place).filter(|it| !cache.has(it.digest)) else { continue };
+        let Some(admitted) = components.get(&place).filter(|it| !cache.has(tenant.limits.engine, it.digest))
+        else {
+            continue;
+        };
         let compiled = compile_one(tenant, module, *admitted, cache);
         if let Err(cause) = compiled {
             let (place, message) = (module.reference.place.clone(), said_of(module, "is refused"));
@@ -209,7 +247,7 @@ fn compile_one(
     let bytes_max = tenant.limits.component_bytes_max;
     let compile = |code: Code<'_>| {
         let time_max = tenant.limits.compile_time_max;
-        cache.compile(admitted.digest, code, time_max).map_err(|error| chain(&error))
+        cache.compile(tenant.limits.engine, admitted.digest, code, time_max).map_err(|error| chain(&error))
     };
     if let (Some(provider), Some(parts)) = (&module.provider, admitted.fused) {
         let read = read_parts(&module.path, &provider.path, parts, bytes_max);

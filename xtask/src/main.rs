@@ -54,7 +54,8 @@ enum Command {
     },
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
-        /// path, contracts, deploy, quiet, density, mqtt, or all.
+        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, windows, state,
+        /// restart, or all.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]

@@ -71,8 +71,19 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 9] =
-    ["path", "contracts", "deploy", "quiet", "density", "mqtt", "windows", "state", "restart"];
+pub const BENCHES: [&str; 11] = [
+    "path",
+    "contracts",
+    "metering",
+    "deploy",
+    "quiet",
+    "density",
+    "dense",
+    "mqtt",
+    "windows",
+    "state",
+    "restart",
+];
 
 /// Builds host and benches in release and runs one bench, or all of them for
 /// `benches/RESULTS.md`.

@@ -25,6 +25,7 @@ use crate::{
         aio::Aio,
         component::{Components, Digest, Linked, LoadError, Loaded},
         engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
+        epochs::Epochs,
         linker::Linkers,
         packed::{OutputMax, Packed},
         state::{Bounds, GuestState},
@@ -57,6 +58,8 @@ struct Inner {
     cells: RefCell<Cells>,
     /// Fuel used since the last yield, over several short calls.
     slice_fuel: Cell<u64>,
+    /// For guests whose engine counts none.
+    epochs: Epochs,
     /// Seeds of guests' random numbers, drawn in order.
     seed: Cell<u64>,
 }
@@ -113,6 +116,7 @@ impl Guests {
             loaded: LruCache::new(components_max),
             waiting: Vec::new(),
         };
+        let epochs = Epochs::new(setup.clock.clone());
         Guests {
             inner: Rc::new(Inner {
                 components: setup.components,
@@ -123,6 +127,7 @@ impl Guests {
                 slots_max: setup.slots_max.map(|slots| slots.max(SLOTS_PER_INSTANCE_MAX)),
                 cells: RefCell::new(cells),
                 slice_fuel: Cell::new(0),
+                epochs,
                 seed: Cell::new(setup.seed),
             }),
         }
@@ -264,14 +269,14 @@ impl Guests {
         state.share_processes(inner.components.processes().clone());
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
-        store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
+        inner.meter(&mut store, operator.engine()).map_err(|error| start_error(operator, &error))?;
         let budget = Budget {
             fuel: limits.message_fuel_max.saturating_mul(INIT_MESSAGES),
             time: limits.message_time_max.saturating_mul(INIT_MESSAGES as u32),
             messages: INIT_MESSAGES as usize,
         };
-        store.set_fuel(budget.fuel).map_err(|error| start_error(operator, &error))?;
-        let started = self.limited(budget.time, async {
+        inner.begin_call(&mut store, operator.engine(), &budget);
+        let started = self.limited(operator.engine(), budget.time, async {
             let instance = pre.instantiate_async(&mut store).await?;
             let mut exports = match operator.contract {
                 Contract::Packed => {
@@ -285,8 +290,7 @@ impl Guests {
             wasmtime::Result::Ok((exports, verdict))
         });
         let result = started.await;
-        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        self.spend(fuel).await;
+        self.spend(fuel_used(&store, &budget)).await;
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
             None => Err(start(budget.out_of_time())),
@@ -309,7 +313,13 @@ impl Guests {
     }
 
     /// Ends `call` once it has used `time` of CPU, counted after each slice.
-    async fn limited<T>(&self, time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    async fn limited<T>(
+        &self,
+        engine: EngineKind,
+        time: Duration,
+        call: impl Future<Output = T>,
+    ) -> Option<T> {
+        let running = self.inner.components.engines().of(engine);
         let spent_ns = || self.inner.cpu_spent_ns.get();
         let (begin_ns, time_ns) = (spent_ns(), time.as_nanos() as u64);
         let mut call = pin!(call);
@@ -317,20 +327,30 @@ impl Guests {
         poll_fn(|ctx| {
             // A call's first slice cannot be over yet.
             if slices > 0 {
-                self.inner.clock.spend_fuel(SLICE_FUEL);
+                if engine.counts_fuel() {
+                    self.inner.clock.spend_fuel(SLICE_FUEL);
+                }
                 if spent_ns() - begin_ns > time_ns {
                     return Poll::Ready(None);
                 }
             }
             slices += 1;
-            call.as_mut().poll(ctx).map(Some)
+            if engine.counts_fuel() {
+                return call.as_mut().poll(ctx).map(Some);
+            }
+            let left = Duration::from_nanos(time_ns - (spent_ns() - begin_ns));
+            self.inner.epochs.slice(running, left, || call.as_mut().poll(ctx).map(Some))
         })
         .await
     }
 
-    /// Accounts for the fuel of a finished call, and yields once many short calls
-    /// have made a slice between them.
+    /// Accounts for the fuel of a finished call, if any was counted, and yields once many
+    /// short calls have made a slice between them.
     async fn spend(&self, fuel: u64) {
+        if self.inner.epochs.slice_is_over() {
+            self.inner.slice_fuel.set(0);
+            return yield_once().await;
+        }
         self.inner.clock.spend_fuel(fuel % SLICE_FUEL);
         let spent = self.inner.slice_fuel.get() + fuel % SLICE_FUEL;
         if spent < SLICE_FUEL {
@@ -340,6 +360,31 @@ impl Guests {
         self.inner.slice_fuel.set(0);
         yield_once().await;
     }
+}
+
+impl Inner {
+    /// Makes a new store yield, by what its engine counts.
+    fn meter(&self, store: &mut Store<GuestState>, engine: EngineKind) -> wasmtime::Result<()> {
+        if engine.counts_fuel() {
+            return store.fuel_async_yield_interval(Some(SLICE_FUEL));
+        }
+        self.epochs.configure(store).map_err(|error| {
+            wasmtime::Error::msg(format!("this thread has no timer for the engine `epoch`: {error}"))
+        })
+    }
+
+    fn begin_call(&self, store: &mut Store<GuestState>, engine: EngineKind, budget: &Budget) {
+        if engine.counts_fuel() {
+            store.set_fuel(budget.fuel).expect("the engine counts fuel");
+        } else {
+            self.epochs.begin_call(store);
+        }
+    }
+}
+
+/// What a call has used; nothing where nothing is counted.
+fn fuel_used(store: &Store<GuestState>, budget: &Budget) -> u64 {
+    store.get_fuel().map_or(0, |left| budget.fuel.saturating_sub(left))
 }
 
 impl std::fmt::Debug for Guests {
@@ -501,7 +546,7 @@ impl Guest {
             time: limits.message_time_max.saturating_mul(messages as u32),
             messages,
         };
-        store.set_fuel(budget.fuel).expect("the engine counts fuel");
+        guests.inner.begin_call(store, operator.engine(), &budget);
         store.data_mut().begin_call(messages);
         let max = output_max(limits, messages);
         let call = async {
@@ -510,8 +555,8 @@ impl Guest {
                 Exports::Aio(aio) => aio.process(store, input, delivery, max).await,
             }
         };
-        let result = guests.limited(budget.time, call).await;
-        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let result = guests.limited(operator.engine(), budget.time, call).await;
+        let fuel = fuel_used(store, &budget);
         operator.stats.fuel.add(fuel);
         guests.spend(fuel).await;
         // What follows from the call is answered for later than this.
@@ -546,8 +591,12 @@ fn classify(
     budget: &Budget,
 ) -> InvokeError {
     let cause = format!("{error:#}");
-    if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
-        return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
+        }
+        Some(Trap::Interrupt) => return budget.out_of_time(),
+        _ => {}
     }
     if state.memory_was_refused() {
         return InvokeError::MemoryRefused { limit_bytes: memory_bytes_max, cause };
