@@ -98,7 +98,7 @@ fn live(site: &Path, layout: PoolLayout, live: usize) -> anyhow::Result<(Vec<Cas
 
 /// A busy tenant in both pools, and nobody else.
 fn call_cases(dense: &Path, guarded: &Path, quick: bool) -> anyhow::Result<Vec<Case>> {
-    let deliveries = if quick { 2_000 } else { 20_000 };
+    let deliveries = if quick { 8_000 } else { 20_000 };
     let (mut in_dense, mut in_guarded) = (Apart::start(dense)?, Apart::start(guarded)?);
     let hot = format!("hot {deliveries}");
     let mut figures: [Vec<f64>; 3] = Default::default();
