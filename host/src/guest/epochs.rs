@@ -106,3 +106,6 @@ impl Epochs {
         is_over
     }
 }
+
+#[cfg(test)]
+mod tests;
