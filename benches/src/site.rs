@@ -32,7 +32,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result
 
 const TENANTS_PER_FILE: usize = 1_000;
 
-/// A site folder in the making. Every tenant has the policy `standard`.
+/// A site folder in the making. Tenants have the policy `standard` unless said otherwise.
 pub struct SiteFolder {
     dir: PathBuf,
 }
@@ -62,16 +62,24 @@ impl SiteFolder {
 
     /// Names the tenants that there are, of those that were added.
     pub fn tenants<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
-        let names: Vec<&str> = names.into_iter().collect();
+        self.tenants_under(names.into_iter().map(|name| (name, "standard")))
+    }
+
+    /// The same, each with its policy.
+    pub fn tenants_under<'a>(
+        &self,
+        tenants: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> anyhow::Result<()> {
+        let tenants: Vec<_> = tenants.into_iter().collect();
         // At least one file, so that the one of an earlier call does not stay; and none
         // of more values than the host reads in one.
-        let files = names.len().div_ceil(TENANTS_PER_FILE).max(1);
+        let files = tenants.len().div_ceil(TENANTS_PER_FILE).max(1);
         for file in 0..files {
-            let named = names.iter().skip(file * TENANTS_PER_FILE).take(TENANTS_PER_FILE);
+            let named = tenants.iter().skip(file * TENANTS_PER_FILE).take(TENANTS_PER_FILE);
             let documents: String = named
-                .map(|name| {
+                .map(|(name, policy)| {
                     format!(
-                        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: standard }}\n---\n"
+                        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ policy: {policy} }}\n---\n"
                     )
                 })
                 .collect();

@@ -27,6 +27,8 @@ const EVERY: Duration = Duration::from_millis(10);
 /// What the attackers do.
 struct Attack {
     name: &'static str,
+    /// The attackers'; victims have `standard`.
+    policy: &'static str,
     guest: &'static str,
     configuration: &'static [(&'static str, &'static str)],
     payload: &'static str,
@@ -34,9 +36,19 @@ struct Attack {
     messages: usize,
 }
 
-const ATTACKS: [Attack; 2] = [
+const ATTACKS: [Attack; 3] = [
     Attack {
         name: "endless loops",
+        policy: "standard",
+        guest: "hostile_attacks",
+        configuration: &[("attack", "spin")],
+        payload: "attack",
+        messages: 8,
+    },
+    // Nothing but a timer stops these.
+    Attack {
+        name: "endless loops on the engine epoch",
+        policy: "trusted",
         guest: "hostile_attacks",
         configuration: &[("attack", "spin")],
         payload: "attack",
@@ -44,6 +56,7 @@ const ATTACKS: [Attack; 2] = [
     },
     Attack {
         name: "a flood of 50 µs calls",
+        policy: "standard",
         guest: "hostile_busy",
         configuration: &[("micros", "50")],
         payload: "work",
@@ -94,7 +107,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 
 fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
-    let mut names = Vec::new();
+    let mut tenants = Vec::new();
     for victim in 0..VICTIMS {
         let name = victim_name(victim);
         site.tenant(
@@ -106,15 +119,15 @@ fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
         )?;
         site.component(&name, "filter", "json_filter", None)?;
         site.component(&name, "convert", "unit_convert", None)?;
-        names.push(name);
+        tenants.push((name, "standard"));
     }
     for attacker in 0..ATTACKERS {
         let name = attacker_name(attacker);
         site.tenant(&name, &[Link { kind: "map", module: "attack", configuration: attack.configuration }])?;
         site.component(&name, "attack", attack.guest, None)?;
-        names.push(name);
+        tenants.push((name, attack.policy));
     }
-    site.tenants(names.iter().map(String::as_str))
+    site.tenants_under(tenants.iter().map(|(name, policy)| (name.as_str(), *policy)))
 }
 
 fn victim_name(index: usize) -> String {
