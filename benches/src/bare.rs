@@ -43,6 +43,8 @@ macro_rules! bare_call {
                 let mut store = Store::new(engine, State::new());
                 // An engine without metering refuses both.
                 let metered = store.set_fuel(FUEL).is_ok();
+                // Nobody ends an epoch of an engine that has them.
+                store.set_epoch_deadline(1);
                 if metered {
                     store.fuel_async_yield_interval(Some(tidegate::guest::engine::SLICE_FUEL))?;
                 }

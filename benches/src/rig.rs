@@ -28,7 +28,7 @@ use tidegate::{
         metrics::GuestMetrics,
     },
     queue::SourceDoor,
-    resource::{Limits, PerEngine},
+    resource::{EngineKind, Limits, PerEngine, PoolLayout},
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
     tenant::Tenant,
@@ -71,7 +71,7 @@ const IN_FLIGHT: u64 = 8;
 
 /// The engine without metering, for what metering costs.
 pub fn unmetered() -> anyhow::Result<wasmtime::Engine> {
-    let mut config = engine::settings();
+    let mut config = engine::settings(engine::Tuning::of(EngineKind::Fuel, PoolLayout::Guarded));
     config.consume_fuel(false);
     Ok(wasmtime::Engine::new(&config)?)
 }
@@ -104,7 +104,7 @@ impl Rig {
             components: components.clone(),
             linkers,
             dead_letters: DeadLetters::Memory(dead.clone()),
-            slots_max: PerEngine { fuel: slots_max, large: slots_max },
+            slots_max: PerEngine::by(|_| slots_max),
             components_max,
             seed,
         };
@@ -119,7 +119,7 @@ impl Rig {
         let digest = Digest::of(&bytes);
         self.components
             .cache()
-            .compile(digest, Code::Whole(&bytes), Duration::from_secs(60))
+            .compile(tenant.limits.engine, digest, Code::Whole(&bytes), Duration::from_secs(60))
             .expect("compiles");
         Arc::new(Operator {
             name: format!("{}/{dataflow}/{guest}", tenant.name),

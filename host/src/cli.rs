@@ -101,10 +101,10 @@ enum Command {
     Resume(resume::ResumeArgs),
     /// List, read, export, replay and discard messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
-    /// The compile process: a component on standard input, compiled on standard output.
-    /// Given a map's size, it is that map and then its provider.
+    /// The compile process: a component on standard input, compiled for an engine on standard
+    /// output. Given a map's size, it is that map and then its provider.
     #[command(hide = true)]
-    CompileComponent { cpu_ms_max: u64, map_bytes: Option<usize> },
+    CompileComponent { tuning: String, cpu_ms_max: u64, map_bytes: Option<usize> },
     /// The process that runs one tenant's models: requests on standard input, answers on
     /// standard output.
     #[command(hide = true)]
@@ -116,9 +116,11 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let json = args.json;
     let result = match args.command {
-        Command::CompileComponent { cpu_ms_max, map_bytes } => compile::child_main(cpu_ms_max, map_bytes)
-            .map(|code| ExitCode::from(code as u8))
-            .map_err(Into::into),
+        Command::CompileComponent { tuning, cpu_ms_max, map_bytes } => {
+            compile::child_main(&tuning, cpu_ms_max, map_bytes)
+                .map(|code| ExitCode::from(code as u8))
+                .map_err(Into::into)
+        }
         Command::Infer { memory_bytes_max, tensor_bytes_max } => {
             inference::child::child_main(memory_bytes_max, tensor_bytes_max)
                 .map(|code| ExitCode::from(code as u8))
@@ -183,7 +185,9 @@ fn check_site(dir: &Path) -> Diagnostics {
     for tenant in &site.tenants {
         let mut admitted = Vec::new();
         for dataflow in &tenant.dataflows {
-            admitted.push((dataflow, deploy::admit(tenant, dataflow, &mut known, &mut diagnostics)));
+            let components = deploy::admit(tenant, dataflow, &mut known, &mut diagnostics);
+            deploy::check_layout(tenant, dataflow, &components, site.host.pool, &mut diagnostics);
+            admitted.push((dataflow, components));
         }
         let admitted = admitted.iter().map(|(dataflow, components)| (*dataflow, components));
         deploy::check_memory(tenant, admitted.clone(), &mut diagnostics);

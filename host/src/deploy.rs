@@ -23,12 +23,14 @@ use crate::{
         compile::{Cache, Code},
         component::{Digest, read_bytes},
         compose::{ComposeError, Parts},
+        engine::Tuning,
+        imports::Resources,
         metrics::GuestMetrics,
         state::INSTANCE_BYTES,
         world::PolicyWorld,
     },
     resource::{
-        Diagnostics, EndpointKind, Limits, OperationKind,
+        Diagnostics, EndpointKind, Limits, OperationKind, PoolLayout,
         dataflow::{Dataflow, FlowConnection, FlowNode, FlowNodeKind},
         graph::{Graph, NOT_YET_SUPPORTED, who_has},
         site::{DataflowSite, GraphSite, ModuleSite, SchemaFile, TenantSite},
@@ -50,9 +52,7 @@ pub struct Admitted {
     pub contract: Contract,
     /// It can ask other programs.
     pub asks: bool,
-    /// Bytes of the component, and what an instance has of memory when it starts.
-    pub bytes: u64,
-    pub memory_bytes_min: u64,
+    pub resources: Resources,
 }
 
 /// The components of one dataflow: by node of the dataflow and operation of its graph.
@@ -129,14 +129,39 @@ fn admit_one(
         diagnostics.error("component/role", place(), message, label);
         return None;
     };
-    Some(Admitted {
-        digest,
-        fused: parts,
-        contract,
-        asks: shape.asks(),
-        bytes: shape.resources.component_bytes,
-        memory_bytes_min: needed,
-    })
+    Some(Admitted { digest, fused: parts, contract, asks: shape.asks(), resources: shape.resources })
+}
+
+/// Whether the components of a dataflow lie in a host's pools as they must.
+pub fn check_layout(
+    tenant: &TenantSite,
+    dataflow: &DataflowSite,
+    components: &Components,
+    layout: PoolLayout,
+    diagnostics: &mut Diagnostics,
+) {
+    let tuning = Tuning::of(tenant.limits.engine, layout);
+    let Some(first) = tuning.memory_bytes_first() else { return };
+    for (node, GraphSite { modules, .. }) in &dataflow.graphs {
+        for (operation, module) in modules {
+            let Some(admitted) = components.get(&(*node, *operation)) else { continue };
+            let Resources { memories, memory_bytes_min, .. } = admitted.resources;
+            if memory_bytes_min == first * u64::from(memories) {
+                continue;
+            }
+            let begins = match memories {
+                1 => format!("begins with {} KiB of memory", memory_bytes_min >> 10),
+                many => format!("begins with {} KiB in {many} memories", memory_bytes_min >> 10),
+            };
+            let label = format!(
+                "under the Host's `pool: dense` each memory begins with all its {} KiB: link it with \
+                 `-C link-arg=--initial-memory={first}`, or choose `engine: large`",
+                first >> 10
+            );
+            let message = said_of(module, &begins);
+            diagnostics.error("component/dense-memory", module.reference.place.clone(), message, label);
+        }
+    }
 }
 
 /// The endpoint over which operators of a dataflow ask other programs, if any of them
@@ -188,7 +213,7 @@ pub fn check_commands<'a>(
 /// Bytes of all the components that a tenant's dataflows use, each counted once.
 pub fn component_bytes<'a>(dataflows: impl Iterator<Item = &'a Components>) -> u64 {
     let components = dataflows.flat_map(|components| components.values());
-    let by_digest: HashMap<_, _> = components.map(|it| (it.digest, it.bytes)).collect();
+    let by_digest: HashMap<_, _> = components.map(|it| (it.digest, it.resources.component_bytes)).collect();
     by_digest.values().sum()
 }
 
@@ -203,7 +228,8 @@ pub fn check_memory<'a>(
     let components_bytes = component_bytes(enabled.iter().map(|(_, components)| *components));
     let allowed = tenant.limits.memory_total_bytes_max;
     for (dataflow, components) in enabled {
-        let instances: u64 = components.values().map(|it| it.memory_bytes_min + INSTANCE_BYTES).sum();
+        let instances: u64 =
+            components.values().map(|it| it.resources.memory_bytes_min + INSTANCE_BYTES).sum();
         if components_bytes + instances <= allowed {
             continue;
         }
@@ -246,7 +272,10 @@ pub fn compile(
         modules.iter().map(move |(operation, module)| ((*node, *operation), module))
     });
     for (place, module) in modules {
-        let Some(admitted) = components.get(&place).filter(|it| !cache.has(it.digest)) else { continue };
+        let Some(admitted) = components.get(&place).filter(|it| !cache.has(tenant.limits.engine, it.digest))
+        else {
+            continue;
+        };
         let compiled = compile_one(tenant, module, *admitted, cache);
         if let Err(cause) = compiled {
             let (place, message) = (module.reference.place.clone(), said_of(module, "is refused"));
@@ -264,7 +293,7 @@ fn compile_one(
     let bytes_max = tenant.limits.component_bytes_max;
     let compile = |code: Code<'_>| {
         let time_max = tenant.limits.compile_time_max;
-        cache.compile(admitted.digest, code, time_max).map_err(|error| chain(&error))
+        cache.compile(tenant.limits.engine, admitted.digest, code, time_max).map_err(|error| chain(&error))
     };
     if let (Some(provider), Some(parts)) = (&module.provider, admitted.fused) {
         let read = read_parts(&module.path, &provider.path, parts, bytes_max);

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod component;
 pub mod compose;
 pub mod engine;
+mod epochs;
 pub mod host_call;
 pub mod imports;
 mod inference;
@@ -22,6 +23,7 @@ mod schema_registry;
 pub mod signature;
 pub mod state;
 mod state_store;
+mod ticker;
 pub mod world;
 
 use std::{fmt, sync::Arc};

@@ -231,7 +231,7 @@ impl Host {
         open_data(data)?;
         // Each shard can take its largest instance, however few slots there are.
         let slots = config.slots.map(|slots| slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32));
-        let size = PoolSize { slots, components: config.components };
+        let size = PoolSize { slots, ..PoolSize::of(config) };
         size.check(PoolSize::maps_max())?;
         let engines = Engines::new(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };
@@ -405,6 +405,7 @@ impl Host {
             let mut dataflows = Vec::new();
             for dataflow in tenant.dataflows.iter().filter(|it| it.dataflow.enabled) {
                 let components = deploy::admit(tenant, dataflow, &mut self.known, diagnostics);
+                deploy::check_layout(tenant, dataflow, &components, self.config.pool, diagnostics);
                 let fingerprint = deploy::fingerprint(dataflow, &components);
                 let running = running.and_then(|it| it.dataflows.get(&dataflow.dataflow.name.text));
                 let runs = running.is_some_and(|running| running.fingerprint == fingerprint);

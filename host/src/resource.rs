@@ -22,7 +22,7 @@ pub mod yaml;
 pub use dataflow::Dataflow;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use endpoint::{Endpoint, EndpointKind};
-pub use engine::{EngineKind, PerEngine};
+pub use engine::{EngineKind, PerEngine, PoolLayout};
 pub use footprint::Seen;
 pub use graph::{Graph, OperationKind};
 pub use host::HostConfig;

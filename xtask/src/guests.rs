@@ -21,9 +21,31 @@ pub fn build() -> anyhow::Result<()> {
     eprintln!("building guests");
     let release = ["build", "--quiet", "--release", "--target", TARGET];
     cargo(&root().join("tenants"), release, &[])?;
+    build_dense()?;
     cargo(&root().join("tenants/samples/boiler"), release.into_iter().chain(["--locked"]), &[])?;
     made::build()?;
     lay_out(&root().join("tenants/operators/artifacts.toml"), &root().join("tenants/target/aio"))
+}
+
+/// Crates that are also there as `NAME_dense`, for hosts with `pool: dense`.
+const DENSE: [&str; 3] = ["json-filter", "unit-convert", "pass-through"];
+
+/// Builds those of [`DENSE`] a second time, with all the memory from the start that a slot
+/// of such a host has. What else they are linked with, `tenants/.cargo` says.
+fn build_dense() -> anyhow::Result<()> {
+    let all_memory = format!(r#"target.{TARGET}.rustflags=["-C", "link-arg=--initial-memory={}"]"#, 4 << 20);
+    let folder = root().join("tenants/target/dense");
+    let folder_arg = folder.display().to_string();
+    let mut build: Vec<&str> = ["build", "--quiet", "--release", "--target", TARGET].into();
+    build.extend(["--config", &all_memory, "--target-dir", &folder_arg]);
+    DENSE.iter().for_each(|name| build.extend(["-p", name]));
+    cargo(&root().join("tenants"), build, &[])?;
+    for name in DENSE {
+        let built = folder.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
+        let place = component(&format!("{name}-dense"));
+        fs::copy(&built, &place).with_context(|| built.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// Adds the target to a toolchain that was there before this repository and lacks it;

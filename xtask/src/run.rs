@@ -71,12 +71,14 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 15] = [
+pub const BENCHES: [&str; 17] = [
     "path",
     "contracts",
+    "metering",
     "deploy",
     "quiet",
     "density",
+    "dense",
     "mqtt",
     "windows",
     "state",

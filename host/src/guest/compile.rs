@@ -20,9 +20,9 @@ use crate::{
     guest::{
         component::Digest,
         compose::Fusion,
-        engine::{self, Engines},
+        engine::{self, Engines, Tuning},
     },
-    resource::EngineKind,
+    resource::{EngineKind, PerEngine},
     stats::ComponentStats,
 };
 
@@ -88,8 +88,9 @@ pub struct Cache {
     key: [u8; 32],
     compiler: Compiler,
     stats: Arc<ComponentStats>,
-    /// Tells apart files of other versions and settings of the engine, and other codes.
-    engine_hash: u64,
+    tunings: PerEngine<Tuning>,
+    /// Tells apart files of other versions and settings of the engines, and other codes.
+    hashes: PerEngine<u64>,
 }
 
 impl Cache {
@@ -99,35 +100,56 @@ impl Cache {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let key = read_or_make_key(&dir.join("key"))?;
-        let stats = Arc::default();
-        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, engine_hash: hash_of(engines) })
+        let (stats, tunings) = (Arc::default(), PerEngine::by(|kind| engines.tuning(kind)));
+        let hashes = PerEngine::by(|kind| hash_of(engines.of(kind)));
+        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, tunings, hashes })
     }
 
-    /// Whether the component was compiled before.
-    pub fn has(&self, digest: Digest) -> bool {
-        let (path, mac_path) = self.paths(digest);
+    /// What components for an engine are compiled for.
+    pub fn tuning(&self, engine: EngineKind) -> Tuning {
+        *self.tunings.of(engine)
+    }
+
+    /// Whether the component was compiled before, for this engine or one with its settings.
+    pub fn has(&self, engine: EngineKind, digest: Digest) -> bool {
+        let (path, mac_path) = self.paths(engine, digest);
         path.exists() && mac_path.exists()
     }
 
     /// Compiles `code`, whose digest it is, unless that was done before.
-    pub fn compile(&self, digest: Digest, code: Code<'_>, time_max: Duration) -> Result<(), CompileError> {
-        if self.has(digest) {
+    pub fn compile(
+        &self,
+        engine: EngineKind,
+        digest: Digest,
+        code: Code<'_>,
+        time_max: Duration,
+    ) -> Result<(), CompileError> {
+        if self.has(engine, digest) {
             return Ok(());
         }
-        let (path, mac_path) = self.paths(digest);
+        let (path, mac_path) = self.paths(engine, digest);
+        let tuning = self.tuning(engine);
         self.stats.compiles.add(1);
         let compiled = match &self.compiler {
-            Compiler::InProcess => precompile(code).map_err(|cause| CompileError::Refused { cause })?,
-            Compiler::Child { program } => compile_in_child(program, code, time_max)?,
+            Compiler::InProcess => {
+                precompile(tuning, code).map_err(|cause| CompileError::Refused { cause })?
+            }
+            Compiler::Child { program } => compile_in_child(program, tuning, code, time_max)?,
         };
-        let mac = *self.mac(digest, &compiled).as_bytes();
+        let mac = *self.mac(engine, digest, &compiled).as_bytes();
         // The proof last: a file without one counts as absent.
         replace(&path, &compiled).and_then(|()| replace(&mac_path, &mac)).map_err(CompileError::Store)
     }
 
-    /// Maps a compiled component into memory.
-    pub fn load(&self, engine: &Engine, digest: Digest) -> Result<Component, CacheError> {
-        let (path, mac_path) = self.paths(digest);
+    /// Maps a compiled component into memory, for one of the engines that this was opened
+    /// with.
+    pub fn load(
+        &self,
+        engines: &Engines,
+        engine: EngineKind,
+        digest: Digest,
+    ) -> Result<Component, CacheError> {
+        let (path, mac_path) = self.paths(engine, digest);
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| CacheError::Io { path, source }
@@ -135,14 +157,14 @@ impl Cache {
         let compiled = fs::read(&path).map_err(io(&path))?;
         let mac = fs::read(&mac_path).map_err(io(&mac_path))?;
         // In constant time, which only a comparison of two `Hash` is.
-        let is_ours = <[u8; 32]>::try_from(mac).is_ok_and(|mac| self.mac(digest, &compiled) == mac);
+        let is_ours = <[u8; 32]>::try_from(mac).is_ok_and(|mac| self.mac(engine, digest, &compiled) == mac);
         if !is_ours {
             return Err(CacheError::NotAuthentic { path });
         }
         // Safe because the bytes carry our own authentication code, made when the
         // compile process gave them to us, in a folder that only our user can write.
         #[allow(unsafe_code)]
-        let loaded = unsafe { Component::deserialize_file(engine, &path) };
+        let loaded = unsafe { Component::deserialize_file(engines.of(engine), &path) };
         self.stats.loads.add(1);
         loaded.map_err(|error| CacheError::Load { path, cause: format!("{error:#}") })
     }
@@ -160,25 +182,25 @@ impl Cache {
         }
     }
 
-    fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
-        let stem = format!("{digest}-{:016x}", self.engine_hash);
+    fn paths(&self, engine: EngineKind, digest: Digest) -> (PathBuf, PathBuf) {
+        let stem = format!("{digest}-{:016x}", self.hashes.of(engine));
         (self.dir.join(format!("{stem}.cwasm")), self.dir.join(format!("{stem}.mac")))
     }
 
-    fn mac(&self, digest: Digest, compiled: &[u8]) -> blake3::Hash {
+    fn mac(&self, engine: EngineKind, digest: Digest, compiled: &[u8]) -> blake3::Hash {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(digest.to_string().as_bytes());
-        mac.update(&self.engine_hash.to_le_bytes());
+        mac.update(&self.hashes.of(engine).to_le_bytes());
         mac.update(compiled);
         mac.finalize()
     }
 }
 
-/// Every engine loads what was compiled for any.
-fn hash_of(engines: &Engines) -> u64 {
+/// The same for engines that load what was compiled for either.
+fn hash_of(engine: &Engine) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
-    ("blake3", engines.of(EngineKind::Fuel).precompile_compatibility_hash()).hash(&mut hasher);
+    ("blake3", engine.precompile_compatibility_hash()).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -214,8 +236,8 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
 }
 
 /// Compiles in this process; the text says what is wrong with the component.
-fn precompile(code: Code<'_>) -> Result<Vec<u8>, String> {
-    let engine = engine::compiling().map_err(|error| error.to_string())?;
+fn precompile(tuning: Tuning, code: Code<'_>) -> Result<Vec<u8>, String> {
+    let engine = engine::compiling(tuning).map_err(|error| error.to_string())?;
     let bytes = match code {
         Code::Whole(bytes) => Cow::Borrowed(bytes),
         Code::Fused { map, provider } => {
@@ -226,13 +248,19 @@ fn precompile(code: Code<'_>) -> Result<Vec<u8>, String> {
     engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))
 }
 
-fn compile_in_child(program: &Path, code: Code<'_>, time_max: Duration) -> Result<Vec<u8>, CompileError> {
+fn compile_in_child(
+    program: &Path,
+    tuning: Tuning,
+    code: Code<'_>,
+    time_max: Duration,
+) -> Result<Vec<u8>, CompileError> {
     let (first, second) = match code {
         Code::Whole(bytes) => (bytes, None),
         Code::Fused { map, provider } => (map, Some(provider)),
     };
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
+        .arg(tuning.name())
         .arg(time_max.as_millis().max(1).to_string())
         .args(second.map(|_| first.len().to_string()))
         .env_clear()
@@ -315,8 +343,10 @@ fn wait_until(child: &mut std::process::Child, deadline: Instant) -> io::Result<
 /// compiled one to standard output, under limits that it sets for itself first.
 /// Exit status 1 with a text on standard error if the component is refused. With
 /// `map_bytes` a map of so many bytes comes first, and then the provider to fuse it with.
-pub fn child_main(cpu_ms_max: u64, map_bytes: Option<usize>) -> io::Result<i32> {
+pub fn child_main(tuning: &str, cpu_ms_max: u64, map_bytes: Option<usize>) -> io::Result<i32> {
     use rustix::process::{Resource, Rlimit, setrlimit};
+    let tuning =
+        Tuning::named(tuning).ok_or_else(|| io::Error::other(format!("no engine is named `{tuning}`")))?;
     let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     // The compiler may use every core for the time that one would take. The system
     // counts whole seconds; what is between them is seen at the end.
@@ -334,7 +364,7 @@ pub fn child_main(cpu_ms_max: u64, map_bytes: Option<usize>) -> io::Result<i32> 
             Code::Fused { map, provider }
         }
     };
-    match precompile(code) {
+    match precompile(tuning, code) {
         Ok(_) if cpu_time() > Duration::from_millis(cpu_ms_max) => Ok(TOO_LONG),
         Ok(compiled) => {
             io::stdout().write_all(&compiled)?;

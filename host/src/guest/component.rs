@@ -200,7 +200,7 @@ impl Components {
                 match ask {
                     // A shard that went away needs no answer.
                     Ask::Load(engine, digest, reply) => drop(reply.send(loader.load(engine, digest))),
-                    Ask::Ahead(engine, digest) if loader.cache.has(digest) => {
+                    Ask::Ahead(engine, digest) if loader.cache.has(engine, digest) => {
                         // Whoever asks for it is told what is wrong with it.
                         ahead.extend(loader.load(engine, digest));
                     }
@@ -292,7 +292,7 @@ impl Shared {
         }
         let component = self
             .cache
-            .load(self.engines.of(engine), digest)
+            .load(&self.engines, engine, digest)
             .map_err(|cause| LoadError::Cache { digest, cause: Arc::new(cause) })?;
         let loaded = Arc::new(Loaded::new(component, engine));
         self.alive.retain(|_, loaded| loaded.strong_count() > 0);

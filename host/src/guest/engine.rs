@@ -5,14 +5,20 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component,
 };
 
-use crate::resource::{EngineKind, HostConfig, PerEngine};
+use crate::resource::{EngineKind, HostConfig, PerEngine, PoolLayout};
 
 /// Fuel between two yields of a guest: 100 to 200 µs of work at 5 to 11 units a ns.
 pub const SLICE_FUEL: u64 = 1_000_000;
 
-/// Kernel mappings that one instance needs: four for its copy-on-write memory, two
-/// for its fiber stack.
-const MAPS_PER_SLOT: u64 = 6;
+/// Kernel mappings that one instance needs: two for its fiber stack, and four for its
+/// copy-on-write memory. Memories of a dense pool are one mapping together.
+fn maps_per_slot(kind: EngineKind, layout: PoolLayout) -> u64 {
+    match Tuning::of(kind, layout).layout {
+        PoolLayout::Guarded => 6,
+        PoolLayout::Dense => 2,
+    }
+}
+
 /// Mappings of a loaded component.
 const MAPS_PER_COMPONENT: u64 = 3;
 /// Mappings left for everything else in the process.
@@ -53,17 +59,25 @@ pub struct PoolSize {
     pub slots: PerEngine<u32>,
     /// Components loaded at once.
     pub components: u32,
+    pub layout: PoolLayout,
 }
 
 /// Why the pool cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(
-        "{} and {} slots and {components} components need {needed} memory mappings and the kernel allows {allowed} \
-         (vm.max_map_count): lower `slots.fuel` to {fit} in the Host resource, or raise the kernel's limit",
-        slots.fuel, slots.large
+        "`slots: {{ fuel: {}, epoch: {}, large: {} }}` and {components} components need {needed} memory mappings and \
+         the kernel allows {allowed} (vm.max_map_count): {} in the Host resource{}, or raise the kernel's limit",
+        slots.fuel, slots.epoch, slots.large, fewer(*fit), or_dense(*layout)
     )]
-    TooManyMaps { slots: PerEngine<u32>, components: u32, needed: u64, allowed: u64, fit: u64 },
+    TooManyMaps {
+        slots: PerEngine<u32>,
+        components: u32,
+        layout: PoolLayout,
+        needed: u64,
+        allowed: u64,
+        fit: u64,
+    },
     #[error("cannot set up the WebAssembly engine")]
     Wasmtime(#[source] wasmtime::Error),
 }
@@ -72,13 +86,21 @@ impl PoolSize {
     /// Checks the pool against the kernel's limit on mappings: past it every
     /// allocation in the process fails. `maps_max` is `vm.max_map_count`.
     pub fn check(self, maps_max: u64) -> Result<(), EngineError> {
-        let PoolSize { slots, components } = self;
-        let fixed =
-            MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components) + MAPS_PER_SLOT * u64::from(slots.large);
-        let needed = fixed + MAPS_PER_SLOT * u64::from(slots.fuel);
+        let PoolSize { slots, components, layout } = self;
+        let maps_of = |kind| maps_per_slot(kind, layout) * u64::from(*slots.of(kind));
+        let others = maps_of(EngineKind::Epoch) + maps_of(EngineKind::Large);
+        let fixed = MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components) + others;
+        let needed = fixed + maps_of(EngineKind::Fuel);
         if needed > maps_max {
-            let fit = maps_max.saturating_sub(fixed) / MAPS_PER_SLOT;
-            return Err(EngineError::TooManyMaps { slots, components, needed, allowed: maps_max, fit });
+            let fit = maps_max.saturating_sub(fixed) / maps_per_slot(EngineKind::Fuel, layout);
+            return Err(EngineError::TooManyMaps {
+                slots,
+                components,
+                layout,
+                needed,
+                allowed: maps_max,
+                fit,
+            });
         }
         Ok(())
     }
@@ -94,31 +116,110 @@ impl PoolSize {
 
 impl Default for PoolSize {
     fn default() -> Self {
-        let HostConfig { slots, components, .. } = HostConfig::default();
-        PoolSize { slots, components }
+        Self::of(&HostConfig::default())
+    }
+}
+
+/// What there must be less of; so many slots of the engine `fuel` fit beside the others.
+fn fewer(fit: u64) -> String {
+    match fit {
+        0 => "lower `slots.epoch`, `slots.large` or `components`".to_owned(),
+        _ => format!("lower `slots.fuel` to {fit}, or `slots.epoch`,"),
+    }
+}
+
+/// What else one may do who has too few mappings.
+fn or_dense(layout: PoolLayout) -> &'static str {
+    match layout {
+        PoolLayout::Guarded => ", set `pool: dense` (a slot then needs two mappings instead of six)",
+        PoolLayout::Dense => "",
     }
 }
 
 impl PoolSize {
+    /// What a Host resource says.
+    pub fn of(config: &HostConfig) -> Self {
+        let HostConfig { slots, components, pool, .. } = config;
+        PoolSize { slots: *slots, components: *components, layout: *pool }
+    }
+
     /// For one tenant with as many operators.
     pub fn small(slots: u32) -> Self {
-        PoolSize { slots: PerEngine { fuel: slots, large: slots.min(8) }, components: slots }
+        let slots = PerEngine { fuel: slots, epoch: slots, large: slots.min(8) };
+        PoolSize { slots, components: slots.fuel, layout: PoolLayout::Guarded }
     }
 }
 
 /// The engines that run guests, each with a pool of its own.
 #[derive(Clone)]
-pub struct Engines(PerEngine<Engine>);
+pub struct Engines {
+    engines: PerEngine<Engine>,
+    layout: PoolLayout,
+}
 
 impl Engines {
     pub fn new(size: PoolSize) -> Result<Self, EngineError> {
-        let PerEngine { fuel, large } = size.slots;
-        let fuel = running(EngineKind::Fuel, fuel)?;
-        Ok(Engines(PerEngine { fuel, large: running(EngineKind::Large, large)? }))
+        let PoolSize { slots, layout, .. } = size;
+        let of = |kind: EngineKind| running(kind, *slots.of(kind), layout);
+        let engines = PerEngine {
+            fuel: of(EngineKind::Fuel)?,
+            epoch: of(EngineKind::Epoch)?,
+            large: of(EngineKind::Large)?,
+        };
+        Ok(Engines { engines, layout })
     }
 
     pub fn of(&self, kind: EngineKind) -> &Engine {
-        self.0.of(kind)
+        self.engines.of(kind)
+    }
+
+    /// What a component must be compiled for to run on an engine.
+    pub fn tuning(&self, kind: EngineKind) -> Tuning {
+        Tuning::of(kind, self.layout)
+    }
+}
+
+/// What compiled code depends on: engines of one tuning load what was compiled for any of
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    counts_fuel: bool,
+    pub layout: PoolLayout,
+}
+
+impl Tuning {
+    pub const ALL: [Tuning; 4] = [
+        Tuning { counts_fuel: true, layout: PoolLayout::Guarded },
+        Tuning { counts_fuel: false, layout: PoolLayout::Guarded },
+        Tuning { counts_fuel: true, layout: PoolLayout::Dense },
+        Tuning { counts_fuel: false, layout: PoolLayout::Dense },
+    ];
+
+    /// Slots of the engine `large` are few and far apart in any case.
+    pub fn of(kind: EngineKind, layout: PoolLayout) -> Self {
+        let layout = if kind == EngineKind::Large { PoolLayout::Guarded } else { layout };
+        Tuning { counts_fuel: kind.counts_fuel(), layout }
+    }
+
+    /// As the compile process is told.
+    pub fn name(self) -> &'static str {
+        match (self.counts_fuel, self.layout) {
+            (true, PoolLayout::Guarded) => "fuel",
+            (false, PoolLayout::Guarded) => "epoch",
+            (true, PoolLayout::Dense) => "fuel-dense",
+            (false, PoolLayout::Dense) => "epoch-dense",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tuning| tuning.name() == name)
+    }
+
+    /// What each memory of a component must begin with, if that is not the component's own
+    /// choice: where slots lie side by side, one that has pages without access in it would
+    /// be two mappings more.
+    pub fn memory_bytes_first(self) -> Option<u64> {
+        (self.layout == PoolLayout::Dense).then(|| EngineKind::Fuel.memory_bytes_max())
     }
 }
 
@@ -139,7 +240,7 @@ struct Shape {
 impl Shape {
     fn of(kind: EngineKind) -> Self {
         match kind {
-            EngineKind::Fuel => Shape {
+            EngineKind::Fuel | EngineKind::Epoch => Shape {
                 component_instance_bytes: 256 << 10,
                 core_instance_bytes: 64 << 10,
                 table_elements: 10_000,
@@ -155,7 +256,7 @@ impl Shape {
     }
 }
 
-fn running(kind: EngineKind, slots: u32) -> Result<Engine, EngineError> {
+fn running(kind: EngineKind, slots: u32, layout: PoolLayout) -> Result<Engine, EngineError> {
     let shape = Shape::of(kind);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
@@ -179,32 +280,44 @@ fn running(kind: EngineKind, slots: u32) -> Result<Engine, EngineError> {
         .async_stack_keep_resident(8 << 10)
         .max_unused_warm_slots(256)
         .decommit_batch_size(1);
-    let mut config = settings();
+    let mut config = settings(Tuning::of(kind, layout));
     config.max_wasm_stack(shape.stack_bytes).async_stack_size(2 * shape.stack_bytes);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config).map_err(EngineError::Wasmtime)
 }
 
-/// The engine of the compile process: what it makes, every engine of [`Engines`] can
-/// load. It has no pool, since it runs nothing.
-pub fn compiling() -> Result<Engine, EngineError> {
-    Engine::new(&settings()).map_err(EngineError::Wasmtime)
+/// The engine of the compile process: what it makes, every engine of [`Engines`] with this
+/// tuning can load. It has no pool, since it runs nothing.
+pub fn compiling(tuning: Tuning) -> Result<Engine, EngineError> {
+    Engine::new(&settings(tuning)).map_err(EngineError::Wasmtime)
 }
 
 /// All that decides what compiled code looks like, in one place for all engines.
-pub fn settings() -> Config {
+pub fn settings(tuning: Tuning) -> Config {
     let mut config = Config::new();
     config
-        .consume_fuel(true)
+        // One of the two, never both: together they cost half as much again as the code.
+        .consume_fuel(tuning.counts_fuel)
+        .epoch_interruption(!tuning.counts_fuel)
         // Every call would otherwise build task state: 2.6 to 4.6 times dearer.
         .concurrency_support(false)
         .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
-        .async_stack_zeroing(true)
-        // The whole 32-bit space, so that no access needs a bounds check.
-        .memory_reservation(4 << 30)
-        .memory_guard_size(32 << 20)
-        .memory_init_cow(true);
+        .async_stack_zeroing(true);
+    match tuning.layout {
+        PoolLayout::Guarded => config
+            // The whole 32-bit space, so that no access needs a bounds check.
+            .memory_reservation(4 << 30)
+            .memory_guard_size(32 << 20)
+            .memory_init_cow(true),
+        // Nothing between two memories, and nothing that is mapped into one: neighbours
+        // with all their pages are one mapping.
+        PoolLayout::Dense => config
+            .memory_reservation(EngineKind::Fuel.memory_bytes_max())
+            .memory_guard_size(0)
+            .guard_before_linear_memory(false)
+            .memory_init_cow(false),
+    };
     config
 }
 

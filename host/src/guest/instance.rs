@@ -25,6 +25,7 @@ use crate::{
         aio::Aio,
         component::{Components, Digest, Linked, LoadError, Loaded},
         engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
+        epochs::Epochs,
         host_call::HostCalls,
         linker::Linkers,
         packed::{OutputMax, Packed},
@@ -60,6 +61,8 @@ struct Inner {
     cells: RefCell<Cells>,
     /// Fuel used since the last yield, over several short calls.
     slice_fuel: Cell<u64>,
+    /// For guests whose engine counts none.
+    epochs: Epochs,
     /// Seeds of guests' random numbers, drawn in order.
     seed: Cell<u64>,
 }
@@ -118,6 +121,7 @@ impl Guests {
             loaded: LruCache::new(components_max),
             waiting: Vec::new(),
         };
+        let epochs = Epochs::new(setup.clock.clone());
         Guests {
             inner: Rc::new(Inner {
                 components: setup.components,
@@ -129,6 +133,7 @@ impl Guests {
                 slots_max: setup.slots_max.map(|slots| slots.max(SLOTS_PER_INSTANCE_MAX)),
                 cells: RefCell::new(cells),
                 slice_fuel: Cell::new(0),
+                epochs,
                 seed: Cell::new(setup.seed),
             }),
         }
@@ -288,16 +293,16 @@ impl Guests {
         state.share_processes(inner.components.processes().clone());
         let mut store = Store::new(inner.components.engines().of(operator.engine()), state);
         GuestState::configure(&mut store);
-        store.fuel_async_yield_interval(Some(SLICE_FUEL)).map_err(|error| start_error(operator, &error))?;
+        inner.meter(&mut store, operator.engine()).map_err(|error| start_error(operator, &error))?;
         let budget = Budget {
             fuel: limits.message_fuel_max.saturating_mul(INIT_MESSAGES),
             time: limits.message_time_max.saturating_mul(INIT_MESSAGES as u32),
             messages: INIT_MESSAGES as usize,
         };
-        store.set_fuel(budget.fuel).map_err(|error| start_error(operator, &error))?;
+        inner.begin_call(&mut store, operator.engine(), &budget);
         store.data_mut().begin_call(1, budget.fuel);
         let pause = store.data().pause();
-        let started = self.limited(budget.time, &pause, async {
+        let started = self.limited(operator.engine(), budget.time, &pause, async {
             let instance = pre.instantiate_async(&mut store).await?;
             let mut exports = match operator.contract {
                 Contract::Packed => {
@@ -311,8 +316,7 @@ impl Guests {
             wasmtime::Result::Ok((exports, verdict))
         });
         let (result, charged) = started.await;
-        let executed = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let fuel = executed + store.data().call_fuel();
+        let fuel = fuel_used(&store, &budget);
         self.spend(fuel.saturating_sub(charged), store.data_mut().take_calls()).await;
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
@@ -338,10 +342,12 @@ impl Guests {
     /// fuel of the slices that have ended, which is charged.
     async fn limited<T>(
         &self,
+        engine: EngineKind,
         time: Duration,
         pause: &Pause,
         call: impl Future<Output = T>,
     ) -> (Option<T>, u64) {
+        let running = self.inner.components.engines().of(engine);
         let spent_ns = || self.inner.cpu_spent_ns.get();
         let (begin_ns, time_ns) = (spent_ns(), time.as_nanos() as u64);
         let mut call = pin!(call);
@@ -350,6 +356,10 @@ impl Guests {
             // A call's first slice cannot be over yet.
             if std::mem::replace(&mut polled, true) && spent_ns() - begin_ns > time_ns {
                 return Poll::Ready(None);
+            }
+            if !engine.counts_fuel() {
+                let left = Duration::from_nanos(time_ns - (spent_ns() - begin_ns));
+                return self.inner.epochs.slice(running, left, || call.as_mut().poll(ctx).map(Some));
             }
             let poll = call.as_mut().poll(ctx).map(Some);
             // A store cannot be read while its call has not ended; a slice has a fixed length.
@@ -366,6 +376,10 @@ impl Guests {
     /// many short calls have made a slice between them.
     async fn spend(&self, fuel: u64, calls: HostCalls) {
         self.inner.charge(fuel, calls);
+        if self.inner.epochs.slice_is_over() {
+            self.inner.slice_fuel.set(0);
+            return yield_once().await;
+        }
         let spent = self.inner.slice_fuel.get() + fuel;
         if spent < SLICE_FUEL {
             self.inner.slice_fuel.set(spent);
@@ -385,6 +399,29 @@ impl Inner {
         used.calls.add(calls);
         self.used.set(used);
     }
+
+    /// Makes a new store yield, by what its engine counts.
+    fn meter(&self, store: &mut Store<GuestState>, engine: EngineKind) -> wasmtime::Result<()> {
+        if engine.counts_fuel() {
+            return store.fuel_async_yield_interval(Some(SLICE_FUEL));
+        }
+        self.epochs.configure(store).map_err(|error| {
+            wasmtime::Error::msg(format!("this thread has no timer for the engine `epoch`: {error}"))
+        })
+    }
+
+    fn begin_call(&self, store: &mut Store<GuestState>, engine: EngineKind, budget: &Budget) {
+        if engine.counts_fuel() {
+            store.set_fuel(budget.fuel).expect("the engine counts fuel");
+        } else {
+            self.epochs.begin_call(store);
+        }
+    }
+}
+
+/// What a call has used, of its own and on host calls; nothing where nothing is counted.
+fn fuel_used(store: &Store<GuestState>, budget: &Budget) -> u64 {
+    store.get_fuel().map_or(0, |left| budget.fuel.saturating_sub(left) + store.data().call_fuel())
 }
 
 impl std::fmt::Debug for Guests {
@@ -548,7 +585,7 @@ impl Guest {
             time: limits.message_time_max.saturating_mul(messages as u32),
             messages,
         };
-        store.set_fuel(budget.fuel).expect("the engine counts fuel");
+        guests.inner.begin_call(store, operator.engine(), &budget);
         store.data_mut().begin_call(messages, budget.fuel);
         let max = output_max(limits, messages);
         let call = async {
@@ -557,9 +594,8 @@ impl Guest {
                 Exports::Aio(aio) => aio.process(store, input, delivery, max).await,
             }
         };
-        let (result, charged) = guests.limited(budget.time, pause, call).await;
-        let executed = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let fuel = executed + store.data().call_fuel();
+        let (result, charged) = guests.limited(operator.engine(), budget.time, pause, call).await;
+        let fuel = fuel_used(store, &budget);
         operator.stats.fuel.add(fuel);
         guests.spend(fuel.saturating_sub(charged), store.data_mut().take_calls()).await;
         // What follows from the call is answered for later than this.
@@ -589,8 +625,12 @@ impl Guest {
 /// What an error of wasmtime means for the message.
 fn classify(error: &wasmtime::Error, state: &GuestState, budget: &Budget) -> InvokeError {
     let cause = format!("{error:#}");
-    if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
-        return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            return InvokeError::OutOfFuel { limit: budget.fuel, messages: budget.messages };
+        }
+        Some(Trap::Interrupt) => return budget.out_of_time(),
+        _ => {}
     }
     if let Some(limit_bytes) = state.memory_refused() {
         return InvokeError::MemoryRefused { limit_bytes, cause };

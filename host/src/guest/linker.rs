@@ -48,7 +48,7 @@ impl Linkers {
             let worlds = PolicyWorld::shipped().iter();
             worlds.map(|world| (world.name.clone(), linker(kind, world))).collect()
         };
-        Linkers { by_world: PerEngine { fuel: of(EngineKind::Fuel), large: of(EngineKind::Large) } }
+        Linkers { by_world: PerEngine::by(of) }
     }
 
     /// The component linked with what a world grants. The error names the world,

@@ -95,7 +95,8 @@ pub fn aio_wat(interface: &str, imports: &str, process: &str) -> String {
 
 /// Ample for what tests do.
 static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
-    Engines::new(PoolSize { slots: PerEngine { fuel: 1, large: 256 }, components: 256 }).unwrap()
+    Engines::new(PoolSize { slots: PerEngine { fuel: 1, epoch: 1, large: 256 }, ..PoolSize::small(256) })
+        .unwrap()
 });
 
 const KIND: EngineKind = EngineKind::Large;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::resource::{
-    EngineKind, PerEngine,
+    EngineKind, PerEngine, PoolLayout,
     diagnostic::Diagnostics,
     quantity,
     yaml::{Object, Text},
@@ -17,6 +17,7 @@ pub struct HostConfig {
     pub shards: usize,
     /// Instances live at once: one takes a slot for each of its linear memories.
     pub slots: PerEngine<u32>,
+    pub pool: PoolLayout,
     /// Components loaded at once.
     pub components: u32,
     pub broker: Option<BrokerPorts>,
@@ -37,7 +38,8 @@ impl Default for HostConfig {
         HostConfig {
             name: None,
             shards: (cores - 1).max(1),
-            slots: PerEngine { fuel: 6144, large: 32 },
+            slots: PerEngine { fuel: 6144, epoch: 2048, large: 32 },
+            pool: PoolLayout::default(),
             components: 2000,
             broker: None,
             data: ".tidegate".into(),
@@ -56,16 +58,17 @@ impl HostConfig {
             host.shards = shards as usize;
         }
         if let Some(mut slots) = spec.object("slots", diagnostics) {
-            for (kind, most) in [(EngineKind::Fuel, 1_000_000), (EngineKind::Large, 10_000)] {
+            for kind in EngineKind::ALL {
+                let most = if kind == EngineKind::Large { 10_000 } else { 1_000_000 };
                 if let Some(count) = number(&mut slots, kind.name(), 1..=most, diagnostics) {
                     *host.slots.of_mut(kind) = count as u32;
                 }
             }
-            if let Some(text) = slots.text("epoch", diagnostics) {
-                let message = "slots of the engine `epoch` are not used yet";
-                diagnostics.warning("host/engine", text.place, message, "`fuel` and `large` have slots");
-            }
             slots.finish(diagnostics);
+        }
+        let layouts = PoolLayout::ALL.map(|layout| (layout.name(), layout));
+        if let Some(pool) = spec.choice("pool", &layouts, diagnostics) {
+            host.pool = pool;
         }
         if let Some(components) = number(&mut spec, "components", 1..=1_000_000, diagnostics) {
             host.components = components as u32;

@@ -8,7 +8,7 @@ use crate::{
     inference::{self, InferenceLimits},
     resource::{
         EngineKind,
-        diagnostic::Diagnostics,
+        diagnostic::{Diagnostics, Place},
         quantity::{self, QuantityError},
         yaml::{Object, Text},
     },
@@ -20,10 +20,11 @@ use crate::{
 pub const STANDARD: &str = include_str!("../../../policies/standard.yaml");
 
 /// The policies compiled in, by name.
-pub const SHIPPED: [(&str, &str); 4] = [
+pub const SHIPPED: [(&str, &str); 5] = [
     ("standard", STANDARD),
     ("strict", include_str!("../../../policies/strict.yaml")),
     ("python", include_str!("../../../policies/python.yaml")),
+    ("trusted", include_str!("../../../policies/trusted.yaml")),
     ("inference", include_str!("../../../policies/inference.yaml")),
 ];
 
@@ -188,6 +189,8 @@ impl Limits {
         let usual = Limits::default();
         match engine {
             EngineKind::Fuel => usual,
+            // It has no fuel to run out of.
+            EngineKind::Epoch => Limits { engine, message_fuel_max: u64::MAX, ..usual },
             EngineKind::Large => Limits {
                 engine,
                 cpu_rate_milli: 200,
@@ -276,6 +279,17 @@ impl LimitReader<'_> {
                 "no such model could ever be loaded",
             );
         }
+    }
+
+    /// Refuses a limit in fuel under an engine that counts none.
+    fn check_fuel_counts(&mut self, engine: EngineKind, key: &str, place: Option<Place>) {
+        if engine.counts_fuel() || place.is_none() {
+            return;
+        }
+        let message =
+            format!("`{key}` limits nothing under the engine `{}`, which counts no fuel", engine.name());
+        let label = "leave it out (`message.time` limits a message), or choose `engine: fuel`";
+        self.diagnostics.error("policy/engine-fuel", place, message, label);
     }
 
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
@@ -380,6 +394,10 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "fuel") {
+            for (key, name) in [("rate", "fuel.rate"), ("burst", "fuel.burst")] {
+                let place = group.get(key).map(|node| node.place.clone());
+                reader.check_fuel_counts(self.engine, name, place);
+            }
             reader.read(&mut group, "rate", some_fuel, &mut self.fuel_rate);
             reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
             if self.fuel_burst == u64::MAX {
@@ -389,6 +407,8 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {
+            let place = group.get("fuel").map(|node| node.place.clone());
+            reader.check_fuel_counts(self.engine, "message.fuel", place);
             reader.read(&mut group, "fuel", some_fuel, &mut self.message_fuel_max);
             reader.read(&mut group, "time", some_time, &mut self.message_time_max);
             group.finish(reader.diagnostics);
@@ -483,17 +503,9 @@ impl Policy {
     /// Reads a Policy's `spec`.
     pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
         let world = spec.need_text("world", diagnostics);
-        let engines = [("fuel", Some(EngineKind::Fuel)), ("epoch", None), ("large", Some(EngineKind::Large))];
-        let engine = spec.choice("engine", &engines, diagnostics);
-        if engine == Some(None) {
-            let place = spec.get("engine").map(|node| node.place.clone());
-            diagnostics.error("policy/engine", place, "this engine is not there yet", "use `fuel`");
-        }
-        let limits = Limits::of_engine(engine.flatten().unwrap_or_default()).read(
-            &mut spec,
-            LimitsOf::Policy(&name.text),
-            diagnostics,
-        );
+        let engines = EngineKind::ALL.map(|engine| (engine.name(), engine));
+        let engine = spec.choice("engine", &engines, diagnostics).unwrap_or_default();
+        let limits = Limits::of_engine(engine).read(&mut spec, LimitsOf::Policy(&name.text), diagnostics);
         let mut endpoints = Vec::new();
         for node in spec.list("endpoints", diagnostics) {
             let mut grant = Object::of(node, "an endpoint", super::yaml::Unknown::Error, diagnostics);

@@ -7,6 +7,8 @@ mod brokers;
 mod commands;
 mod compose;
 mod crowd;
+mod dense;
+mod epoch;
 mod faults;
 mod file;
 mod folder;

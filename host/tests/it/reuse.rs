@@ -26,8 +26,9 @@ const CLEAN: &str = "look----";
 const PAINTED: &str = "lookSMGT";
 
 fn rig(folder: &tempfile::TempDir) -> Rig {
-    let slots = PerEngine { fuel: SLOTS as u32, large: SLOTS as u32 };
-    let engines = Engines::new(PoolSize { slots, components: 8 }).expect("a small pool fits any machine");
+    let slots = PerEngine { fuel: SLOTS as u32, epoch: SLOTS as u32, large: SLOTS as u32 };
+    let engines = Engines::new(PoolSize { slots, components: 8, ..PoolSize::default() })
+        .expect("a small pool fits any machine");
     let cache = Cache::open(folder.path(), &engines, Compiler::InProcess).expect("a folder of its own");
     Rig::with(Components::inline(engines, cache), Clock::System, SLOTS, 8, 7)
 }
@@ -73,7 +74,7 @@ fn move_out(rig: &mut Rig, flows: Vec<Running>) {
 
 #[test]
 fn instance_reuse_never_shows_one_tenant_another_s_bytes() {
-    for engine in [EngineKind::Fuel, EngineKind::Large] {
+    for engine in EngineKind::ALL {
         // The next to come has the same component, whose image a slot may keep, or another.
         for next in ["hostile_painter", "hostile_looker"] {
             let folder = tempfile::tempdir().expect("a folder");

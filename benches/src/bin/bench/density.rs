@@ -66,7 +66,7 @@ fn lay_out(dir: &Path, endpoint: &str, tenants: usize, distinct: u32) -> anyhow:
     site.tenants(names.iter().map(String::as_str))
 }
 
-fn name(index: usize) -> String {
+pub fn name(index: usize) -> String {
     format!("t{index:05}")
 }
 
@@ -191,14 +191,14 @@ fn connected(site: &Path) -> anyhow::Result<usize> {
 }
 
 /// A host inside a process of its own, so that its memory is its own.
-struct Apart {
+pub struct Apart {
     child: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Apart {
-    fn start(site: &Path) -> anyhow::Result<Self> {
+    pub fn start(site: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("resident").arg(site).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
@@ -209,19 +209,19 @@ impl Apart {
         Ok(apart)
     }
 
-    fn ask(&mut self, command: &str) -> anyhow::Result<Value> {
+    pub fn ask(&mut self, command: &str) -> anyhow::Result<Value> {
         writeln!(self.asks, "{command}")?;
         let mut line = String::new();
         ensure!(self.answers.read_line(&mut line)? > 0, "the host ended at `{command}`");
         Ok(serde_json::from_str(&line)?)
     }
 
-    fn figure(&mut self, command: &str, name: &str) -> anyhow::Result<f64> {
+    pub fn figure(&mut self, command: &str, name: &str) -> anyhow::Result<f64> {
         let answer = self.ask(command)?;
         answer[name].as_f64().with_context(|| format!("no {name} in {answer}"))
     }
 
-    fn stop(mut self) -> anyhow::Result<()> {
+    pub fn stop(mut self) -> anyhow::Result<()> {
         drop(self.asks);
         self.child.wait()?;
         Ok(())
@@ -250,6 +250,7 @@ pub fn resident(args: &Resident) -> anyhow::Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = match words.as_slice() {
             ["resident"] => json!({ "kib": site::resident_kib("/proc/self/status")? }),
+            ["maps"] => json!({ "count": std::fs::read_to_string("/proc/self/maps")?.lines().count() }),
             ["census"] => census(&inside.status())?,
             ["touch", from, to] => touch(&inside, &written, from.parse()?..to.parse()?)?,
             ["spread", messages, exponent] => {

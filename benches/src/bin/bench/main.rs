@@ -3,8 +3,10 @@
 
 mod accounting;
 mod contracts;
+mod dense;
 mod density;
 mod deploy;
+mod metering;
 mod mqtt;
 mod path;
 mod quiet;
@@ -39,6 +41,10 @@ enum Bench {
     Contracts,
     /// MQTT to MQTT through two operators against a native program.
     Mqtt,
+    /// What counting fuel and asking for epochs cost a guest.
+    Metering,
+    /// The pool without copy-on-write and guards: live instances, and what calls cost there.
+    Dense,
     /// Memory of resident tenants and of live instances.
     Density,
     /// Quiet tenants beside attackers on one shard.
@@ -74,6 +80,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Path => path::run(args.quick)?,
         Bench::Contracts => contracts::run(args.quick)?,
         Bench::Mqtt => mqtt::run(args.quick)?,
+        Bench::Metering => metering::run(args.quick)?,
+        Bench::Dense => dense::run(args.quick)?,
         Bench::Density => density::run(args.quick)?,
         Bench::Quiet => quiet::run(args.quick)?,
         Bench::Deploy => deploy::run(args.quick)?,

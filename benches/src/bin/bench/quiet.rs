@@ -28,6 +28,8 @@ const EVERY: Duration = Duration::from_millis(10);
 /// What the attackers do.
 struct Attack {
     name: &'static str,
+    /// The attackers'; victims have `standard`.
+    policy: &'static str,
     guest: &'static str,
     configuration: &'static [(&'static str, &'static str)],
     payload: &'static str,
@@ -35,9 +37,19 @@ struct Attack {
     messages: usize,
 }
 
-const ATTACKS: [Attack; 2] = [
+const ATTACKS: [Attack; 3] = [
     Attack {
         name: "endless loops",
+        policy: "patient",
+        guest: "hostile_attacks",
+        configuration: &[("attack", "spin")],
+        payload: "attack",
+        messages: 8,
+    },
+    // Nothing but a timer stops these.
+    Attack {
+        name: "endless loops on the engine epoch",
+        policy: "patient-epoch",
         guest: "hostile_attacks",
         configuration: &[("attack", "spin")],
         payload: "attack",
@@ -45,6 +57,7 @@ const ATTACKS: [Attack; 2] = [
     },
     Attack {
         name: "a flood of 50 µs calls",
+        policy: "patient",
         guest: "hostile_busy",
         configuration: &[("micros", "50")],
         payload: "work",
@@ -97,12 +110,13 @@ fn lay_out(dir: &Path, attack: &Attack) -> anyhow::Result<()> {
     let site = SiteFolder::new(dir, "shards: 1", MEMORY)?;
     // An attacker that were in quarantine would be none.
     site.policy("patient", &[PATIENT])?;
+    site.policy("patient-epoch", &[PATIENT, "engine: epoch", "message: { time: 20ms }"])?;
     let mut names = victims(&site)?;
     for attacker in 0..ATTACKERS {
         let name = attacker_name(attacker);
         site.tenant(&name, &[Link { kind: "map", module: "attack", configuration: attack.configuration }])?;
         site.component(&name, "attack", attack.guest, None)?;
-        names.push((name, "patient"));
+        names.push((name, attack.policy));
     }
     site.tenants_under(names.iter().map(|(name, policy)| (name.as_str(), *policy)))
 }

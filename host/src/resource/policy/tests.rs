@@ -121,6 +121,8 @@ fn memory_that_no_slot_has_is_said_to_be_not_there() {
     for (engine, memory, said) in [
         (EngineKind::Fuel, "4Mi", 0),
         (EngineKind::Fuel, "5Mi", 1),
+        (EngineKind::Epoch, "4Mi", 0),
+        (EngineKind::Epoch, "5Mi", 1),
         (EngineKind::Large, "512Mi", 0),
         (EngineKind::Large, "513Mi", 1),
     ] {
@@ -128,6 +130,25 @@ fn memory_that_no_slot_has_is_said_to_be_not_there() {
         let (_, found) = read(&Limits::of_engine(engine), &text, false);
         assert_eq!(found.len(), said, "{engine:?} {text}: {found:?}");
         assert!(found.iter().all(|it| (it.0, it.1) == (Severity::Warning, "policy/engine-memory")));
+    }
+}
+
+#[test]
+fn a_limit_in_fuel_is_refused_where_nothing_counts_it() {
+    for (text, key) in [
+        ("message: { fuel: 1M }", "message.fuel"),
+        ("fuel: { rate: 1M }", "fuel.rate"),
+        ("fuel: { burst: 1M }", "fuel.burst"),
+        ("message: { time: 5ms }", ""),
+        ("cpu: { rate: 50m }", ""),
+    ] {
+        for (engine, lowering) in EngineKind::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+            let (_, found) = read(&Limits::of_engine(engine), text, lowering);
+            let errors: Vec<_> = found.iter().filter(|it| it.0 == Severity::Error).collect();
+            let refused = engine == EngineKind::Epoch && !key.is_empty();
+            assert_eq!(errors.len(), usize::from(refused), "{engine:?} {text}: {found:?}");
+            assert!(errors.iter().all(|it| it.1 == "policy/engine-fuel" && it.2.contains(key)), "{errors:?}");
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-protocol.yaml", 8, 15, Error, "endpoint/protocol"),
     ("platform/endpoint-tls.yaml", 8, 18, Error, "endpoint/tls"),
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),
-    ("platform/engine.yaml", 6, 11, Error, "policy/engine"),
+    ("platform/engine.yaml", 7, 20, Error, "policy/engine-fuel"),
     ("platform/kind.yaml", 2, 7, Error, "site/kind"),
     ("platform/laughs.yaml", 5, 29, Error, "yaml/too-large"),
     ("platform/missing-key.yaml", 4, 7, Error, "yaml/missing-key"),
