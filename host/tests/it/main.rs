@@ -40,4 +40,5 @@ mod status;
 mod store;
 mod tidy;
 mod unfit;
+mod usage;
 mod windows;
