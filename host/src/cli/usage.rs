@@ -104,7 +104,8 @@ pub fn usage(args: UsageArgs, json: bool) -> anyhow::Result<ExitCode> {
         _ => Form::Table,
     };
     let query = Query { tenant, from: all.0, to: all.1, after: None };
-    let mut printer = Printer { out: BufWriter::new(io::stdout()), form, by, all, lines: 0, total: Row::default() };
+    let mut printer =
+        Printer { out: BufWriter::new(io::stdout()), form, by, all, lines: 0, total: Row::default() };
     match print_all(&data, &query, &mut printer) {
         Err(error) if is_broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
         other => other?,
@@ -154,14 +155,12 @@ fn nothing_of(data: &Path, query: &Query, tenant: &str) -> anyhow::Error {
         pages += 1;
         Ok(pages < 5)
     });
-    let what = format!(
-        "`{tenant}` has used nothing from {} to {}",
-        query.from.to_text(),
-        query.to.to_text()
-    );
+    let what = format!("`{tenant}` has used nothing from {} to {}", query.from.to_text(), query.to.to_text());
     let hint = match nearest(tenant, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean `{name}`?"),
-        None if read.is_ok() && names.is_empty() => "neither has any other tenant; --from says how far back to look".to_owned(),
+        None if read.is_ok() && names.is_empty() => {
+            "neither has any other tenant; --from says how far back to look".to_owned()
+        }
         None => "`tidegate usage` without a name shows who has".to_owned(),
     };
     anyhow::anyhow!("{what}; {hint}")
@@ -358,7 +357,8 @@ fn read(data: &Path, query: &Query) -> anyhow::Result<Page> {
     let until = Instant::now() + STARTS_WITHIN;
     loop {
         match ask(data, query) {
-            Err(error) if error.downcast_ref().is_some_and(|it| matches!(it, ControlError::NoHost { .. })) => {}
+            Err(error)
+                if error.downcast_ref().is_some_and(|it| matches!(it, ControlError::NoHost { .. })) => {}
             answered => return answered,
         }
         match read_stored(data, query) {

@@ -51,7 +51,8 @@ impl Store {
             state.usage.gone.insert(hour);
         }
         let rows = rows.iter().map(|(hour, tenant, row)| (key_of(ROW, *hour, tenant), row.to_bytes()));
-        let counts = counts.iter().map(|(hour, count)| (key_of(COUNT, *hour, ""), count.to_le_bytes().to_vec()));
+        let counts =
+            counts.iter().map(|(hour, count)| (key_of(COUNT, *hour, ""), count.to_le_bytes().to_vec()));
         state.usage.values.extend(rows.chain(counts));
         drop(state);
         self.shared.changed.notify_all();

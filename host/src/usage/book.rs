@@ -145,12 +145,7 @@ impl Book {
         self.take(current, now, |_, entry| entry.state != State::Written)
     }
 
-    fn take(
-        &mut self,
-        current: Hour,
-        now: Instant,
-        mut takes: impl FnMut(Hour, &Entry) -> bool,
-    ) -> Changes {
+    fn take(&mut self, current: Hour, now: Instant, mut takes: impl FnMut(Hour, &Entry) -> bool) -> Changes {
         let mut changes = Changes::default();
         for (hour, entries) in &mut self.open {
             let before = changes.rows.len();

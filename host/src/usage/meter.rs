@@ -21,8 +21,9 @@ pub struct TenantMeter {
     tenant: Weak<Tenant>,
     stats: Arc<TenantStats>,
     counted: Row,
-    /// When its memory was looked at last.
+    /// When its memory was looked at last, and how many bytes it was.
     measured: Instant,
+    bytes: u64,
     /// Less than a byte-second, in byte-nanoseconds.
     rest: u128,
 }
@@ -51,11 +52,14 @@ impl TenantMeter {
             stats: tenant.stats.clone(),
             counted: Row::default(),
             measured: now,
+            bytes: tenant.memory().total(),
             rest: 0,
         }
     }
 
-    pub fn read(&mut self, now: Instant) -> Reading {
+    /// Of a tenant that did nothing memory is looked at only if `measures`: it is most of
+    /// the cost, and of ten thousand tenants most do nothing.
+    pub fn read(&mut self, now: Instant, measures: bool) -> Reading {
         // Before the counters: whoever had it has counted all by then.
         let is_last = Arc::get_mut(&mut self.stats).is_some();
         let TenantStats { cpu_ns, models_cpu_ns, fuel, host_calls, .. } = &*self.stats;
@@ -65,17 +69,22 @@ impl TenantMeter {
             host_calls: host_calls.get(),
             ..Row::default()
         };
-        let used = Row { memory_byte_seconds: self.memory(now), ..&count - &self.counted };
+        let mut used = &count - &self.counted;
         self.counted = count;
+        if measures || !used.is_empty() {
+            used.memory_byte_seconds = self.memory(now);
+        }
         Reading { used, is_last }
     }
 
-    /// Whole byte-seconds since the last time.
+    /// Whole byte-seconds since the last time, during which it had what it had then.
     fn memory(&mut self, now: Instant) -> u64 {
-        let bytes = self.tenant.upgrade().map_or(0, |tenant| tenant.memory().total());
         let time = now.since(self.measured);
         self.measured = now;
-        self.rest += u128::from(bytes) * time.as_nanos();
+        let bytes = self.tenant.upgrade().map(|tenant| tenant.memory().total());
+        // When it went is not known.
+        let before = std::mem::replace(&mut self.bytes, bytes.unwrap_or_default());
+        self.rest += u128::from(bytes.map_or(0, |_| before)) * time.as_nanos();
         let whole = self.rest / 1_000_000_000;
         self.rest %= 1_000_000_000;
         u64::try_from(whole).unwrap_or(u64::MAX)

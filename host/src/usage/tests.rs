@@ -32,7 +32,12 @@ impl Ledger {
     }
 
     fn sample(&self) {
-        self.shared.sample(&mut self.shared.work.lock().expect("no panic")).expect("the store works");
+        self.sample_of(Which::InTurn);
+    }
+
+    fn sample_of(&self, measured: Which) {
+        let mut work = self.shared.work.lock().expect("no panic");
+        self.shared.sample(&mut work, measured).expect("the store works");
     }
 
     fn meters(&self) -> (usize, usize) {
@@ -57,10 +62,16 @@ impl Ledger {
 
 fn rows_of(store: &Store, tenant: Option<&str>) -> Vec<(Hour, String, Row)> {
     let tenant = tenant.map(str::to_owned);
-    let query = Query { tenant, from: Hour(0), to: Hour(u32::MAX), after: None };
-    let page = store.usage_page(&query).expect("it can be read");
-    assert_eq!(page.next, None);
-    page.rows
+    let mut query = Query { tenant, from: Hour(0), to: Hour(u32::MAX), after: None };
+    let mut rows = Vec::new();
+    loop {
+        let page = store.usage_page(&query).expect("it can be read");
+        rows.extend(page.rows);
+        query.after = page.next;
+        if query.after.is_none() {
+            return rows;
+        }
+    }
 }
 
 fn of(rows: &[(Hour, String, Row)], tenant: &str) -> Row {
@@ -172,7 +183,9 @@ fn rows_are_found_by_hour_and_tenant_a_page_at_a_time() {
         let (rows, _) = read(query(tenant, from, to));
         assert_eq!(rows.len(), count, "{tenant:?} {from} {to}");
         assert!(rows.iter().all(|(hour, name, row)| {
-            (from..to).contains(&hour.0) && tenant.is_none_or(|it| it == name) && row.fuel == u64::from(hour.0)
+            (from..to).contains(&hour.0)
+                && tenant.is_none_or(|it| it == name)
+                && row.fuel == u64::from(hour.0)
         }));
     }
     // Hours that go take their rows with them, and nothing else.
@@ -202,4 +215,29 @@ fn a_page_is_the_same_behind_the_socket() {
     let page = Page { rows: vec![(Hour(7), "a".into(), row)], next: Some((Hour(7), "a".into())) };
     let text = page.to_json().to_string();
     assert_eq!(Page::from_json(serde_json::from_str(&text).expect("JSON")).expect("a page"), page);
+}
+
+#[test]
+fn ten_thousand_idle_tenants_are_no_writes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(dir.path(), &Arc::default());
+    let tenants: Vec<_> = (0..10_000).map(|tenant| ledger.watch(&format!("t{tenant}"))).collect();
+    tenants.iter().for_each(|tenant| tenant.set_component_bytes(1 << 20));
+    let flows: Vec<_> = tenants.iter().map(|tenant| ledger.watch_dataflow(&tenant.name)).collect();
+    ledger.sample_of(Which::All);
+    let (began, mut rows) = (std::time::Instant::now(), 0);
+    for second in 0..300 {
+        ledger.wait(1);
+        ledger.sample();
+        if second == 100 {
+            flows[7].received.add(1);
+        }
+        let mut work = ledger.shared.work.lock().expect("no panic");
+        let book = work.book.as_mut().expect("it was read");
+        rows += book.due(ledger.hour(), ledger.shared.clock.now()).rows.len();
+    }
+    assert_eq!(rows, 1, "the one that took a message");
+    eprintln!("a sample of ten thousand tenants takes {:?}", began.elapsed() / 300);
+    let rows = ledger.rows();
+    assert_eq!((rows.len(), of(&rows, "t7").memory_byte_seconds), (10_000, 300 << 20));
 }

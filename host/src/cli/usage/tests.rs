@@ -53,7 +53,10 @@ fn hours_are_whole() {
         ("2026-01-31T12:00:01Z", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"),
         ("2026-01-31T23:30:00-01:00", "2026-02-01T00:00:00Z", "2026-02-01T01:00:00Z"),
     ] {
-        assert_eq!((Hour::of_ms(ms(text)).to_text(), Hour::behind_ms(ms(text)).to_text()), (of.into(), behind.into()));
+        assert_eq!(
+            (Hour::of_ms(ms(text)).to_text(), Hour::behind_ms(ms(text)).to_text()),
+            (of.into(), behind.into())
+        );
     }
     // A date can be written of every hour.
     assert!(Hour::of_ms(u64::MAX).to_text().starts_with("9955-"));

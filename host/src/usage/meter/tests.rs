@@ -15,15 +15,15 @@ fn each_reading_has_what_came_since_the_last_and_the_last_one_is_known() {
     stats.cpu_ns.add(5);
     stats.models_cpu_ns.add(1_000);
     stats.fuel.add(7);
-    let Reading { used, is_last } = meter.read(at(1));
+    let Reading { used, is_last } = meter.read(at(1), true);
     assert_eq!((used, is_last), (Row { cpu_ns: 1_005, fuel: 7, ..Row::default() }, false));
     drop(tenant);
     stats.host_calls.add(3);
-    let Reading { used, is_last } = meter.read(at(2));
+    let Reading { used, is_last } = meter.read(at(2), true);
     assert_eq!((used, is_last), (Row { host_calls: 3, ..Row::default() }, false), "somebody may charge it");
     stats.fuel.add(1);
     drop(stats);
-    let Reading { used, is_last } = meter.read(at(3));
+    let Reading { used, is_last } = meter.read(at(3), true);
     assert_eq!((used, is_last), (Row { fuel: 1, ..Row::default() }, true));
 }
 
@@ -46,13 +46,21 @@ fn of_a_dataflow_that_was_never_read_all_is_read_after_its_end() {
 #[test]
 fn memory_is_bytes_times_time_and_no_fraction_is_lost() {
     let tenant = Tenant::new("a", Limits::default());
-    let mut meter = TenantMeter::new(&tenant, at(0));
     tenant.set_component_bytes(1_001);
+    let mut meter = TenantMeter::new(&tenant, at(0));
     let mut sum = 0;
     for ms in 1..=10_000 {
-        sum += meter.read(at(ms)).used.memory_byte_seconds;
+        // Now and then, or because it did something.
+        tenant.stats.fuel.add(u64::from(ms % 7 == 0));
+        sum += meter.read(at(ms), ms % 5 == 0).used.memory_byte_seconds;
     }
     assert_eq!(sum, 10_010);
+    assert_eq!(meter.read(at(15_000), false).used, Row::default(), "nobody looked");
     tenant.set_component_bytes(0);
-    assert_eq!(meter.read(at(20_000)).used, Row::default());
+    // Until somebody looks it had what it had.
+    assert_eq!(meter.read(at(20_000), true).used.memory_byte_seconds, 10_010);
+    tenant.set_component_bytes(1_001);
+    assert_eq!(meter.read(at(30_000), true).used, Row::default());
+    drop(tenant);
+    assert_eq!(meter.read(at(40_000), true).used, Row::default(), "when it went is not known");
 }
