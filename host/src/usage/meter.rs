@@ -71,7 +71,8 @@ impl TenantMeter {
         };
         let mut used = &count - &self.counted;
         self.counted = count;
-        if measures || !used.is_empty() {
+        // Soon after it was put together it has some.
+        if measures || self.bytes == 0 || !used.is_empty() {
             used.memory_byte_seconds = self.memory(now);
         }
         Reading { used, is_last }

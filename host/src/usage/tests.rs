@@ -225,11 +225,11 @@ fn ten_thousand_idle_tenants_are_no_writes() {
     tenants.iter().for_each(|tenant| tenant.set_component_bytes(1 << 20));
     let flows: Vec<_> = tenants.iter().map(|tenant| ledger.watch_dataflow(&tenant.name)).collect();
     ledger.sample_of(Which::All);
-    let (began, mut rows) = (std::time::Instant::now(), 0);
-    for second in 0..300 {
+    let mut rows = 0;
+    for second in 0..60 {
         ledger.wait(1);
         ledger.sample();
-        if second == 100 {
+        if second == 20 {
             flows[7].received.add(1);
         }
         let mut work = ledger.shared.work.lock().expect("no panic");
@@ -237,7 +237,6 @@ fn ten_thousand_idle_tenants_are_no_writes() {
         rows += book.due(ledger.hour(), ledger.shared.clock.now()).rows.len();
     }
     assert_eq!(rows, 1, "the one that took a message");
-    eprintln!("a sample of ten thousand tenants takes {:?}", began.elapsed() / 300);
     let rows = ledger.rows();
-    assert_eq!((rows.len(), of(&rows, "t7").memory_byte_seconds), (10_000, 300 << 20));
+    assert_eq!((rows.len(), of(&rows, "t7").memory_byte_seconds), (10_000, 60 << 20));
 }
