@@ -175,6 +175,12 @@ impl Batch {
         self.arena.len() + self.entries.len() * size_of::<Entry>()
     }
 
+    /// Bytes of what its messages say: topics, payloads and properties.
+    pub fn message_bytes(&self) -> u64 {
+        let of = |entry: &Entry| (entry.bytes_len() - entry.node.len as usize) as u64;
+        self.entries.iter().map(of).sum()
+    }
+
     /// Copies the entries for which `keep` holds; the arena is shared.
     pub fn select(&self, mut keep: impl FnMut(usize, &Entry) -> bool) -> Batch {
         let mut entries = Vec::with_capacity(self.len());

@@ -10,6 +10,7 @@ mod run;
 mod status;
 mod test;
 mod up;
+mod usage;
 
 use std::{
     io::IsTerminal as _,
@@ -99,6 +100,12 @@ enum Command {
     /// `faults.coolDown`, and goes on by itself; one with `faults.quarantineAfter` faults
     /// `within` a time is in quarantine until this. What its sources hold is processed then.
     Resume(resume::ResumeArgs),
+    /// Show what each tenant used: CPU, fuel, memory, messages, bytes, host calls.
+    ///
+    /// By whole hours (UTC), counted while the host runs and kept in its data folder, also of
+    /// tenants that have left. Works whether the host runs or not. docs/quotas.md says what
+    /// is counted, how long it is kept, and what a crash may lose.
+    Usage(usage::UsageArgs),
     /// List, read, export, replay and discard messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// The compile process: a component on standard input, compiled for an engine on standard
@@ -135,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Compose(args) => compose::compose(args, json),
         Command::Status(args) => status::status(args, json),
         Command::Resume(args) => resume::resume(args, json),
+        Command::Usage(args) => usage::usage(args, json),
         Command::DeadLetters(args) => dead_letters::dead_letters(args, json),
     };
     result.unwrap_or_else(|error: anyhow::Error| {

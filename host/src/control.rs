@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::dead_letter::filter::Filter;
+use crate::{dead_letter::filter::Filter, usage::Query};
 
 /// Largest request, in bytes: a path or a name, or the ids of dead letters.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -34,6 +34,8 @@ pub enum Ask {
     Resume { tenant: String, dataflow: String },
     /// Live state of one tenant or all.
     Status { tenant: Option<String> },
+    /// What tenants used, a page of it.
+    Usage { query: Query },
     /// Remove dead letters for good.
     Discard { filter: Filter },
     /// Send dead letters through their dataflows again.
@@ -155,6 +157,9 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
             _ => Err("`tenant` and `dataflow` are needed".to_owned()),
         },
         (Method::POST, "/status") => Ok(Ask::Status { tenant: text("tenant") }),
+        (Method::POST, "/usage") => {
+            serde_json::from_value(body).map(|query| Ask::Usage { query }).map_err(|error| error.to_string())
+        }
         (Method::POST, "/dead-letters/discard") => filter_of(body).map(|filter| Ask::Discard { filter }),
         (Method::POST, "/dead-letters/replay") => filter_of(body).map(|filter| Ask::Replay { filter }),
         (method, path) => Err(format!("there is no {method} {path}")),

@@ -68,6 +68,7 @@ use crate::{
     store::{AppliedError, Snapshot, Store, StoreError, WindowSpace},
     tenant::Tenant,
     topic::TopicFilter,
+    usage::{Page, Query, UsageLedger},
     write::SinkQueue,
 };
 
@@ -122,6 +123,7 @@ pub struct Host {
     shards: Vec<RunningShard>,
     dead_letters: DeadLetters,
     store: Store,
+    usage: UsageLedger,
     tenants: BTreeMap<String, RunningTenant>,
     /// Where the embedded broker listens.
     broker: Option<broker::Ports>,
@@ -246,6 +248,7 @@ impl Host {
             None => store.host_name(draw_name)?,
         };
         let quarantined = store.quarantined()?;
+        let usage = UsageLedger::start(store.clone(), Clock::System).map_err(HostError::Thread)?;
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
         let known = Known::telling(begin_ahead(&components, &store, data));
         let mut host = Host {
@@ -257,6 +260,7 @@ impl Host {
             shards: Vec::new(),
             dead_letters,
             store,
+            usage,
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             memory: Arc::default(),
@@ -622,7 +626,10 @@ impl Host {
             None => RunningTenant {
                 tenant: {
                     let keys = self.store.key_space(&tenant.name, &self.name, tenant.limits.state);
-                    Tenant::keeping(&tenant.name, tenant.limits.clone(), keys, tenant.schemas.clone())
+                    let tenant =
+                        Tenant::keeping(&tenant.name, tenant.limits.clone(), keys, tenant.schemas.clone());
+                    self.usage.watch(&tenant);
+                    tenant
                 },
                 shard: self.place(),
                 fingerprint,
@@ -655,6 +662,7 @@ impl Host {
             let plan =
                 deploy::plan(&running.tenant, tenant, flow, components, &sinks, space, commands.as_ref());
             let plan = Arc::new(plan);
+            self.usage.watch_dataflow(&tenant.name, &plan.stats);
             if let Some(cause) = self.quarantined.get(&plan.name()) {
                 plan.set_health(Health::Quarantined { cause: cause.clone() });
             }
@@ -938,8 +946,9 @@ impl Host {
             end_models(&running.tenant);
             end_sinks(running.sinks).await;
         }
+        task::block_in_place(|| self.usage.close());
         if let Err(error) = self.store.flush() {
-            tracing::error!(error = %chain(&error), "positions of files may be lost");
+            tracing::error!(error = %chain(&error), "positions of files, and what tenants used last, may be lost");
         }
         for RunningShard { door, thread, .. } in self.shards.drain(..) {
             door.send(Command::Stop);
@@ -1041,6 +1050,13 @@ impl Host {
         let door = self.dead_letters.door().expect("a host keeps them on disk").clone();
         let discarding = task::spawn_blocking(move || door.remove(reader::ids(door.dir(), &filter)?));
         async { discarding.await.expect("discarding does not panic") }
+    }
+
+    /// What tenants used, a page of it; to be run beside the host.
+    pub fn usage(&self, query: Query) -> impl Future<Output = Result<Page, StoreError>> + Send + 'static {
+        let read = self.usage.reader();
+        let reading = task::spawn_blocking(move || read(&query));
+        async { reading.await.expect("reading does not panic") }
     }
 
     /// Live state, for `status`; of one tenant or of all.
@@ -1247,10 +1263,15 @@ fn begin_ahead(components: &Components, store: &Store, data: &Path) -> IsNew {
     })
 }
 
+/// The store of a data folder whose host does not run: it starts once this is dropped.
+pub fn stored(data: &Path) -> Result<Store, HostError> {
+    open_data(data)?;
+    Ok(Store::open(&data.join("store"))?)
+}
+
 /// The site that was applied last to the host of a data folder, which does not run.
 pub fn applied_site(data: &Path) -> Result<Option<(Option<Site>, Diagnostics)>, HostError> {
-    open_data(data)?;
-    let store = Store::open(&data.join("store"))?;
+    let store = stored(data)?;
     let Some((dir, home)) = store.lay_out_applied(data)? else { return Ok(None) };
     let (site, diagnostics) = Site::load(&dir);
     Ok(Some((site.map(|site| Site { home, ..site }), diagnostics)))

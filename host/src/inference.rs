@@ -35,7 +35,7 @@ pub use self::{
     process::Processes,
     tensor::{NamedTensor, Tensor, TensorType},
 };
-use crate::stats::InferenceStats;
+use crate::stats::{InferenceStats, TenantStats};
 
 /// The cargo feature of this crate with which models can be run.
 pub const FEATURE: &str = "wasi-nn";
@@ -118,10 +118,12 @@ pub struct Inference {
 }
 
 impl Inference {
-    pub fn new(limits: InferenceLimits, processes: Arc<Processes>) -> Arc<Self> {
+    /// What its processes use is counted in `charged`, too.
+    pub fn new(limits: InferenceLimits, processes: Arc<Processes>, charged: Arc<TenantStats>) -> Arc<Self> {
         let door = Door {
             limits,
             stats: InferenceStats::default(),
+            charged,
             tensor_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -274,6 +276,8 @@ enum Request {
 struct Door {
     limits: InferenceLimits,
     stats: InferenceStats,
+    /// The tenant's.
+    charged: Arc<TenantStats>,
     tensor_bytes: AtomicU64,
     state: Mutex<State>,
     /// The worker has something to look at.
@@ -312,6 +316,11 @@ enum Next {
 impl Door {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no panic under this lock")
+    }
+
+    fn charge_cpu(&self, ms: u64) {
+        self.stats.cpu_ms.add(ms);
+        self.charged.models_cpu_ns.add(ms * 1_000_000);
     }
 
     fn count(&self, error: InferenceError) -> InferenceError {

@@ -37,4 +37,5 @@ pub mod fuzz;
 pub mod planted;
 pub mod stats;
 pub mod tenant;
+pub mod usage;
 pub mod wake;

@@ -25,10 +25,12 @@ pub enum Bug {
     CountTwice,
     /// Volatile windows forget what they had completed before a restart.
     PartialWindow,
+    /// What tenants used begins at zero with each host.
+    UsageAnew,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 10] = [
+    pub const ALL: [Bug; 11] = [
         Bug::EarlyAck,
         Bug::LostWake,
         Bug::DoubleSettle,
@@ -39,6 +41,7 @@ impl Bug {
         Bug::LostPublish,
         Bug::CountTwice,
         Bug::PartialWindow,
+        Bug::UsageAnew,
     ];
 
     /// The name in the variable `TIDEGATE_PLANT`.
@@ -54,6 +57,7 @@ impl Bug {
             Bug::LostPublish => "lost-publish",
             Bug::CountTwice => "count-twice",
             Bug::PartialWindow => "partial-window",
+            Bug::UsageAnew => "usage-anew",
         }
     }
 }

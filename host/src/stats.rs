@@ -81,6 +81,9 @@ counters! {
         settled,
         /// Bytes of topic, payload and properties taken.
         received_bytes,
+        /// The same of messages confirmed by sinks; a write of which a sink refused some
+        /// counts whole.
+        delivered_bytes,
     }
 }
 
@@ -91,6 +94,8 @@ counters! {
         cpu_ns,
         /// The longest slice, in ns.
         longest_slice_ns,
+        /// CPU time of the processes that run its models, in ns.
+        models_cpu_ns,
         /// Fuel of its guests and of what they call.
         fuel,
         /// Calls into the host.

@@ -1,8 +1,8 @@
 //! `Store`: what a host keeps across restarts, in sled: its name, the resources that
-//! were applied last, how far file sources were settled, tenants' state, open windows. Positions and
-//! state are written behind by a thread of the store's own; what is applied is on disk
-//! when it returns. An I/O error closes the database, which is opened again until that
-//! succeeds.
+//! were applied last, how far file sources were settled, tenants' state, open windows, what
+//! tenants used. All but what is applied, which is on disk when that returns, is written
+//! behind by a thread of the store's own. An I/O error closes the database, which is opened
+//! again until that succeeds.
 
 mod applied;
 mod blobs;
@@ -10,6 +10,7 @@ mod kept_state;
 mod key_space;
 mod position;
 mod record;
+mod usage;
 mod windows;
 
 use std::{
@@ -98,6 +99,7 @@ struct Database {
     meta: sled::Tree,
     state: sled::Tree,
     windows: sled::Tree,
+    usage: sled::Tree,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +112,8 @@ struct State {
     changed: BTreeMap<String, Arc<Space>>,
     /// Changes of windows that are to be written, in this order.
     commits: VecDeque<Commit>,
+    /// What tenants used, to be written.
+    usage: usage::Unwritten,
     /// Somebody waits for these changes.
     urgent: bool,
     /// Why the database is closed.
@@ -360,6 +364,7 @@ impl Shared {
             && state.unwritten.is_empty()
             && state.changed.is_empty()
             && state.commits.is_empty()
+            && state.usage.is_empty()
             && state.failure.is_none()
         {
             state = self.changed.wait(state).expect("no panic under this lock");
@@ -416,12 +421,14 @@ impl Shared {
             unwritten.write(&database.state, &space.tenant)?;
             written.push((space, unwritten));
         }
+        let usage = self.write_usage(&database.usage)?;
         let commits = self.write_commits(&database.windows)?;
         if let Err(error) = self.write_positions(database) {
             self.again(commits);
             return Err(error);
         }
         Self::committed(commits);
+        self.usage_written(usage);
         for (space, unwritten) in written {
             let mut state = self.state();
             if !space.written(unwritten) {
@@ -482,6 +489,7 @@ impl Database {
             meta: db.open_tree("meta")?,
             state: db.open_tree("state")?,
             windows: db.open_tree("windows")?,
+            usage: db.open_tree("usage")?,
             db,
         })
     }

@@ -98,7 +98,8 @@ impl Tenant {
 
     /// Where its models are.
     pub fn inference(&self, processes: &Arc<Processes>) -> Arc<Inference> {
-        self.inference.get_or_init(|| Inference::new(self.limits.inference, processes.clone())).clone()
+        let begin = || Inference::new(self.limits.inference, processes.clone(), self.stats.clone());
+        self.inference.get_or_init(begin).clone()
     }
 
     /// The same, if any operator has a model.

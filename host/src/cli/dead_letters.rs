@@ -139,7 +139,8 @@ struct Chosen {
     all: bool,
 }
 
-fn moment_ms(text: &str) -> Result<u64, filter::NoMoment> {
+/// RFC 3339, or so long ago, in ms since the Unix epoch.
+pub(super) fn moment_ms(text: &str) -> Result<u64, filter::NoMoment> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     filter::moment_ms(text, now)
 }
@@ -266,7 +267,8 @@ fn columns(cells: [&str; 5]) -> String {
     format!("{id:>7}  {at:<20}  {place:<30}  {reason:<13}  {detail}").trim_end().to_owned()
 }
 
-fn fit(text: &str, columns: usize) -> String {
+/// At most so many columns, on one line.
+pub(super) fn fit(text: &str, columns: usize) -> String {
     let text = text.replace(char::is_control, " ");
     if text.chars().count() <= columns {
         return text;

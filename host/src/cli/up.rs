@@ -30,6 +30,7 @@ use crate::{
     deploy::chain,
     host::{self, Host, HostError, ResumeError, replay::Outcome},
     resource::{Diagnostics, Site},
+    usage::Query,
 };
 
 #[derive(Args)]
@@ -230,6 +231,10 @@ async fn supervise(
                         host.observe();
                         (StatusCode::OK, host.status(tenant.as_deref()).await)
                     }
+                    Ask::Usage { query } => {
+                        usage(host, query, reply);
+                        continue;
+                    }
                     Ask::Discard { filter } => {
                         discard(host, filter, reply);
                         continue;
@@ -244,6 +249,18 @@ async fn supervise(
             }
         }
     }
+}
+
+/// Reads beside everything else: it waits for the disk.
+fn usage(host: &Host, query: Query, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let reading = host.usage(query);
+    tokio::spawn(async move {
+        let answer = match reading.await {
+            Ok(page) => (StatusCode::OK, page.to_json()),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
 }
 
 /// Discards beside everything else, since it may take long; so does a replay.

@@ -30,7 +30,7 @@ use timely::{
 };
 
 use crate::{
-    batch::Stamped,
+    batch::{Batch, Stamped},
     clock::{Clock, Instant},
     dataflow::{
         circuit::{self, Gate, State},
@@ -326,7 +326,7 @@ impl Parts {
         lull::count(batch.len());
         stats.deliveries.add(1);
         stats.received.add(batch.len() as u64);
-        stats.received_bytes.add(batch.arena.len() as u64);
+        stats.received_bytes.add(batch.message_bytes());
         self.ledger.duties.borrow_mut().push_back((sequence, settle));
         if planted::is(Bug::EarlyAck) {
             self.activators().commit.activate();
@@ -451,8 +451,9 @@ impl Parts {
             return;
         }
         // Before the writes: a sink may confirm at once.
+        let written_bytes = written().map(Batch::message_bytes).sum();
         let written = written().map(|batch| batch.len() as u64).sum();
-        holds.insert(sequence, Hold { flow, waiting, written });
+        holds.insert(sequence, Hold { flow, waiting, written, written_bytes });
         if committed && let Some(windows) = &self.windows {
             windows.commit(Some((sequence, self.confirms.clone())));
         }
@@ -490,6 +491,7 @@ impl Parts {
         }
         if hold.waiting == 0 {
             self.plan.stats.delivered.add(hold.written);
+            self.plan.stats.delivered_bytes.add(hold.written_bytes);
             if let Some(hold) = holds.remove(id) {
                 self.finished(&hold.flow);
             }
@@ -670,6 +672,8 @@ struct Hold {
     waiting: u32,
     /// Messages written and not rejected.
     written: u64,
+    /// Bytes of all that was written.
+    written_bytes: u64,
 }
 
 /// Holds by sequence: nearly dense, and mostly confirmed from the front.

@@ -176,6 +176,8 @@ impl RunQueue {
         }
         tenant.place = Place::Idle;
         tenant.tasks.clear();
+        // Whoever counts what it used sees by this that no more comes.
+        tenant.share.stats = Arc::default();
         self.free.push(index);
     }
 

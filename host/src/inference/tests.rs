@@ -2,7 +2,7 @@ use super::*;
 
 fn inference() -> Arc<Inference> {
     let limits = InferenceLimits { memory_bytes_max: 100, model_bytes_max: 60, ..InferenceLimits::default() };
-    Inference::new(limits, Processes::none())
+    Inference::new(limits, Processes::none(), Arc::default())
 }
 
 fn value(inference: &Inference, name: &str) -> u64 {

@@ -143,7 +143,7 @@ impl Worker {
                 self.door.stats.ended.add(1);
                 if let ProcessError::Died { .. } = error {
                     // What it used until it was gone is not known any more.
-                    self.door.stats.cpu_ms.add(began.elapsed().as_millis() as u64);
+                    self.door.charge_cpu(began.elapsed().as_millis() as u64);
                 }
                 self.end();
                 Err(told(error))
@@ -165,7 +165,7 @@ impl Worker {
         let Some(running) = &mut self.running else { return };
         let used = running.process.cpu_time();
         let ms = used.saturating_sub(running.counted).as_millis() as u64;
-        self.door.stats.cpu_ms.add(ms);
+        self.door.charge_cpu(ms);
         running.counted += Duration::from_millis(ms);
     }
 

@@ -374,6 +374,9 @@ fn mqtt_a_neighbour_on_the_shard_goes_on_while_a_hostile_model_runs() {
     let (bad, good) = (count(&status, "bad", "cpu_ms"), count(&status, "good", "cpu_ms"));
     assert!(bad >= 500 && good < bad / 2, "{}", status.0);
     host.stop();
+    // So has the ledger.
+    let billed = crate::usage::count(&site, "bad", "cpuNs");
+    assert!(billed >= bad * 1_000_000, "{billed} ns of {bad} ms");
 }
 
 #[test]

@@ -44,4 +44,5 @@ mod status;
 mod store;
 mod tidy;
 mod unfit;
+mod usage;
 mod windows;
