@@ -26,6 +26,7 @@ use replay::{Lane, Replay};
 
 use crate::{
     batch::Batch,
+    capacity::{self, Asked, Demand, Machine},
     clock::Clock,
     command::Commands,
     connector::{
@@ -52,7 +53,7 @@ use crate::{
         Operator,
         compile::{Cache, Compiler},
         component::{Components, Digest},
-        engine::{EngineError, Engines, PoolSize, SLOTS_PER_INSTANCE_MAX},
+        engine::{EngineError, Engines, PoolSize},
         linker::Linkers,
         metrics::{Reading, Series},
     },
@@ -153,6 +154,8 @@ struct RunningTenant {
     sinks: BTreeMap<String, RunningSink>,
     /// By endpoint, as sinks are.
     commands: BTreeMap<String, RunningCommands>,
+    /// What it asks of the machine.
+    demand: Demand,
 }
 
 struct RunningDataflow {
@@ -187,6 +190,7 @@ struct RunningCommands {
 /// A tenant as it is to run.
 struct Prepared<'a> {
     fingerprint: Digest,
+    demand: Demand,
     dataflows: Vec<PreparedDataflow<'a>>,
 }
 
@@ -229,9 +233,7 @@ impl Host {
     pub fn start(config: &HostConfig, data: &Path, program: PathBuf) -> Result<Self, HostError> {
         install_panic_hook();
         open_data(data)?;
-        // Each shard can take its largest instance, however few slots there are.
-        let slots = config.slots.map(|slots| slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32));
-        let size = PoolSize { slots, components: config.components };
+        let size = PoolSize::of(config);
         size.check(PoolSize::maps_max())?;
         let engines = Engines::new(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };
@@ -415,11 +417,26 @@ impl Host {
             }
             let admitted = dataflows.iter().map(|it: &PreparedDataflow<'_>| (it.site, &it.components));
             deploy::check_memory(tenant, admitted.clone(), diagnostics);
-            deploy::check_commands(tenant, admitted, &site.endpoints, diagnostics);
-            let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, dataflows };
+            deploy::check_commands(tenant, admitted.clone(), &site.endpoints, diagnostics);
+            let demand = Demand::of(tenant, admitted, &site.endpoints);
+            let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, demand, dataflows };
             prepared.insert(tenant.name.as_str(), tenant_prepared);
         }
+        self.check_capacity(site, &prepared, diagnostics);
         prepared
+    }
+
+    /// Whether the machine has what all its tenants ask for, those that stay among them.
+    fn check_capacity(
+        &self,
+        site: &Site,
+        prepared: &BTreeMap<&str, Prepared<'_>>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let unchanged = site.unchanged.iter().filter_map(|name| self.tenants.get(name));
+        let demands = prepared.values().map(|it| &it.demand).chain(unchanged.map(|it| &it.demand));
+        let asked = Asked::of(&self.config, demands);
+        capacity::judge(&asked, &Machine::this()).say(diagnostics);
     }
 
     /// All that the site was read from.
@@ -610,13 +627,13 @@ impl Host {
         &mut self,
         site: &Site,
         tenant: &TenantSite,
-        Prepared { fingerprint, dataflows }: Prepared<'_>,
+        Prepared { fingerprint, demand, dataflows }: Prepared<'_>,
         applied: &mut Applied,
     ) {
         let mut running = match self.tenants.remove(&tenant.name) {
             Some(running) => {
                 running.tenant.replace_schemas(tenant.schemas.clone());
-                running
+                RunningTenant { demand, ..running }
             }
             None => RunningTenant {
                 tenant: {
@@ -628,6 +645,7 @@ impl Host {
                 dataflows: BTreeMap::new(),
                 sinks: BTreeMap::new(),
                 commands: BTreeMap::new(),
+                demand,
             },
         };
         let components = dataflows.iter().map(|prepared| &prepared.components);

@@ -28,6 +28,7 @@ pub mod store;
 
 pub mod resource;
 pub mod deploy;
+pub mod capacity;
 pub mod host;
 pub mod control;
 pub mod cli;

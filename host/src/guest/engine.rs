@@ -18,6 +18,12 @@ const MAPS_PER_COMPONENT: u64 = 3;
 /// Mappings left for everything else in the process.
 const MAPS_SPARE: u64 = 5_000;
 
+/// Address space of a linear memory, and of the guard behind it.
+const MEMORY_RESERVED_BYTES: u64 = 4 << 30;
+const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+/// An element of a table.
+const TABLE_ELEMENT_BYTES: u64 = 16;
+
 /// Stack of a guest; its fiber has as much again for the host.
 const STACK_BYTES: usize = 128 << 10;
 
@@ -69,15 +75,49 @@ pub enum EngineError {
 }
 
 impl PoolSize {
+    /// What a host has: each shard can take its largest instance, however few slots there
+    /// are.
+    pub fn of(config: &HostConfig) -> Self {
+        let least = (config.shards * SLOTS_PER_INSTANCE_MAX) as u32;
+        PoolSize { slots: config.slots.map(|slots| slots.max(least)), components: config.components }
+    }
+
+    /// Memory mappings that the process may come to need.
+    pub fn maps(self) -> u64 {
+        self.maps_fixed() + MAPS_PER_SLOT * u64::from(self.slots.fuel)
+    }
+
+    /// The same without any slot of the engine `fuel`.
+    fn maps_fixed(self) -> u64 {
+        MAPS_SPARE
+            + MAPS_PER_COMPONENT * u64::from(self.components)
+            + MAPS_PER_SLOT * u64::from(self.slots.large)
+    }
+
+    /// So many slots of the engine `fuel` would do.
+    pub fn fuel_slots_that_fit(self, maps_max: u64) -> u64 {
+        maps_max.saturating_sub(self.maps_fixed()) / MAPS_PER_SLOT
+    }
+
+    /// Address space that the pools keep: for each slot its linear memory with a guard,
+    /// its tables, and the stack of its fiber.
+    pub fn address_space_bytes(self) -> u64 {
+        let of = |kind: EngineKind| {
+            let shape = Shape::of(kind);
+            let tables = u64::from(TABLES_PER_MEMORY) * shape.table_elements as u64 * TABLE_ELEMENT_BYTES;
+            let slot = MEMORY_RESERVED_BYTES + MEMORY_GUARD_BYTES + tables + 2 * shape.stack_bytes as u64;
+            u64::from(*self.slots.of(kind)) * slot
+        };
+        EngineKind::ALL.into_iter().map(of).sum()
+    }
+
     /// Checks the pool against the kernel's limit on mappings: past it every
     /// allocation in the process fails. `maps_max` is `vm.max_map_count`.
     pub fn check(self, maps_max: u64) -> Result<(), EngineError> {
         let PoolSize { slots, components } = self;
-        let fixed =
-            MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components) + MAPS_PER_SLOT * u64::from(slots.large);
-        let needed = fixed + MAPS_PER_SLOT * u64::from(slots.fuel);
+        let needed = self.maps();
         if needed > maps_max {
-            let fit = maps_max.saturating_sub(fixed) / MAPS_PER_SLOT;
+            let fit = self.fuel_slots_that_fit(maps_max);
             return Err(EngineError::TooManyMaps { slots, components, needed, allowed: maps_max, fit });
         }
         Ok(())
@@ -202,8 +242,8 @@ pub fn settings() -> Config {
         .wasm_memory64(false)
         .async_stack_zeroing(true)
         // The whole 32-bit space, so that no access needs a bounds check.
-        .memory_reservation(4 << 30)
-        .memory_guard_size(32 << 20)
+        .memory_reservation(MEMORY_RESERVED_BYTES)
+        .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_init_cow(true);
     config
 }
