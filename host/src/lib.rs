@@ -35,6 +35,7 @@ pub mod cli;
 
 pub mod clock;
 pub mod fuzz;
+pub mod latency;
 pub mod planted;
 pub mod stats;
 pub mod tenant;

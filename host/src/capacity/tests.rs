@@ -24,7 +24,7 @@ fn asked() -> Asked {
         cpu_milli: 100,
     };
     let config = HostConfig { shards: 2, ..HostConfig::default() };
-    Asked::of(&config, [demand; 10].iter())
+    Asked::of(&config, std::iter::repeat_n(&demand, 10))
 }
 
 #[test]

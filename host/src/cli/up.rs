@@ -1,6 +1,8 @@
-//! `tidegate up`: the host, its control socket, and a plain line a tenant now and then.
+//! `tidegate up`: the host, its control socket, and its state on a terminal, or in plain
+//! lines now and then.
 
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -22,13 +24,13 @@ use super::{
     data_of, log_to_stderr,
     print::{self, out},
     report,
-    status::status_lines,
+    status::{self, BUSIEST, CLEAR, status_lines},
 };
 use crate::{
     control::{self, Ask, Lock, Question},
     dead_letter::filter::Filter,
     deploy::chain,
-    host::{self, Host, HostError, ResumeError, replay::Outcome},
+    host::{self, Host, HostError, ResumeError, Which, replay::Outcome},
     resource::{Diagnostics, Site},
 };
 
@@ -44,16 +46,38 @@ pub struct UpArgs {
     /// End by itself after this time, such as `30s`.
     #[arg(long, value_name = "DUR")]
     r#for: Option<humantime::Duration>,
-    /// How often to print a line for each tenant; `0s` for never.
-    #[arg(long, default_value = "5s", value_name = "DUR")]
-    every: humantime::Duration,
+    /// How often to print a line for each dataflow; `0s` for never. Without it, a terminal
+    /// shows a live table, and anything else has lines every 5s.
+    #[arg(long, value_name = "DUR")]
+    every: Option<humantime::Duration>,
 }
+
+impl UpArgs {
+    /// Whether a live table is shown rather than lines.
+    fn is_live(&self) -> bool {
+        self.every.is_none() && std::io::stdout().is_terminal()
+    }
+
+    fn every(&self) -> Duration {
+        match self.every {
+            Some(every) if every.is_zero() => NEVER,
+            Some(every) => every.into(),
+            None if self.is_live() => LOOK_EVERY,
+            None => Duration::from_secs(5),
+        }
+    }
+}
+
+/// As far away as a timer may be set.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Questions that may wait for the host.
 const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
-    log_to_stderr("info,rumqttd=error,sled=warn");
+    // What is only informative would be wiped off again by the table.
+    let events = if args.is_live() { "warn" } else { "info" };
+    log_to_stderr(&format!("{events},rumqttd=error,sled=warn"));
     let runtime = host::runtime()?;
     runtime.block_on(async {
         let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
@@ -175,9 +199,8 @@ async fn supervise(
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
     let end = args.r#for.map_or(Duration::MAX, Into::into);
-    let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));
-    let every: Duration = args.every.into();
-    let mut lines = tokio::time::interval(if every.is_zero() { Duration::from_secs(86_400) } else { every });
+    let mut end = std::pin::pin!(tokio::time::sleep(end.min(NEVER)));
+    let mut lines = tokio::time::interval(args.every());
     lines.tick().await;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,8 +211,13 @@ async fn supervise(
             _ = looks.tick() => host.observe(),
             _ = lines.tick() => {
                 host.observe();
-                let status = host.status(None).await;
-                status_lines(&status).iter().for_each(|line| out!("{line}"));
+                if args.is_live() {
+                    let status = host.status_of(Which::Busiest(BUSIEST)).await;
+                    print::to_out(format_args!("{CLEAR}{}", status::text(&status, false)));
+                } else {
+                    let status = host.status(None).await;
+                    status_lines(&status).iter().for_each(|line| out!("{line}"));
+                }
             }
             _ = reload.recv() => {
                 let (_, answer) = apply(host, &home).await;
@@ -222,14 +250,29 @@ async fn supervise(
                         }
                         Err(error) => (StatusCode::CONFLICT, json!({ "error": error.to_string() })),
                     },
-                    Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
+                    Ask::Status { tenant: Some(tenant), .. } if !host.has_tenant(&tenant) => {
                         let error = format!("there is no tenant `{tenant}` on this host");
                         (StatusCode::NOT_FOUND, json!({ "error": error }))
                     }
-                    Ask::Status { tenant } => {
+                    Ask::Status { tenant, busiest } => {
                         host.observe();
-                        (StatusCode::OK, host.status(tenant.as_deref()).await)
+                        let which = match (&tenant, busiest) {
+                            (Some(tenant), _) => Which::One(tenant),
+                            (None, Some(most)) => Which::Busiest(most),
+                            (None, None) => Which::All,
+                        };
+                        (StatusCode::OK, host.status_of(which).await)
                     }
+                    Ask::Why { tenant, dataflow } => match host.why(&tenant, &dataflow).await {
+                        Some((mut document, text)) => {
+                            document["text"] = text.into();
+                            (StatusCode::OK, document)
+                        }
+                        None => {
+                            let error = format!("there is no dataflow `{tenant}/{dataflow}` on this host");
+                            (StatusCode::NOT_FOUND, json!({ "error": error }))
+                        }
+                    },
                     Ask::Discard { filter } => {
                         discard(host, filter, reply);
                         continue;
