@@ -12,11 +12,7 @@ pub use machine::Machine;
 
 use crate::{
     deploy::{Components, command_endpoint},
-    guest::{
-        component::Digest,
-        engine::PoolSize,
-        state::INSTANCE_BYTES,
-    },
+    guest::{component::Digest, engine::PoolSize, state::INSTANCE_BYTES},
     inference,
     resource::{
         Diagnostics, EndpointKind, EngineKind, HostConfig, PerEngine,
@@ -235,8 +231,16 @@ pub fn judge(asked: &Asked, machine: &Machine) -> Capacity {
         ),
     ];
     for (kind, live, pinned) in [
-        (EngineKind::Fuel, ("plan/slots-fuel", "slots `fuel`, one instance each"), ("plan/pinned-fuel", "slots `fuel`, pinned")),
-        (EngineKind::Large, ("plan/slots-large", "slots `large`, one instance each"), ("plan/pinned-large", "slots `large`, pinned")),
+        (
+            EngineKind::Fuel,
+            ("plan/slots-fuel", "slots `fuel`, one instance each"),
+            ("plan/pinned-fuel", "slots `fuel`, pinned"),
+        ),
+        (
+            EngineKind::Large,
+            ("plan/slots-large", "slots `large`, one instance each"),
+            ("plan/pinned-large", "slots `large`, pinned"),
+        ),
     ] {
         let slots = u64::from(*pool.slots.of(kind));
         // More operators than slots are what retiring idle instances is for.
@@ -260,19 +264,25 @@ pub fn judge(asked: &Asked, machine: &Machine) -> Capacity {
         Refused,
         format!("raise the limit to {files} (`ulimit -n`, LimitNOFILE of systemd), or lower the connections"),
     ));
-    lines.push(Line::count("plan/address-space", "address space", pool.address_space_bytes()).shown(shown_bytes).within(
-        machine.address_space_bytes_max,
-        Refused,
-        "lower `slots` in the Host resource, or raise the limit (`ulimit -v`)".to_owned(),
-    ));
+    lines.push(
+        Line::count("plan/address-space", "address space", pool.address_space_bytes())
+            .shown(shown_bytes)
+            .within(
+                machine.address_space_bytes_max,
+                Refused,
+                "lower `slots` in the Host resource, or raise the limit (`ulimit -v`)".to_owned(),
+            ),
+    );
     let components: u64 = all.components.iter().map(|(_, bytes)| bytes).sum();
     let expected = HOST_BYTES.saturating_add(components).saturating_add(all.instances_bytes);
     let worst = HOST_BYTES.saturating_add(all.memory_bytes);
-    lines.push(Line::count("plan/memory-expected", "memory, one instance each", expected).shown(shown_bytes).within(
-        machine.memory_bytes,
-        Warned,
-        "the machine will swap or end the host: run fewer dataflows".to_owned(),
-    ));
+    lines.push(
+        Line::count("plan/memory-expected", "memory, one instance each", expected).shown(shown_bytes).within(
+            machine.memory_bytes,
+            Warned,
+            "the machine will swap or end the host: run fewer dataflows".to_owned(),
+        ),
+    );
     lines.push(Line::count("plan/memory-promised", "memory promised", worst).shown(shown_bytes).within(
         machine.memory_bytes,
         Warned,

@@ -1161,7 +1161,8 @@ fn why_facts(
         state: status.as_ref().map(|status| status.state()),
         waiting,
     };
-    let is_written = |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
+    let is_written =
+        |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
     let sinks = running.sinks.iter().filter(|(_, sink)| is_written(sink));
     let stats = &plan.stats;
     why::Facts {

@@ -89,7 +89,13 @@ impl Queue {
     /// `ingest` is woken when a delivery comes.
     pub fn new(ingest: Waker) -> Arc<Self> {
         let closed = AtomicBool::new(false);
-        Arc::new(Queue { deliveries: Mutex::default(), ingest, closed, ended: Mutex::default(), unseen: AtomicUsize::new(0) })
+        Arc::new(Queue {
+            deliveries: Mutex::default(),
+            ingest,
+            closed,
+            ended: Mutex::default(),
+            unseen: AtomicUsize::new(0),
+        })
     }
 
     /// Spends the delivery's credit on a place in the queue; a closed queue

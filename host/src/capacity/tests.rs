@@ -44,23 +44,47 @@ fn what_does_not_fit_is_refused_or_warned_of_and_nothing_else() {
         ("few maps", |_, machine| machine.maps_max = 40_000, &[("plan/maps", Refused)]),
         ("few files", |_, machine| machine.files_max = 99, &[("plan/files", Refused)]),
         ("just enough files", |_, machine| machine.files_max = 64 + 2 * 8 + 20, &[]),
-        ("a broker of its own", |asked, machine| {
-            asked.has_broker = true;
-            machine.files_max = 64 + 2 * 8 + 20;
-        }, &[("plan/files", Refused)]),
-        ("a limit on address space", |_, machine| machine.address_space_bytes_max = 1 << 40, &[("plan/address-space", Refused)]),
-        ("more slots than there are addresses", |asked, machine| {
-            asked.pool.slots.fuel = 40_000;
-            machine.maps_max = 1 << 20;
-        }, &[("plan/address-space", Refused)]),
-        ("memory promised twice", |_, machine| machine.memory_bytes = 512 << 20, &[("plan/memory-promised", Warned)]),
-        ("memory that all use", |_, machine| machine.memory_bytes = 80 << 20, &[("plan/memory-expected", Warned), ("plan/memory-promised", Warned)]),
+        (
+            "a broker of its own",
+            |asked, machine| {
+                asked.has_broker = true;
+                machine.files_max = 64 + 2 * 8 + 20;
+            },
+            &[("plan/files", Refused)],
+        ),
+        (
+            "a limit on address space",
+            |_, machine| machine.address_space_bytes_max = 1 << 40,
+            &[("plan/address-space", Refused)],
+        ),
+        (
+            "more slots than there are addresses",
+            |asked, machine| {
+                asked.pool.slots.fuel = 40_000;
+                machine.maps_max = 1 << 20;
+            },
+            &[("plan/address-space", Refused)],
+        ),
+        (
+            "memory promised twice",
+            |_, machine| machine.memory_bytes = 512 << 20,
+            &[("plan/memory-promised", Warned)],
+        ),
+        (
+            "memory that all use",
+            |_, machine| machine.memory_bytes = 80 << 20,
+            &[("plan/memory-expected", Warned), ("plan/memory-promised", Warned)],
+        ),
         ("CPU promised twice", |asked, _| asked.all.cpu_milli = 2_001, &[("plan/cpu-promised", Warned)]),
         ("more shards than cores", |asked, _| asked.shards = 5, &[("plan/shards", Warned)]),
-        ("pinned without a slot", |asked, _| {
-            asked.pool.slots.fuel = 8;
-            asked.all.slots_pinned.fuel = 9;
-        }, &[("plan/pinned-fuel", Warned)]),
+        (
+            "pinned without a slot",
+            |asked, _| {
+                asked.pool.slots.fuel = 8;
+                asked.all.slots_pinned.fuel = 9;
+            },
+            &[("plan/pinned-fuel", Warned)],
+        ),
         ("few components at once", |asked, _| asked.pool.components = 0, &[("plan/components", Warned)]),
     ];
     for (what, change, expected) in cases {
@@ -83,13 +107,16 @@ fn one_core_less_than_shards_promises_less() {
     let mut asked = asked();
     asked.shards = 8;
     let capacity = judge(&asked, &machine());
-    let cpu = capacity.lines.iter().find(|line| line.rule == "plan/cpu-promised").and_then(|line| line.available);
+    let cpu =
+        capacity.lines.iter().find(|line| line.rule == "plan/cpu-promised").and_then(|line| line.available);
     assert_eq!(cpu, Some(4_000));
 }
 
 #[test]
 fn amounts_are_rounded_up_to_what_a_person_reads() {
-    for (bytes, expected) in [(0, "0B"), (10_239, "10239B"), (10 << 10, "10Ki"), ((64 << 20) + 1, "65Mi"), (24 << 40, "24Ti")] {
+    for (bytes, expected) in
+        [(0, "0B"), (10_239, "10239B"), (10 << 10, "10Ki"), ((64 << 20) + 1, "65Mi"), (24 << 40, "24Ti")]
+    {
         assert_eq!(shown_bytes(bytes), expected);
     }
 }

@@ -131,8 +131,8 @@ fn table(status: &Value) -> Vec<String> {
     let row = |name: &str, cells: [&str; 10], step: &str| {
         let [received, delivered, filtered, errors, dead, queue, cpu, fuel, memory, p99] = cells;
         format!(
-            "{:<16}{received:>8}{delivered:>8}{filtered:>8}{errors:>7}{dead:>6}{queue:>6}{cpu:>7}{fuel:>7}{memory:>7}{p99:>7}  {}",
-            cropped(name, 16),
+            "{:<15}{received:>8}{delivered:>8}{filtered:>9}{errors:>7}{dead:>6}{queue:>6}{cpu:>7}{fuel:>7}{memory:>7}{p99:>7}  {}",
+            cropped(name, 15),
             cropped(step, 11)
         )
     };
@@ -226,7 +226,7 @@ fn flow_lines(status: &Value, is_wanted: impl Fn(&Value) -> bool) -> Vec<String>
             let count = |key: &str| flow["counters"][key].as_u64().unwrap_or(0);
             let name = format!("{}/{}", string(&tenant["name"]), string(&flow["name"]));
             let mut line = format!(
-                "{name:<28} {:<8} in {:>8}  out {:>8}  filtered {:>7}  errors {:>5}  dead {:>5}",
+                "{name:<26} {:<8} in {:>7}  out {:>7}  filtered {:>6}  errors {:>4}  dead {:>4}",
                 string(&flow["state"]),
                 count("received"),
                 count("delivered"),
@@ -344,8 +344,20 @@ mod tests {
         let lines = table(&status);
         assert_eq!(lines.len(), 2);
         let words: Vec<_> = lines[1].split_whitespace().collect();
-        let expected =
-            ["a-tenant-with-a…", "123M", "10", "0", "0", "0", "7", "1500m", "3000M", "931Gi", "123s", "deadLetter…"];
+        let expected = [
+            "a-tenant-with-…",
+            "123M",
+            "10",
+            "0",
+            "0",
+            "0",
+            "7",
+            "1500m",
+            "3000M",
+            "931Gi",
+            "123s",
+            "deadLetter…",
+        ];
         assert_eq!(words, expected);
         assert!(lines.iter().all(|line| line.chars().count() <= 100), "{lines:?}");
         let text = text(&status, false);

@@ -5,7 +5,11 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll,
+    collections::BTreeMap,
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
 };
 
 use smallvec::SmallVec;

@@ -443,7 +443,9 @@ pub struct Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelOf {
     /// Without a cap it is a right before others, and no limit.
-    Cpu { cap: bool },
+    Cpu {
+        cap: bool,
+    },
     Fuel,
     Calls,
 }

@@ -145,7 +145,9 @@ fn away(facts: &Facts, description: &Description) -> Option<String> {
     if let Some((End { name, .. }, error)) = unreached {
         let unsettled = description.unsettled;
         let deliveries = if unsettled == 1 { "delivery waits" } else { "deliveries wait" };
-        return Some(format!("The sink `{name}` cannot be reached ({error}): {unsettled} {deliveries} for it."));
+        return Some(format!(
+            "The sink `{name}` cannot be reached ({error}): {unsettled} {deliveries} for it."
+        ));
     }
     let gone: Vec<_> = facts.sources.iter().filter_map(|end| Some((&end.name, end.away()?))).collect();
     match gone.first() {
@@ -189,9 +191,9 @@ fn held(facts: &Facts, description: &Description) -> Option<String> {
         At::Room => Some(format!(
             "A sink is full ({sinks}): delivery {sequence}, which came {held} ago, waits for room."
         )),
-        At::Confirmation => Some(format!(
-            "Delivery {sequence}, which came {held} ago, waits until {sinks} has confirmed it."
-        )),
+        At::Confirmation => {
+            Some(format!("Delivery {sequence}, which came {held} ago, waits until {sinks} has confirmed it."))
+        }
         At::Windows => None,
     }
 }
@@ -255,7 +257,9 @@ fn at_rest(facts: &Facts, description: &Description) -> String {
     match (ago(description.last_in), ago(description.last_written)) {
         (None, _) => format!("Nothing has come from its source yet: {sources}."),
         (Some(came), None) => {
-            format!("Nothing holds it: its last delivery came {came} ago, and nothing of it was to be written.")
+            format!(
+                "Nothing holds it: its last delivery came {came} ago, and nothing of it was to be written."
+            )
         }
         (Some(came), Some(wrote)) => {
             format!("Nothing holds it: its last delivery came {came} ago, and it last wrote {wrote} ago.")

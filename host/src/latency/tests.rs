@@ -10,7 +10,10 @@ fn the_slowest_of_a_hundred_are_told_from_the_others() {
     (0..2).for_each(|_| latency.record(Duration::from_millis(50)));
     let within = |percent, least: Duration| {
         let read = latency.percentile(percent).expect("there are some");
-        assert!(least <= read && read <= least.mul_f64(1.13) + Duration::from_micros(2), "{read:?} for {least:?}");
+        assert!(
+            least <= read && read <= least.mul_f64(1.13) + Duration::from_micros(2),
+            "{read:?} for {least:?}"
+        );
     };
     within(50, Duration::from_micros(100));
     within(98, Duration::from_micros(100));

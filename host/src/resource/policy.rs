@@ -442,11 +442,13 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "fuel") {
             let before = self.fuel_rate;
             reader.read(&mut group, "rate", some_fuel, &mut self.fuel_rate);
-            if before == u64::MAX {
+            let Unit { parse, show } = some_fuel();
+            let said = reader.read_value(&mut group, "burst", parse, &mut self.fuel_burst);
+            if before == u64::MAX && said.is_none() {
                 // A second's worth, where nothing else is said.
                 self.fuel_burst = self.fuel_rate;
             }
-            reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
+            reader.note(&group, "burst", show(self.fuel_burst), said);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {
@@ -547,7 +549,12 @@ impl Policy {
         let engines = [("fuel", Some(EngineKind::Fuel)), ("epoch", None), ("large", Some(EngineKind::Large))];
         let (engine, engine_place) = spec.choice_at("engine", &engines, diagnostics).unzip();
         if engine == Some(None) {
-            diagnostics.error("policy/engine", engine_place.clone(), "this engine is not there yet", "use `fuel`");
+            diagnostics.error(
+                "policy/engine",
+                engine_place.clone(),
+                "this engine is not there yet",
+                "use `fuel`",
+            );
         }
         let engine = engine.flatten().unwrap_or_default();
         let mut record = Record::default();

@@ -117,13 +117,8 @@ pub fn show_bytes(bytes: u64) -> String {
 /// What [`time`] reads as the same time, down to a microsecond.
 pub fn show_time(time: Duration) -> String {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let units = [
-        ("d", 86_400_000_000),
-        ("h", 3_600_000_000),
-        ("m", 60_000_000),
-        ("s", 1_000_000),
-        ("ms", 1_000),
-    ];
+    let units =
+        [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)];
     in_largest(micros, &units, "us")
 }
 

@@ -7,7 +7,6 @@ use std::{
     task::{Context, Waker},
 };
 
-
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value, json};
 use tidegate::{
@@ -533,7 +532,7 @@ fn every_key_that_a_policy_may_have_is_explained_with_where_it_comes_from() {
     let keys = limits.iter().map(key).map(|key| key.replace("endpoints.local", "endpoints"));
     assert_eq!(keys.collect::<BTreeSet<_>>(), all_keys());
     for (wanted, value, from, at) in [
-        ("memory.total", "16Mi", "tenant", Some(("platform/tenant-a.yaml", 4, 49))),
+        ("memory.total", "16Mi", "tenant", Some(("platform/tenant-a.yaml", 4, 47))),
         ("onError", "deadLetter", "policy", Some(("platform/policy-p.yaml", 7, 12))),
         ("memory.instance", "4Mi", "default", None),
         ("fuel.rate", "unlimited", "default", None),
@@ -546,7 +545,7 @@ fn every_key_that_a_policy_may_have_is_explained_with_where_it_comes_from() {
         assert_eq!(limit["at"], json!(place), "{wanted}");
     }
     let table = explain("a", &[]).stdout;
-    assert!(table.contains("tenant's own limits (platform/tenant-a.yaml:4:49)\n"), "{table}");
+    assert!(table.contains("tenant's own limits (platform/tenant-a.yaml:4:47)\n"), "{table}");
     assert!(table.contains("policy `p` (platform/policy-p.yaml:7:12)\n"), "{table}");
     let shipped = explain("shipped", &[]).stdout;
     assert!(shipped.contains("policy `standard`, compiled in (policies/standard.yaml:"), "{shipped}");

@@ -47,7 +47,10 @@ fn a_plan_adds_up_what_tenants_ask_for() {
     let planned = plan(&site);
     let needed = |rule: &str| line(&planned, rule)["needed"].as_u64().expect("a number");
     assert_eq!((needed("plan/tenants"), needed("plan/dataflows"), needed("plan/components")), (1, 3, 1));
-    assert_eq!((needed("plan/connections"), needed("plan/slots-fuel"), needed("plan/cpu-promised")), (4, 3, 100));
+    assert_eq!(
+        (needed("plan/connections"), needed("plan/slots-fuel"), needed("plan/cpu-promised")),
+        (4, 3, 100)
+    );
     assert_eq!(needed("plan/memory-promised"), 128 << 20, "the standard total, and the host");
     assert!(needed("plan/memory-expected") < needed("plan/memory-promised"));
     let text = output(tidegate().arg("plan").arg(site.path()));

@@ -11,7 +11,11 @@ fn the_worst_that_is_seen_is_the_step() {
     let counted = |counts: Counts| Facts { counts, ..Facts::default() };
     let cases = [
         (quiet.clone(), Step::Running, ""),
-        (counted(Counts { throttled_cpu: 2, ..before }), Step::Throttled, "it has used up its CPU time (`cpu.rate`)"),
+        (
+            counted(Counts { throttled_cpu: 2, ..before }),
+            Step::Throttled,
+            "it has used up its CPU time (`cpu.rate`)",
+        ),
         (
             counted(Counts { throttled_fuel: 2, throttled_calls: 5, ..before }),
             Step::Throttled,
@@ -23,7 +27,11 @@ fn the_worst_that_is_seen_is_the_step() {
             Step::Paused,
             "all its credit is in flight (`inflight`)",
         ),
-        (Facts { open: named("flow", "trap"), waits_for_credit: true, ..quiet.clone() }, Step::Paused, "flow: trap"),
+        (
+            Facts { open: named("flow", "trap"), waits_for_credit: true, ..quiet.clone() },
+            Step::Paused,
+            "flow: trap",
+        ),
         (
             Facts { open: named("flow", "trap"), ..counted(Counts { dead: 5, ..before }) },
             Step::DeadLettering,
@@ -58,8 +66,7 @@ fn a_step_is_over_once_it_has_been_quiet_and_quarantine_once_it_is() {
     looks.extend(std::iter::repeat_n(dead(2), 6));
     let (running, letters) = (Step::Running, Step::DeadLettering);
     // Five seconds after the last that was given up, and not before.
-    let expected =
-        [letters, letters, letters, letters, letters, letters, letters, running, running];
+    let expected = [letters, letters, letters, letters, letters, letters, letters, running, running];
     assert_eq!(steps(&looks), expected);
     let quarantined = Facts { quarantined: named("flow", "traps"), ..Facts::default() };
     let looks = [quarantined.clone(), quarantined, Facts::default()];

@@ -178,7 +178,8 @@ fn where_messages_went_instead_is_said() {
         |facts, description| {
             facts.counts = Counts { received: 5, dead: 5, ..Counts::default() };
             let (reason, detail) = (Reason::Trap, "unreachable".to_owned());
-            description.last_letter = Some(LastLetter { at: Duration::ZERO, operation: None, reason, detail });
+            description.last_letter =
+                Some(LastLetter { at: Duration::ZERO, operation: None, reason, detail });
         },
         "5 of 5 messages were given up, the last one because of `trap` (unreachable); `tidegate dead-letters list t` shows them.",
     );
