@@ -202,6 +202,9 @@ impl Line {
 /// What a host takes without tenants, in bytes: engine, store, one shard (RSS of a debug
 /// build with an empty site, rounded up).
 const HOST_BYTES: u64 = 64 << 20;
+/// Address space of everything but the pools: code, stacks, and a heap of 64 MiB that the
+/// C library keeps for each of up to eight threads a core, about as measured on two.
+const HOST_ADDRESS_BYTES: u64 = 4 << 30;
 /// Files that a host has open without tenants: store, sockets, logs, the compile process's
 /// pipes; and those of each shard's poll.
 const HOST_FILES: u64 = 64;
@@ -265,7 +268,7 @@ pub fn judge(asked: &Asked, machine: &Machine) -> Capacity {
         format!("raise the limit to {files} (`ulimit -n`, LimitNOFILE of systemd), or lower the connections"),
     ));
     lines.push(
-        Line::count("plan/address-space", "address space", pool.address_space_bytes())
+        Line::count("plan/address-space", "address space", HOST_ADDRESS_BYTES + pool.address_space_bytes())
             .shown(shown_bytes)
             .within(
                 machine.address_space_bytes_max,

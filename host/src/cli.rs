@@ -9,6 +9,7 @@ mod print;
 mod resume;
 mod run;
 mod status;
+mod tail;
 mod test;
 mod up;
 
@@ -162,15 +163,18 @@ fn report(diagnostics: &Diagnostics, json: bool) {
 }
 
 /// From here on events go to standard error: those that `RUST_LOG` chooses, else these.
-fn log_to_stderr(events: &str) {
+/// Whoever draws a terminal keeps them in what this gives.
+fn log_to_stderr(events: &str) -> tail::Tail {
     use tracing_subscriber::{
         EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(events));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let tail = tail::Tail::default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(tail.clone()).with_target(false);
     let lines = lines.with_ansi(colour());
     let lines = lines.with_filter(broker::PeersLeave);
     tracing_subscriber::registry().with(filter).with(lines).init();
+    tail
 }
 
 /// Whether standard error shows colours.

@@ -331,7 +331,7 @@ mod tests {
     fn a_table_has_a_line_for_each_tenant_within_a_hundred_columns() {
         let tenant = json!({
             "name": "a-tenant-with-a-long-name",
-            "ladder": { "step": "deadLettering", "cause": "3 messages were given up at once", "since": "then" },
+            "ladder": { "step": "deadLettering", "cause": "3 messages were given up", "since": "then" },
             "perSecond": { "cpuMilli": 1_500, "fuel": 3_000_000_000_u64 },
             "memory": { "total": 999_999_999_999_u64 },
             "latency": { "p99Micros": 123_456_789 },

@@ -25,6 +25,7 @@ use super::{
     print::{self, out},
     report,
     status::{self, BUSIEST, CLEAR, status_lines},
+    tail::Tail,
 };
 use crate::{
     control::{self, Ask, Lock, Question},
@@ -75,15 +76,13 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
-    // What is only informative would be wiped off again by the table.
-    let events = if args.is_live() { "warn" } else { "info" };
-    log_to_stderr(&format!("{events},rumqttd=error,sled=warn"));
+    let log = log_to_stderr("info,rumqttd=error,sled=warn");
     let runtime = host::runtime()?;
     runtime.block_on(async {
         let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
             return Ok(ExitCode::FAILURE);
         };
-        let code = run(args, site, &data, listener).await;
+        let code = run(args, site, &data, listener, &log).await;
         // The folder is somebody else's from here on.
         drop(lock);
         code
@@ -122,7 +121,13 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     Ok(site.map(|site| Found { site, data, listener, lock }))
 }
 
-async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
+async fn run(
+    args: UpArgs,
+    site: Site,
+    data: &Path,
+    listener: UnixListener,
+    log: &Tail,
+) -> anyhow::Result<ExitCode> {
     // From here on a signal is kept until there is something to end in order.
     let mut stop = std::pin::pin!(stop_signal()?);
     let reload = signal(SignalKind::hangup())?;
@@ -158,7 +163,8 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     let home = site.home.clone();
     // Half of what an idle tenant takes would be the text of its resources.
     drop(site);
-    supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut()).await;
+    supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut(), log).await;
+    log.let_go();
     control.abort();
     out!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -197,6 +203,7 @@ async fn supervise(
     questions: &mut mpsc::Receiver<Question>,
     mut reload: Signal,
     mut stop: Pin<&mut impl Future<Output = ()>>,
+    log: &Tail,
 ) {
     let end = args.r#for.map_or(Duration::MAX, Into::into);
     let mut end = std::pin::pin!(tokio::time::sleep(end.min(NEVER)));
@@ -213,7 +220,8 @@ async fn supervise(
                 host.observe();
                 if args.is_live() {
                     let status = host.status_of(Which::Busiest(BUSIEST)).await;
-                    print::to_out(format_args!("{CLEAR}{}", status::text(&status, false)));
+                    let log = log.draw().join("\n");
+                    print::to_out(format_args!("{CLEAR}{}\n{log}\n", status::text(&status, false)));
                 } else {
                     let status = host.status(None).await;
                     status_lines(&status).iter().for_each(|line| out!("{line}"));

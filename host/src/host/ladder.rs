@@ -79,7 +79,11 @@ fn judge(facts: &Facts, before: &Counts) -> (Step, String) {
     }
     let dead = facts.counts.dead.saturating_sub(before.dead);
     if dead > 0 {
-        return (Step::DeadLettering, format!("{dead} messages were given up at once"));
+        let cause = match dead {
+            1 => "a message was given up".to_owned(),
+            more => format!("{more} messages were given up"),
+        };
+        return (Step::DeadLettering, cause);
     }
     if let Some((dataflow, cause)) = &facts.open {
         return (Step::Paused, format!("{dataflow}: {cause}"));

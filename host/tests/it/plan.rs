@@ -12,7 +12,7 @@ use crate::{
 /// A site of one tenant with so many dataflows, each with an MQTT source, and a sink that
 /// they share.
 fn site(dataflows: usize) -> SiteFolder {
-    let site = SiteFolder::new("{ shards: 1, slots: { fuel: 64 } }", "127.0.0.1:1");
+    let site = SiteFolder::new("{ shards: 1, slots: { fuel: 64, large: 4 } }", "127.0.0.1:1");
     site.policy("p", &["connections: 2000"]);
     site.tenant("a", "p");
     (0..dataflows).for_each(|index| add(&site, index));
@@ -60,12 +60,21 @@ fn a_plan_adds_up_what_tenants_ask_for() {
 }
 
 #[test]
-fn a_running_host_has_no_more_files_open_than_planned() {
+fn a_running_host_has_what_was_planned_and_no_more() {
     let site = site(20);
-    let planned = line(&plan(&site), "plan/files")["needed"].as_u64().expect("a number");
+    let planned = plan(&site);
+    let planned = |rule| line(&planned, rule)["needed"].as_u64().expect("a number");
     let host = Host::up(site.path());
-    let open = std::fs::read_dir(format!("/proc/{}/fd", host.id())).expect("it runs").count() as u64;
-    assert!(open <= planned, "{open} of {planned}");
+    let of_host = |name: &str| format!("/proc/{}/{name}", host.id());
+    let open = std::fs::read_dir(of_host("fd")).expect("it runs").count() as u64;
+    assert!(open <= planned("plan/files"), "{open} of {}", planned("plan/files"));
+    let maps = std::fs::read_to_string(of_host("maps")).expect("it runs").lines().count() as u64;
+    assert!(maps <= planned("plan/maps"), "{maps} of {}", planned("plan/maps"));
+    let status = std::fs::read_to_string(of_host("status")).expect("it runs");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux says it");
+    let size: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
+    let (size, planned) = (size << 10, planned("plan/address-space"));
+    assert!(size <= planned && planned / 100 * 95 <= size, "{size} of {planned}");
     host.stop();
 }
 

@@ -35,7 +35,7 @@ fn the_worst_that_is_seen_is_the_step() {
         (
             Facts { open: named("flow", "trap"), ..counted(Counts { dead: 5, ..before }) },
             Step::DeadLettering,
-            "2 messages were given up at once",
+            "2 messages were given up",
         ),
         (
             Facts { quarantined: named("flow", "traps"), ..counted(Counts { dead: 5, ..before }) },

@@ -86,9 +86,7 @@ impl Explanation {
     fn origin(&self, origin: &Origin, columns: usize) -> String {
         let (who, place) = match origin {
             Origin::Default => return "default".to_owned(),
-            Origin::Policy(place) if self.is_shipped => {
-                (format!("policy `{}`, compiled in", self.policy), place)
-            }
+            Origin::Policy(place) if self.is_shipped => (format!("shipped policy `{}`", self.policy), place),
             Origin::Policy(place) => (format!("policy `{}`", self.policy), place),
             Origin::Tenant(place) => ("tenant's own limits".to_owned(), place),
         };
@@ -101,7 +99,7 @@ impl Explanation {
         let width = |of: fn(&Limit) -> &str| {
             self.limits.iter().map(|limit| of(limit).chars().count()).max().unwrap_or(0)
         };
-        let (keys, values) = (width(|limit| &limit.key).min(28), width(|limit| &limit.value).min(24));
+        let (keys, values) = (width(|limit| &limit.key).min(28), width(|limit| &limit.value).min(16));
         let mut text = String::new();
         for Limit { key, value, origin } in &self.limits {
             let origin = self.origin(origin, COLUMNS - keys - values - 4);
