@@ -39,7 +39,8 @@ fn demands_add_up_and_a_component_counts_once() {
 fn what_does_not_fit_is_refused_or_warned_of_and_nothing_else() {
     use Verdict::{Refused, Warned};
     type Change = fn(&mut Asked, &mut Machine);
-    let cases: [(&str, Change, &[(&str, Verdict)]); 13] = [
+    type Case<'a> = (&'a str, Change, &'a [(&'a str, Verdict)]);
+    let cases: [Case<'_>; 13] = [
         ("all fits", |_, _| {}, &[]),
         ("few maps", |_, machine| machine.maps_max = 40_000, &[("plan/maps", Refused)]),
         ("few files", |_, machine| machine.files_max = 99, &[("plan/files", Refused)]),

@@ -69,12 +69,12 @@ mod tests {
         let mut tail = Tail::default();
         assert!(tail.draw().is_empty());
         for number in 0..10 {
-            writeln!(tail, "line {number}").expect("it is kept");
+            tail.write_all(format!("line {number}\n").as_bytes()).expect("it is kept");
         }
         let expected: Vec<_> = (2..10).map(|number| format!("line {number}")).collect();
         assert_eq!(tail.clone().draw(), expected);
         tail.let_go();
-        writeln!(tail, "line 10").expect("it is printed");
+        tail.write_all(b"line 10\n").expect("it is printed");
         assert_eq!(tail.draw().last().map(String::as_str), Some("line 10"));
     }
 }
