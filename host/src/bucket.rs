@@ -76,6 +76,11 @@ impl Bucket {
         self.level
     }
 
+    /// Units a second.
+    pub fn rate(&self) -> u64 {
+        self.rate
+    }
+
     pub fn burst(&self) -> i64 {
         self.burst
     }

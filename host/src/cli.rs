@@ -4,10 +4,12 @@
 
 mod compose;
 mod dead_letters;
+mod plan;
 mod print;
 mod resume;
 mod run;
 mod status;
+mod tail;
 mod test;
 mod up;
 mod usage;
@@ -73,7 +75,16 @@ enum Command {
         /// Site folders, graph definitions or policies.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Of one site folder, also show what limits this tenant has, and where each comes
+        /// from: the tenant's own limits, its policy, or the defaults.
+        #[arg(long, value_name = "TENANT")]
+        explain: Option<String>,
     },
+    /// Show what a site asks of this machine: slots, memory maps, files, memory, CPU.
+    ///
+    /// What the machine does not have is refused, and ends this with 1; what it cannot give
+    /// to all at once is warned of. `up` and `apply` check the same.
+    Plan(plan::PlanArgs),
     /// Show what a component imports and exports, and which policies it fits.
     Inspect {
         /// The component.
@@ -137,7 +148,8 @@ pub fn main() -> ExitCode {
         Command::Apply { dir, data } => apply(&dir, data, json),
         Command::Run(args) => run::run(args, json),
         Command::Test(args) => test::test(args, json),
-        Command::Check { paths } => check(&paths, json),
+        Command::Check { paths, explain } => check(&paths, explain.as_deref(), json),
+        Command::Plan(args) => plan::plan(args, json),
         Command::Inspect { file, world } => inspect(&file, &world, json),
         Command::Compose(args) => compose::compose(args, json),
         Command::Status(args) => status::status(args, json),
@@ -161,15 +173,18 @@ fn report(diagnostics: &Diagnostics, json: bool) {
 }
 
 /// From here on events go to standard error: those that `RUST_LOG` chooses, else these.
-fn log_to_stderr(events: &str) {
+/// Whoever draws a terminal keeps them in what this gives.
+fn log_to_stderr(events: &str) -> tail::Tail {
     use tracing_subscriber::{
         EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(events));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let tail = tail::Tail::default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(tail.clone()).with_target(false);
     let lines = lines.with_ansi(colour());
     let lines = lines.with_filter(broker::PeersLeave);
     tracing_subscriber::registry().with(filter).with(lines).init();
+    tail
 }
 
 /// Whether standard error shows colours.
@@ -204,7 +219,12 @@ fn check_site(dir: &Path) -> Diagnostics {
     diagnostics
 }
 
-fn check(paths: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+fn check(paths: &[PathBuf], explained: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let explanation = match (explained, paths) {
+        (None, _) => None,
+        (Some(tenant), [dir]) if dir.is_dir() => Some(site::explain(dir, tenant)),
+        (Some(_), _) => anyhow::bail!("--explain takes one site folder"),
+    };
     let mut diagnostics = Diagnostics::default();
     for path in paths {
         if path.is_dir() {
@@ -213,11 +233,25 @@ fn check(paths: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
             check_file(path, &mut diagnostics);
         }
     }
-    report(&diagnostics, json);
-    if !json {
-        let warnings = diagnostics.iter().filter(|it| it.severity == Severity::Warning).count();
-        out!("{} errors, {warnings} warnings", diagnostics.errors());
+    if let Some(Err(error)) = &explanation {
+        let label = "nothing of it can be explained";
+        diagnostics.error("check/explain", None, error.to_string(), label);
     }
+    let explanation = explanation.and_then(Result::ok);
+    if json {
+        let mut document = json!({ "diagnostics": diagnostics.to_json() });
+        if let Some(explanation) = explanation {
+            document["explained"] = explanation.to_json();
+        }
+        print_json(&document);
+        return Ok(exit(&diagnostics));
+    }
+    report(&diagnostics, false);
+    if let Some(explanation) = explanation {
+        print::to_out(format_args!("{}", explanation.to_text()));
+    }
+    let warnings = diagnostics.iter().filter(|it| it.severity == Severity::Warning).count();
+    out!("{} errors, {warnings} warnings", diagnostics.errors());
     Ok(exit(&diagnostics))
 }
 

@@ -32,8 +32,10 @@ pub enum Ask {
     Apply { dir: PathBuf },
     /// Let a dataflow go on that is paused or in quarantine.
     Resume { tenant: String, dataflow: String },
-    /// Live state of one tenant or all.
-    Status { tenant: Option<String> },
+    /// Live state of one tenant, of all, or of so many of the busiest.
+    Status { tenant: Option<String>, busiest: Option<usize> },
+    /// Why nothing comes out of a dataflow.
+    Why { tenant: String, dataflow: String },
     /// What tenants used, a page of it.
     Usage { query: Query },
     /// Remove dead letters for good.
@@ -156,9 +158,15 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
             (Some(tenant), Some(dataflow)) => Ok(Ask::Resume { tenant, dataflow }),
             _ => Err("`tenant` and `dataflow` are needed".to_owned()),
         },
-        (Method::POST, "/status") => Ok(Ask::Status { tenant: text("tenant") }),
         (Method::POST, "/usage") => {
             serde_json::from_value(body).map(|query| Ask::Usage { query }).map_err(|error| error.to_string())
+        }
+        (Method::POST, "/status") => {
+            let busiest = body.get("busiest").and_then(Value::as_u64).map(|count| count as usize);
+            match (text("tenant"), text("dataflow")) {
+                (Some(tenant), Some(dataflow)) => Ok(Ask::Why { tenant, dataflow }),
+                (tenant, _) => Ok(Ask::Status { tenant, busiest }),
+            }
         }
         (Method::POST, "/dead-letters/discard") => filter_of(body).map(|filter| Ask::Discard { filter }),
         (Method::POST, "/dead-letters/replay") => filter_of(body).map(|filter| Ask::Replay { filter }),

@@ -3,6 +3,7 @@
 //! names timely. It does no I/O and never blocks.
 
 pub mod circuit;
+pub mod description;
 mod lull;
 pub mod operators;
 pub mod plan;

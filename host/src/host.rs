@@ -3,8 +3,11 @@
 //! all; knows nothing of commands or sockets.
 
 mod health;
+mod ladder;
 mod oversize;
 pub mod replay;
+mod watch;
+mod why;
 
 use std::{
     collections::BTreeMap,
@@ -17,15 +20,19 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, SecondsFormat};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task};
 
 use health::{End, Facts, HealthLog};
+use ladder::Step;
 use replay::{Lane, Replay};
+use watch::Watch;
 
 use crate::{
     batch::Batch,
+    capacity::{self, Asked, Demand, Machine},
     clock::Clock,
     command::Commands,
     connector::{
@@ -39,6 +46,7 @@ use crate::{
         stop::{Farewell, Stop},
     },
     dataflow::{
+        description::Description,
         plan::{Health, Plan},
         shard::{Census, Command, DataflowId, Removed, Shard, ShardDoor, ShardSetup, install_panic_hook},
     },
@@ -52,7 +60,7 @@ use crate::{
         Operator,
         compile::{Cache, Compiler},
         component::{Components, Digest},
-        engine::{EngineError, Engines, PoolSize, SLOTS_PER_INSTANCE_MAX},
+        engine::{EngineError, Engines, PoolSize},
         linker::Linkers,
         metrics::{Reading, Series},
     },
@@ -155,6 +163,9 @@ struct RunningTenant {
     sinks: BTreeMap<String, RunningSink>,
     /// By endpoint, as sinks are.
     commands: BTreeMap<String, RunningCommands>,
+    /// What it asks of the machine.
+    demand: Demand,
+    watch: Watch,
 }
 
 struct RunningDataflow {
@@ -189,6 +200,7 @@ struct RunningCommands {
 /// A tenant as it is to run.
 struct Prepared<'a> {
     fingerprint: Digest,
+    demand: Demand,
     dataflows: Vec<PreparedDataflow<'a>>,
 }
 
@@ -231,9 +243,7 @@ impl Host {
     pub fn start(config: &HostConfig, data: &Path, program: PathBuf) -> Result<Self, HostError> {
         install_panic_hook();
         open_data(data)?;
-        // Each shard can take its largest instance, however few slots there are.
-        let slots = config.slots.map(|slots| slots.max((config.shards * SLOTS_PER_INSTANCE_MAX) as u32));
-        let size = PoolSize { slots, ..PoolSize::of(config) };
+        let size = PoolSize::of(config);
         size.check(PoolSize::maps_max())?;
         let engines = Engines::new(size)?;
         let data_error = |source| HostError::Data { path: data.to_owned(), source };
@@ -420,11 +430,26 @@ impl Host {
             }
             let admitted = dataflows.iter().map(|it: &PreparedDataflow<'_>| (it.site, &it.components));
             deploy::check_memory(tenant, admitted.clone(), diagnostics);
-            deploy::check_commands(tenant, admitted, &site.endpoints, diagnostics);
-            let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, dataflows };
+            deploy::check_commands(tenant, admitted.clone(), &site.endpoints, diagnostics);
+            let demand = Demand::of(tenant, admitted, &site.endpoints);
+            let tenant_prepared = Prepared { fingerprint: tenant_fingerprint, demand, dataflows };
             prepared.insert(tenant.name.as_str(), tenant_prepared);
         }
+        self.check_capacity(site, &prepared, diagnostics);
         prepared
+    }
+
+    /// Whether the machine has what all its tenants ask for, those that stay among them.
+    fn check_capacity(
+        &self,
+        site: &Site,
+        prepared: &BTreeMap<&str, Prepared<'_>>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let unchanged = site.unchanged.iter().filter_map(|name| self.tenants.get(name));
+        let demands = prepared.values().map(|it| &it.demand).chain(unchanged.map(|it| &it.demand));
+        let asked = Asked::of(&self.config, demands);
+        capacity::judge(&asked, &Machine::this()).say(diagnostics);
     }
 
     /// All that the site was read from.
@@ -615,13 +640,13 @@ impl Host {
         &mut self,
         site: &Site,
         tenant: &TenantSite,
-        Prepared { fingerprint, dataflows }: Prepared<'_>,
+        Prepared { fingerprint, demand, dataflows }: Prepared<'_>,
         applied: &mut Applied,
     ) {
         let mut running = match self.tenants.remove(&tenant.name) {
             Some(running) => {
                 running.tenant.replace_schemas(tenant.schemas.clone());
-                running
+                RunningTenant { demand, ..running }
             }
             None => RunningTenant {
                 tenant: {
@@ -636,6 +661,8 @@ impl Host {
                 dataflows: BTreeMap::new(),
                 sinks: BTreeMap::new(),
                 commands: BTreeMap::new(),
+                demand,
+                watch: Watch::new(&self.clock),
             },
         };
         let components = dataflows.iter().map(|prepared| &prepared.components);
@@ -993,7 +1020,8 @@ impl Host {
     /// when that changed, and before [`Host::status`], which says what was noted last.
     pub fn observe(&mut self) {
         let mut news = Vec::new();
-        for RunningTenant { dataflows, sinks, .. } in self.tenants.values_mut() {
+        for RunningTenant { tenant, dataflows, sinks, watch, .. } in self.tenants.values_mut() {
+            watch.observe(tenant, dataflows.iter(), &self.clock);
             for RunningDataflow { plan, sources, health, .. } in dataflows.values_mut() {
                 health.observe(&facts(plan, sources, sinks), &self.clock);
                 match plan.health() {
@@ -1059,8 +1087,27 @@ impl Host {
         async { reading.await.expect("reading does not panic") }
     }
 
+    /// Why nothing comes out of a dataflow, as a document and in words.
+    pub async fn why(&self, tenant: &str, dataflow: &str) -> Option<(Value, String)> {
+        let running = self.tenants.get(tenant)?;
+        let it = running.dataflows.get(dataflow)?;
+        let (reply, description) = oneshot::channel();
+        self.shards[running.shard].door.send(Command::Describe { dataflow: it.id, reply });
+        let on_shard = description.await.ok().flatten();
+        let facts = why_facts(running, it, on_shard);
+        Some((facts.to_json(), facts.to_text()))
+    }
+
     /// Live state, for `status`; of one tenant or of all.
     pub async fn status(&self, tenant: Option<&str>) -> Value {
+        match tenant {
+            Some(tenant) => self.status_of(Which::One(tenant)).await,
+            None => self.status_of(Which::All).await,
+        }
+    }
+
+    /// The same of those that are meant.
+    pub async fn status_of(&self, which: Which<'_>) -> Value {
         let mut shards = Vec::new();
         for RunningShard { door, .. } in &self.shards {
             let (reply, census) = oneshot::channel();
@@ -1068,15 +1115,99 @@ impl Host {
             let Census { dataflows, instances, instances_idle } = census.await.unwrap_or_default();
             shards.push(json!({ "dataflows": dataflows, "instances": instances, "idle": instances_idle }));
         }
-        let tenants = self.tenants.iter().filter(|(name, _)| tenant.is_none_or(|wanted| wanted == *name));
-        let tenants: Vec<_> = tenants.map(|(name, running)| tenant_status(name, running)).collect();
+        let meant = self.meant(which);
+        let tenants: Vec<_> = meant.iter().map(|(name, running)| tenant_status(name, running)).collect();
         let ports = self.broker.map(|ports| json!({ "v5": ports.v5, "v311": ports.v311 }));
         json!({
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
             "componentsLoaded": self.components.loaded_count(),
             "components": counters(self.components.cache().stats().values()),
-            "storeFailure": self.store.failure(), "tenants": tenants,
+            "storeFailure": self.store.failure(), "tenants": tenants, "totals": self.totals(),
         })
+    }
+
+    /// Running tenants by name, or by how busy they are: those that have trouble first.
+    fn meant(&self, which: Which<'_>) -> Vec<(&String, &RunningTenant)> {
+        let most = match which {
+            Which::All => return self.tenants.iter().collect(),
+            Which::One(name) => return self.tenants.get_key_value(name).into_iter().collect(),
+            Which::Busiest(most) => most,
+        };
+        let mut tenants: Vec<_> = self.tenants.iter().collect();
+        let busy = |running: &RunningTenant| {
+            let pace = running.watch.pace;
+            let taken: u64 = running.dataflows.values().map(|it| it.plan.stats.received.get()).sum();
+            (running.watch.ladder.step() > Step::Running, pace.cpu_milli, pace.received, taken)
+        };
+        tenants.sort_by_cached_key(|(name, running)| (std::cmp::Reverse(busy(running)), *name));
+        tenants.truncate(most);
+        tenants
+    }
+
+    /// Over all tenants.
+    fn totals(&self) -> Value {
+        let paces = || self.tenants.values().map(|running| running.watch.pace);
+        json!({
+            "tenants": self.tenants.len(),
+            "dataflows": self.tenants.values().map(|it| it.dataflows.len()).sum::<usize>(),
+            "receivedPerSecond": paces().map(|pace| pace.received).sum::<u64>(),
+            "deliveredPerSecond": paces().map(|pace| pace.delivered).sum::<u64>(),
+            "cpuMilli": paces().map(|pace| pace.cpu_milli).sum::<u64>(),
+        })
+    }
+}
+
+/// Of which tenants something is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which<'a> {
+    All,
+    One(&'a str),
+    /// So many, those that have trouble and those that do most.
+    Busiest(usize),
+}
+
+/// A time of the wall clock, as everything shows it.
+fn time(wall: Duration) -> Option<String> {
+    let time = DateTime::from_timestamp(wall.as_secs() as i64, wall.subsec_nanos())?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+fn why_facts(
+    running: &RunningTenant,
+    dataflow: &RunningDataflow,
+    on_shard: Option<Description>,
+) -> why::Facts {
+    let (tenant, plan) = (&running.tenant, &dataflow.plan);
+    let end = |name: &str, status: &Option<Arc<Status>>, waiting| why::End {
+        name: name.to_owned(),
+        state: status.as_ref().map(|status| status.state()),
+        waiting,
+    };
+    let is_written =
+        |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
+    let sinks = running.sinks.iter().filter(|(_, sink)| is_written(sink));
+    let stats = &plan.stats;
+    why::Facts {
+        tenant: tenant.name.clone(),
+        dataflow: plan.dataflow.clone(),
+        health: plan.health(),
+        on_shard,
+        sources: dataflow.sources.iter().map(|source| end(&source.name, &source.status, 0)).collect(),
+        sinks: sinks.map(|(name, sink)| end(name, &sink.status, sink.queue.depth().0)).collect(),
+        counts: why::Counts {
+            received: stats.received.get(),
+            written: stats.written.get(),
+            filtered: stats.filtered.get(),
+            errors: stats.errors.get(),
+            late: stats.late.get(),
+            absorbed: stats.absorbed.get(),
+            dead: stats.dead.get(),
+        },
+        credit: why::Credit {
+            in_flight: tenant.ledger.bytes_in_flight() as u64,
+            max: tenant.ledger.bytes_max() as u64,
+            is_waited_for: tenant.ledger.is_waited_for(),
+        },
     }
 }
 
@@ -1167,15 +1298,10 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         let sources = it.sources.iter().map(|source| {
             json!({ "name": source.name, "connection": state(&source.status), "counters": traffic(&source.status) })
         });
-        let (health, cause) = match it.plan.health() {
-            Health::Running => ("Running", None),
-            Health::Failed { cause, .. } => ("Failed", Some(cause)),
-            Health::Paused { cause } => ("Paused", Some(cause)),
-            Health::Quarantined { cause } => ("Quarantined", Some(cause)),
-            Health::Draining => ("Draining", None),
-        };
+        let health = it.plan.health();
         json!({
-            "name": flow, "state": health, "cause": cause, "healthState": it.health.to_json(), "counters": counters(it.plan.stats.values()),
+            "name": flow, "state": health.name(), "cause": health.cause(), "healthState": it.health.to_json(), "counters": counters(it.plan.stats.values()),
+            "waitingDeliveries": it.queue.len(),
             "operators": operators.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
         })
     });
@@ -1192,7 +1318,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
     let inference = running.tenant.has_inference().map(|inference| counters(inference.values()));
     let keys = &running.tenant.keys;
     let usage = keys.usage().map(|usage| json!({ "keys": usage.keys, "bytes": usage.bytes }));
-    json!({
+    let mut status = json!({
         "state": usage, "stateRefused": keys.refused(),
         "name": name, "shard": running.shard, "inFlightBytes": running.tenant.ledger.bytes_in_flight(),
         "instances": running.tenant.instances.load(std::sync::atomic::Ordering::Relaxed),
@@ -1200,7 +1326,12 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
         "used": counters(running.tenant.stats.values()),
         "commands": commands.collect::<Vec<_>>(), "calls": counters(running.tenant.calls.values()),
         "inference": inference, "deadLetters": counters(running.tenant.letters.values()),
-    })
+    });
+    let watched = running.watch.to_json(&running.tenant);
+    if let (Value::Object(status), Value::Object(watched)) = (&mut status, watched) {
+        status.extend(watched);
+    }
+    status
 }
 
 /// What the operator itself reports.

@@ -37,6 +37,11 @@ impl Ledger {
         self.bytes_max - self.state.lock().expect("no panic under this lock").bytes_free
     }
 
+    /// Whether somebody wants credit that is not there.
+    pub fn is_waited_for(&self) -> bool {
+        !self.state.lock().expect("no panic under this lock").waiting.is_empty()
+    }
+
     /// Takes `bytes` of credit, or registers the waker. More than the whole ledger
     /// counts as the whole ledger: policy bounds a single message, and what a
     /// transport adds to it must not make it wait for ever.

@@ -28,12 +28,14 @@ pub mod store;
 
 pub mod resource;
 pub mod deploy;
+pub mod capacity;
 pub mod host;
 pub mod control;
 pub mod cli;
 
 pub mod clock;
 pub mod fuzz;
+pub mod latency;
 pub mod planted;
 pub mod stats;
 pub mod tenant;

@@ -6,13 +6,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 
 use crate::{
     batch::Batch,
+    clock::Instant,
     dead_letter::Replayed,
     ledger::{Credit, Ledger},
     settle::{Settle, Settled},
@@ -30,6 +31,8 @@ pub struct Delivery {
     pub replayed: Option<Arc<[Replayed]>>,
     pub settle: Settle,
     pub credit: Credit,
+    /// When the dataflow first knew of it.
+    pub seen: Option<Instant>,
 }
 
 /// What is special to each message of a delivery.
@@ -78,13 +81,21 @@ pub struct Queue {
     closed: AtomicBool,
     /// Sources that have given all they ever will.
     ended: Mutex<Vec<u32>>,
+    /// So many, from the last, that nobody has seen.
+    unseen: AtomicUsize,
 }
 
 impl Queue {
     /// `ingest` is woken when a delivery comes.
     pub fn new(ingest: Waker) -> Arc<Self> {
         let closed = AtomicBool::new(false);
-        Arc::new(Queue { deliveries: Mutex::default(), ingest, closed, ended: Mutex::default() })
+        Arc::new(Queue {
+            deliveries: Mutex::default(),
+            ingest,
+            closed,
+            ended: Mutex::default(),
+            unseen: AtomicUsize::new(0),
+        })
     }
 
     /// Spends the delivery's credit on a place in the queue; a closed queue
@@ -97,12 +108,24 @@ impl Queue {
             return;
         }
         deliveries.push_back(delivery);
+        self.unseen.fetch_add(1, Ordering::Relaxed);
         drop(deliveries);
         self.ingest.wake_by_ref();
     }
 
     pub fn pop(&self) -> Option<Delivery> {
         self.deliveries.lock().expect("no panic under this lock").pop_front()
+    }
+
+    /// Whatever came since the last call came now, as exactly as the dataflow is woken: a
+    /// source has no clock to read.
+    pub fn see(&self, now: Instant) {
+        if self.unseen.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut deliveries = self.deliveries.lock().expect("no panic under this lock");
+        let unseen = self.unseen.swap(0, Ordering::Relaxed);
+        deliveries.iter_mut().rev().take(unseen).for_each(|delivery| delivery.seen = Some(now));
     }
 
     pub fn len(&self) -> usize {
@@ -205,7 +228,7 @@ impl SourceDoor {
     ) -> u64 {
         self.delivered += 1;
         let settle = Settle::new(self.settled.clone(), self.delivered);
-        self.queue.push(Delivery { source: self.source, batch, marks, replayed, settle, credit });
+        self.queue.push(Delivery { source: self.source, batch, marks, replayed, settle, credit, seen: None });
         self.delivered
     }
 

@@ -102,6 +102,11 @@ impl Settle {
         }
     }
 
+    /// Whether windows alone have kept it from being answered.
+    pub fn is_kept_open(&self) -> bool {
+        self.kept_open
+    }
+
     /// All that follows from the delivery is durable, confirmed or dead-lettered.
     /// Deliveries of one source are acked in order; anything else is our own bug.
     pub fn ack(mut self) {

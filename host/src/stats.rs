@@ -105,6 +105,9 @@ counters! {
         throttled_cpu,
         throttled_fuel,
         throttled_calls,
+        /// Times that it had to wait for any of them, and times that it went on again.
+        throttled,
+        unthrottled,
         /// How long it has waited for any of them, in ns.
         throttled_ns,
     }

@@ -14,6 +14,7 @@ use crate::{
     dead_letter::Kept,
     guest::{host_call::Interface, log::LogAllowance, metrics::SeriesAllowance},
     inference::{Inference, Processes},
+    latency::Latency,
     ledger::Ledger,
     resource::{Limits, Schemas},
     stats::TenantStats,
@@ -27,6 +28,8 @@ pub struct Tenant {
     /// Effective limits: the policy's, lowered by the tenant's own.
     pub limits: Limits,
     pub stats: Arc<TenantStats>,
+    /// How long its deliveries take, over all its dataflows.
+    pub latency: Latency,
     /// Byte credit from ingest to settlement.
     pub ledger: Arc<Ledger>,
     /// Instances live now, over all operators.
@@ -81,6 +84,7 @@ impl Tenant {
             name: name.into(),
             limits,
             stats: Arc::default(),
+            latency: Latency::default(),
             ledger,
             instances: AtomicU32::new(0),
             instance_bytes: AtomicU64::new(0),

@@ -1,6 +1,8 @@
-//! `tidegate up`: the host, its control socket, and a plain line a tenant now and then.
+//! `tidegate up`: the host, its control socket, and its state on a terminal, or in plain
+//! lines now and then.
 
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -22,13 +24,14 @@ use super::{
     data_of, log_to_stderr,
     print::{self, out},
     report,
-    status::status_lines,
+    status::{self, BUSIEST, CLEAR, status_lines},
+    tail::Tail,
 };
 use crate::{
     control::{self, Ask, Lock, Question},
     dead_letter::filter::Filter,
     deploy::chain,
-    host::{self, Host, HostError, ResumeError, replay::Outcome},
+    host::{self, Host, HostError, ResumeError, Which, replay::Outcome},
     resource::{Diagnostics, Site},
     usage::Query,
 };
@@ -45,22 +48,42 @@ pub struct UpArgs {
     /// End by itself after this time, such as `30s`.
     #[arg(long, value_name = "DUR")]
     r#for: Option<humantime::Duration>,
-    /// How often to print a line for each tenant; `0s` for never.
-    #[arg(long, default_value = "5s", value_name = "DUR")]
-    every: humantime::Duration,
+    /// How often to print a line for each dataflow; `0s` for never. Without it, a terminal
+    /// shows a live table, and anything else has lines every 5s.
+    #[arg(long, value_name = "DUR")]
+    every: Option<humantime::Duration>,
 }
+
+impl UpArgs {
+    /// Whether a live table is shown rather than lines.
+    fn is_live(&self) -> bool {
+        self.every.is_none() && std::io::stdout().is_terminal()
+    }
+
+    fn every(&self) -> Duration {
+        match self.every {
+            Some(every) if every.is_zero() => NEVER,
+            Some(every) => every.into(),
+            None if self.is_live() => LOOK_EVERY,
+            None => Duration::from_secs(5),
+        }
+    }
+}
+
+/// As far away as a timer may be set.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Questions that may wait for the host.
 const QUESTIONS_MAX: usize = 16;
 
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
-    log_to_stderr("info,rumqttd=error,sled=warn");
+    let log = log_to_stderr("info,rumqttd=error,sled=warn");
     let runtime = host::runtime()?;
     runtime.block_on(async {
         let Some(Found { site, data, listener, lock }) = find_site(&args)? else {
             return Ok(ExitCode::FAILURE);
         };
-        let code = run(args, site, &data, listener).await;
+        let code = run(args, site, &data, listener, &log).await;
         // The folder is somebody else's from here on.
         drop(lock);
         code
@@ -99,7 +122,13 @@ fn find_site(args: &UpArgs) -> anyhow::Result<Option<Found>> {
     Ok(site.map(|site| Found { site, data, listener, lock }))
 }
 
-async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> anyhow::Result<ExitCode> {
+async fn run(
+    args: UpArgs,
+    site: Site,
+    data: &Path,
+    listener: UnixListener,
+    log: &Tail,
+) -> anyhow::Result<ExitCode> {
     // From here on a signal is kept until there is something to end in order.
     let mut stop = std::pin::pin!(stop_signal()?);
     let reload = signal(SignalKind::hangup())?;
@@ -135,7 +164,8 @@ async fn run(args: UpArgs, site: Site, data: &Path, listener: UnixListener) -> a
     let home = site.home.clone();
     // Half of what an idle tenant takes would be the text of its resources.
     drop(site);
-    supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut()).await;
+    supervise(&args, home, &mut host, &mut questions, reload, stop.as_mut(), log).await;
+    log.let_go();
     control.abort();
     out!("stopping: taking nothing more, settling what was taken");
     tokio::select! {
@@ -174,11 +204,11 @@ async fn supervise(
     questions: &mut mpsc::Receiver<Question>,
     mut reload: Signal,
     mut stop: Pin<&mut impl Future<Output = ()>>,
+    log: &Tail,
 ) {
     let end = args.r#for.map_or(Duration::MAX, Into::into);
-    let mut end = std::pin::pin!(tokio::time::sleep(end.min(Duration::from_secs(86_400 * 365))));
-    let every: Duration = args.every.into();
-    let mut lines = tokio::time::interval(if every.is_zero() { Duration::from_secs(86_400) } else { every });
+    let mut end = std::pin::pin!(tokio::time::sleep(end.min(NEVER)));
+    let mut lines = tokio::time::interval(args.every());
     lines.tick().await;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -189,8 +219,14 @@ async fn supervise(
             _ = looks.tick() => host.observe(),
             _ = lines.tick() => {
                 host.observe();
-                let status = host.status(None).await;
-                status_lines(&status).iter().for_each(|line| out!("{line}"));
+                if args.is_live() {
+                    let status = host.status_of(Which::Busiest(BUSIEST)).await;
+                    let log = log.draw().join("\n");
+                    print::to_out(format_args!("{CLEAR}{}\n{log}\n", status::text(&status, false)));
+                } else {
+                    let status = host.status(None).await;
+                    status_lines(&status).iter().for_each(|line| out!("{line}"));
+                }
             }
             _ = reload.recv() => {
                 let (_, answer) = apply(host, &home).await;
@@ -223,18 +259,33 @@ async fn supervise(
                         }
                         Err(error) => (StatusCode::CONFLICT, json!({ "error": error.to_string() })),
                     },
-                    Ask::Status { tenant: Some(tenant) } if !host.has_tenant(&tenant) => {
+                    Ask::Status { tenant: Some(tenant), .. } if !host.has_tenant(&tenant) => {
                         let error = format!("there is no tenant `{tenant}` on this host");
                         (StatusCode::NOT_FOUND, json!({ "error": error }))
                     }
-                    Ask::Status { tenant } => {
+                    Ask::Status { tenant, busiest } => {
                         host.observe();
-                        (StatusCode::OK, host.status(tenant.as_deref()).await)
+                        let which = match (&tenant, busiest) {
+                            (Some(tenant), _) => Which::One(tenant),
+                            (None, Some(most)) => Which::Busiest(most),
+                            (None, None) => Which::All,
+                        };
+                        (StatusCode::OK, host.status_of(which).await)
                     }
                     Ask::Usage { query } => {
                         usage(host, query, reply);
                         continue;
                     }
+                    Ask::Why { tenant, dataflow } => match host.why(&tenant, &dataflow).await {
+                        Some((mut document, text)) => {
+                            document["text"] = text.into();
+                            (StatusCode::OK, document)
+                        }
+                        None => {
+                            let error = format!("there is no dataflow `{tenant}/{dataflow}` on this host");
+                            (StatusCode::NOT_FOUND, json!({ "error": error }))
+                        }
+                    },
                     Ask::Discard { filter } => {
                         discard(host, filter, reply);
                         continue;

@@ -34,6 +34,7 @@ use crate::{
     clock::{Clock, Instant},
     dataflow::{
         circuit::{self, Gate, State},
+        description::{At, Description, Holding, LastLetter, Reached, Stage},
         lull,
         plan::{Failure, Health, Plan},
         region::{Cause, Flow, Outcome, Region},
@@ -75,6 +76,11 @@ pub struct Parts {
     dataflow: Waker,
     /// When the dataflow is woken to see whether its circuit lets a delivery pass.
     circuit_armed: Cell<Option<Instant>>,
+    /// For whoever asks why nothing comes out.
+    reached: Cell<Reached>,
+    last_in: Cell<Option<Instant>>,
+    last_written: Cell<Option<Instant>>,
+    last_letter: RefCell<Option<LastLetter>>,
     activators: RefCell<Option<Activators>>,
 }
 
@@ -129,7 +135,14 @@ impl Activators {
 /// dataflow, each is answered once.
 #[derive(Default)]
 pub struct Ledger {
-    duties: RefCell<VecDeque<(u64, Settle)>>,
+    duties: RefCell<VecDeque<Duty>>,
+}
+
+struct Duty {
+    sequence: u64,
+    /// When its delivery came.
+    since: Instant,
+    settle: Settle,
 }
 
 impl Ledger {
@@ -144,15 +157,22 @@ impl Ledger {
     /// Only windows keep the delivery of this sequence from being settled.
     fn kept_open(&self, sequence: u64) {
         let mut duties = self.duties.borrow_mut();
-        if let Ok(place) = duties.binary_search_by_key(&sequence, |(sequence, _)| *sequence) {
-            duties[place].1.keep_open();
+        if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
+            duties[place].settle.keep_open();
         }
+    }
+
+    /// When the delivery of this sequence came, if it is not answered for yet.
+    fn since(&self, sequence: u64) -> Option<Instant> {
+        let duties = self.duties.borrow();
+        let place = duties.binary_search_by_key(&sequence, |duty| duty.sequence).ok()?;
+        Some(duties[place].since)
     }
 }
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.duties.take().into_iter().for_each(|(_, settle)| settle.abandon());
+        self.duties.take().into_iter().for_each(|duty| duty.settle.abandon());
     }
 }
 
@@ -202,6 +222,10 @@ impl Parts {
             timers,
             dataflow,
             circuit_armed: Cell::new(None),
+            reached: Cell::default(),
+            last_in: Cell::new(None),
+            last_written: Cell::new(None),
+            last_letter: RefCell::new(None),
             activators: RefCell::new(None),
         })
     }
@@ -219,7 +243,7 @@ impl Parts {
 
     /// Answers every duty that is left: the sources will deliver again.
     pub fn abandon(&self) {
-        self.ledger.duties.take().into_iter().for_each(|(_, settle)| settle.abandon());
+        self.ledger.duties.take().into_iter().for_each(|duty| duty.settle.abandon());
     }
 
     /// The dataflow cannot go on: nothing more is settled, its sources wait.
@@ -243,6 +267,7 @@ impl Parts {
             let mut confirmed: Vec<Confirmed> = Vec::new();
             move |_frontiers| {
                 let Some(cap) = &mut capability else { return };
+                parts.queue.see(parts.tasks.latest());
                 parts.confirms.take(&mut confirmed);
                 confirmed.drain(..).for_each(|confirmed| parts.confirmed(confirmed, &mut holds));
                 // In this order: nothing comes once it is closed.
@@ -261,6 +286,8 @@ impl Parts {
                     Guests::Free => next,
                     Guests::Busy | Guests::Stuck(_) => next - 1,
                 });
+                let is_busy = !matches!(guests, Guests::Free);
+                parts.reached.set(Reached { unfinished, next, is_busy });
                 let replay = parts.windows.as_ref().map(|windows| windows.complete(unfinished));
                 let Replay { needed, is_written } = replay.unwrap_or_default();
                 if closed && is_done && is_written && unfinished == next {
@@ -316,7 +343,9 @@ impl Parts {
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
             return Some(flow);
         }
-        let Delivery { source, mut batch, marks, replayed, settle, credit } = self.queue.pop()?;
+        let Delivery { source, mut batch, marks, replayed, settle, credit, seen } = self.queue.pop()?;
+        let now = self.tasks.latest();
+        self.last_in.set(Some(now));
         let Amended { ahead, unreadable } = self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
         let stats = &self.plan.stats;
         if ahead + unreadable > 0 {
@@ -327,7 +356,7 @@ impl Parts {
         stats.deliveries.add(1);
         stats.received.add(batch.len() as u64);
         stats.received_bytes.add(batch.message_bytes());
-        self.ledger.duties.borrow_mut().push_back((sequence, settle));
+        self.ledger.duties.borrow_mut().push_back(Duty { sequence, since: seen.unwrap_or(now), settle });
         if planted::is(Bug::EarlyAck) {
             self.activators().commit.activate();
         }
@@ -417,6 +446,42 @@ impl Parts {
         was_held
     }
 
+    /// What is known of it here; its tenant's levels are not.
+    pub fn describe(&self, now: Instant) -> Description {
+        let Reached { unfinished, next, is_busy } = self.reached.get();
+        let at = if unfinished == next {
+            // Finished, and yet there is a duty: windows need it.
+            (!self.ledger.is_empty()).then_some(At::Windows)
+        } else if is_busy && unfinished == next - 1 {
+            Some(match self.region.stage.get() {
+                Stage::Room => At::Room,
+                Stage::Step(index) => At::Operator(self.plan.steps[index].operator.name.clone()),
+            })
+        } else {
+            Some(At::Confirmation)
+        };
+        let first = self.ledger.duties.borrow().front().map(|duty| duty.sequence);
+        let holding = at.map(|at| {
+            let sequence = if at == At::Windows { first.unwrap_or(unfinished) } else { unfinished };
+            Holding { sequence, since: self.ledger.since(sequence), at }
+        });
+        let windows = self.plan.windows.iter().map(|window| window.operator.name.clone());
+        Description {
+            now,
+            last_in: self.last_in.get(),
+            last_written: self.last_written.get(),
+            waiting: self.queue.len(),
+            unsettled: self.ledger.len(),
+            holding,
+            circuit: self.region.circuit.borrow().state(),
+            windows: windows.collect(),
+            windows_open: self.windows.as_ref().map_or(0, |it| it.windows.borrow().open()),
+            last_letter: self.last_letter.borrow().clone(),
+            levels: Vec::new(),
+            is_throttled: false,
+        }
+    }
+
     /// Whether nothing of what it has taken goes on now, so that waiting for it is no use.
     pub fn is_held(&self) -> bool {
         matches!(self.region.circuit.borrow().state(), State::Open { .. } | State::Quarantined)
@@ -450,9 +515,15 @@ impl Parts {
             self.finished(&flow);
             return;
         }
+        if let Some(letter) = dead.last() {
+            *self.last_letter.borrow_mut() = Some(letter.into());
+        }
         // Before the writes: a sink may confirm at once.
         let written_bytes = written().map(Batch::message_bytes).sum();
         let written = written().map(|batch| batch.len() as u64).sum();
+        if written > 0 {
+            self.last_written.set(Some(self.tasks.latest()));
+        }
         holds.insert(sequence, Hold { flow, waiting, written, written_bytes });
         if committed && let Some(windows) = &self.windows {
             windows.commit(Some((sequence, self.confirms.clone())));
@@ -518,8 +589,13 @@ impl Parts {
             return;
         }
         let mut duties = self.ledger.duties.borrow_mut();
-        while duties.front().is_some_and(|(sequence, _)| *sequence < frontier) {
-            if let Some((_, settle)) = duties.pop_front() {
+        let now = self.tasks.latest();
+        while duties.front().is_some_and(|duty| duty.sequence < frontier) {
+            if let Some(Duty { since, settle, .. }) = duties.pop_front() {
+                // How long a window is open says nothing of how the host does.
+                if !settle.is_kept_open() {
+                    self.plan.tenant.latency.record(now.since(since));
+                }
                 settle.ack();
                 self.plan.stats.settled.add(1);
             }

@@ -61,6 +61,28 @@ pub enum Health {
     Draining,
 }
 
+impl Health {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Health::Running => "Running",
+            Health::Failed { .. } => "Failed",
+            Health::Paused { .. } => "Paused",
+            Health::Quarantined { .. } => "Quarantined",
+            Health::Draining => "Draining",
+        }
+    }
+
+    /// Why it is not running, where there is more to say than that.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Health::Failed { cause, .. } | Health::Paused { cause } | Health::Quarantined { cause } => {
+                Some(cause)
+            }
+            Health::Running | Health::Draining => None,
+        }
+    }
+}
+
 /// What a dataflow failed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {

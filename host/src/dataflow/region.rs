@@ -3,7 +3,13 @@
 //! guests as futures, and neither Timely nor transports.
 
 use std::{
-    borrow::Cow, cell::RefCell, collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll,
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
 };
 
 use smallvec::SmallVec;
@@ -13,6 +19,7 @@ use crate::{
     clock::Clock,
     dataflow::{
         circuit::Circuit,
+        description::Stage,
         plan::{Check, Plan, Step, Target},
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
@@ -70,6 +77,8 @@ pub struct Region {
     /// `None` in a dataflow without windows.
     pub windows: Option<Rc<RefCell<Windows>>>,
     pub circuit: RefCell<Circuit>,
+    /// Where it is with the delivery that it has.
+    pub stage: Cell<Stage>,
 }
 
 impl Region {
@@ -77,6 +86,7 @@ impl Region {
     /// go on at all; the delivery stays unsettled.
     pub async fn run(&self, flow: &Flow) -> Result<Outcome, AcquireError> {
         let plan = &*self.plan;
+        self.stage.set(Stage::Room);
         for destination in &plan.destinations {
             poll_fn(|ctx| destination.sink.poll_room(ctx)).await;
         }
@@ -93,6 +103,7 @@ impl Region {
             if input.is_empty() {
                 continue;
             }
+            self.stage.set(Stage::Step(index));
             if let Some(window) = step.window {
                 self.run_window(step, window, flow, &input, &mut dead).await?;
                 continue;

@@ -21,6 +21,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -218,6 +219,7 @@ impl RunQueue {
                 }
                 self.throttled -= 1;
                 let since = tenant.throttled_since.take().unwrap_or(self.now);
+                tenant.share.stats.unthrottled.add(1);
                 tenant.share.stats.throttled_ns.add(self.now.since(since).as_nanos() as u64);
             }
             Place::Behind if tenant.share.is_behind() => return self.look_again(index),
@@ -274,6 +276,7 @@ impl RunQueue {
 
     fn throttle(&mut self, index: TenantIndex) {
         let tenant = &mut self.tenants[index as usize];
+        tenant.share.stats.throttled.add(1);
         tenant.share.needed().filter(|(bucket, _)| !bucket.is_open()).for_each(|(_, times)| times.add(1));
         tenant.throttled_since = Some(self.now);
         tenant.place = Place::Throttled;
@@ -395,11 +398,59 @@ impl RunQueue {
         }
     }
 
+    /// When the turn began that runs.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What is left to a tenant at `now`, and whether it waits for more.
+    pub fn levels(&mut self, index: TenantIndex, now: Instant) -> (Vec<Level>, bool) {
+        let Tenant { share, place, .. } = &mut self.tenants[index as usize];
+        share.fill(now);
+        let level = |of, name, bucket: &Bucket| Level {
+            of,
+            interface: name,
+            level: bucket.level(),
+            burst: bucket.burst(),
+            rate: bucket.rate(),
+            opens_in: (!bucket.is_open()).then(|| bucket.opens_at().since(now)),
+        };
+        let mut levels = vec![level(LevelOf::Cpu { cap: share.cpu_cap }, "", &share.cpu)];
+        levels.extend(share.fuel.iter().map(|fuel| level(LevelOf::Fuel, "", fuel)));
+        levels.extend(share.calls.iter().map(|(of, calls)| level(LevelOf::Calls, of.name(), calls)));
+        (levels, *place == Place::Throttled)
+    }
+
     /// Whether nobody could be given a slice now.
     pub fn is_empty(&self) -> bool {
         let mut lines = self.fresh.iter().chain(&self.waiting).chain(&self.behind);
         lines.all(|index| self.tenants[*index as usize].tasks.is_empty())
     }
+}
+
+/// What is left in one of a tenant's buckets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Level {
+    pub of: LevelOf,
+    /// Of host calls, which.
+    pub interface: &'static str,
+    /// In ns of CPU time, units of fuel, or calls; owed where below zero.
+    pub level: i64,
+    pub burst: i64,
+    /// A second.
+    pub rate: u64,
+    /// When there will be some again, if there is none.
+    pub opens_in: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelOf {
+    /// Without a cap it is a right before others, and no limit.
+    Cpu {
+        cap: bool,
+    },
+    Fuel,
+    Calls,
 }
 
 /// What a slice used.

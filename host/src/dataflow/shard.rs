@@ -24,6 +24,7 @@ use crate::{
     clock::{Clock, Instant},
     dataflow::{
         circuit::{Circuit, CircuitLimits},
+        description::Description,
         lull,
         operators::{Parts, Setup},
         plan::{Failure, Health, Plan},
@@ -72,6 +73,8 @@ pub enum Command {
     Resume { dataflow: DataflowId, reply: oneshot::Sender<bool> },
     /// Runs `init` of each operator once, on instances that are thrown away.
     Try { operators: Vec<Arc<Operator>>, reply: oneshot::Sender<Result<(), String>> },
+    /// Says what only the shard knows of a dataflow; nothing of one that is gone.
+    Describe { dataflow: DataflowId, reply: oneshot::Sender<Option<Description>> },
     /// Counts instances.
     Census { reply: oneshot::Sender<Census> },
     /// Abandons what is left and ends the shard.
@@ -325,6 +328,9 @@ impl Shard {
                     let _ = reply.send(resumed);
                 }
                 Command::Try { operators, reply } => self.try_operators(operators, reply),
+                Command::Describe { dataflow, reply } => {
+                    let _ = reply.send(self.describe(dataflow));
+                }
                 Command::Census { reply } => {
                     let (instances, instances_idle) = self.guests.live_and_idle();
                     let _ = reply.send(Census { dataflows: self.dataflows.len(), instances, instances_idle });
@@ -334,6 +340,15 @@ impl Shard {
         }
         // More may wait: come back without parking.
         self.mailbox.nudge();
+    }
+
+    fn describe(&self, dataflow: DataflowId) -> Option<Description> {
+        let Installed { parts, .. } = self.dataflows.get(&dataflow)?;
+        let now = self.clock.now();
+        let key = Arc::as_ptr(&parts.plan.tenant) as usize;
+        let levels = |(index, _): &(TenantIndex, _)| self.tasks.queue(|queue| queue.levels(*index, now));
+        let (levels, is_throttled) = self.tenants.get(&key).map(levels).unwrap_or_default();
+        Some(Description { levels, is_throttled, ..parts.describe(now) })
     }
 
     fn take_wakes(&mut self) -> bool {
@@ -430,7 +445,7 @@ impl Shard {
         let (guests, clock) = (self.guests.clone(), self.clock.clone());
         let limits = CircuitLimits::of(&plan.tenant.limits);
         let circuit = RefCell::new(Circuit::new(limits, matches!(plan.health(), Health::Quarantined { .. })));
-        let region = Region { plan: plan.clone(), guests, clock, windows, circuit };
+        let region = Region { plan: plan.clone(), guests, clock, windows, circuit, stage: Cell::default() };
         let parts = Parts::new(Setup {
             plan,
             queue: queue.clone(),

@@ -125,6 +125,13 @@ impl Tasks {
         self.used.clone()
     }
 
+    /// The last reading of the clock that anybody here made: as the turn began, or as a
+    /// slice ended.
+    pub fn latest(&self) -> Instant {
+        let inner = self.inner.borrow();
+        inner.queue.now().max(inner.meter.lap_began)
+    }
+
     pub fn queue<R>(&self, with: impl FnOnce(&mut RunQueue) -> R) -> R {
         with(&mut self.inner.borrow_mut().queue)
     }

@@ -24,6 +24,12 @@ const MAPS_PER_COMPONENT: u64 = 3;
 /// Mappings left for everything else in the process.
 const MAPS_SPARE: u64 = 5_000;
 
+/// Address space of a linear memory, and of the guard behind it.
+const MEMORY_RESERVED_BYTES: u64 = 4 << 30;
+const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+/// An element of a table.
+const TABLE_ELEMENT_BYTES: u64 = 16;
+
 /// Stack of a guest; its fiber has as much again for the host.
 const STACK_BYTES: usize = 128 << 10;
 
@@ -83,16 +89,60 @@ pub enum EngineError {
 }
 
 impl PoolSize {
+    /// What a host has: each shard can take its largest instance, however few slots there
+    /// are.
+    pub fn of(config: &HostConfig) -> Self {
+        let least = (config.shards * SLOTS_PER_INSTANCE_MAX) as u32;
+        PoolSize {
+            slots: config.slots.map(|slots| slots.max(least)),
+            components: config.components,
+            layout: config.pool,
+        }
+    }
+
+    /// Memory mappings that the process may come to need.
+    pub fn maps(self) -> u64 {
+        self.maps_fixed() + self.maps_of(EngineKind::Fuel)
+    }
+
+    fn maps_of(self, kind: EngineKind) -> u64 {
+        maps_per_slot(kind, self.layout) * u64::from(*self.slots.of(kind))
+    }
+
+    /// The same without any slot of the engine `fuel`.
+    fn maps_fixed(self) -> u64 {
+        let others = self.maps_of(EngineKind::Epoch) + self.maps_of(EngineKind::Large);
+        MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(self.components) + others
+    }
+
+    /// So many slots of the engine `fuel` would do.
+    pub fn fuel_slots_that_fit(self, maps_max: u64) -> u64 {
+        maps_max.saturating_sub(self.maps_fixed()) / maps_per_slot(EngineKind::Fuel, self.layout)
+    }
+
+    /// Address space that the pools keep: for each slot its linear memory with a guard,
+    /// its tables, and the stack of its fiber.
+    pub fn address_space_bytes(self) -> u64 {
+        let of = |kind: EngineKind| {
+            let shape = Shape::of(kind);
+            let tables = u64::from(TABLES_PER_MEMORY) * shape.table_elements as u64 * TABLE_ELEMENT_BYTES;
+            let memory = match Tuning::of(kind, self.layout).layout {
+                PoolLayout::Guarded => MEMORY_RESERVED_BYTES + MEMORY_GUARD_BYTES,
+                PoolLayout::Dense => kind.memory_bytes_max(),
+            };
+            let slot = memory + tables + 2 * shape.stack_bytes as u64;
+            u64::from(*self.slots.of(kind)) * slot
+        };
+        EngineKind::ALL.into_iter().map(of).sum()
+    }
+
     /// Checks the pool against the kernel's limit on mappings: past it every
     /// allocation in the process fails. `maps_max` is `vm.max_map_count`.
     pub fn check(self, maps_max: u64) -> Result<(), EngineError> {
         let PoolSize { slots, components, layout } = self;
-        let maps_of = |kind| maps_per_slot(kind, layout) * u64::from(*slots.of(kind));
-        let others = maps_of(EngineKind::Epoch) + maps_of(EngineKind::Large);
-        let fixed = MAPS_SPARE + MAPS_PER_COMPONENT * u64::from(components) + others;
-        let needed = fixed + maps_of(EngineKind::Fuel);
+        let needed = self.maps();
         if needed > maps_max {
-            let fit = maps_max.saturating_sub(fixed) / maps_per_slot(EngineKind::Fuel, layout);
+            let fit = self.fuel_slots_that_fit(maps_max);
             return Err(EngineError::TooManyMaps {
                 slots,
                 components,
@@ -137,12 +187,6 @@ fn or_dense(layout: PoolLayout) -> &'static str {
 }
 
 impl PoolSize {
-    /// What a Host resource says.
-    pub fn of(config: &HostConfig) -> Self {
-        let HostConfig { slots, components, pool, .. } = config;
-        PoolSize { slots: *slots, components: *components, layout: *pool }
-    }
-
     /// For one tenant with as many operators.
     pub fn small(slots: u32) -> Self {
         let slots = PerEngine { fuel: slots, epoch: slots, large: slots.min(8) };
@@ -307,8 +351,8 @@ pub fn settings(tuning: Tuning) -> Config {
     match tuning.layout {
         PoolLayout::Guarded => config
             // The whole 32-bit space, so that no access needs a bounds check.
-            .memory_reservation(4 << 30)
-            .memory_guard_size(32 << 20)
+            .memory_reservation(MEMORY_RESERVED_BYTES)
+            .memory_guard_size(MEMORY_GUARD_BYTES)
             .memory_init_cow(true),
         // Nothing between two memories, and nothing that is mapped into one: neighbours
         // with all their pages are one mapping.

@@ -4,9 +4,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 
+use super::time;
 use crate::{
     clock::{Clock, Instant},
     connector::status::ConnectionState,
@@ -242,11 +242,6 @@ impl HealthLog {
             "lastUpdateTime": time(self.updated),
         })
     }
-}
-
-fn time(wall: Duration) -> Option<String> {
-    let time = DateTime::from_timestamp(wall.as_secs() as i64, wall.subsec_nanos())?;
-    Some(time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]

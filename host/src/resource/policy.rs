@@ -1,6 +1,10 @@
 //! Policies: what a tenant may import, use, spend, read and write.
 
+pub mod explain;
+
 use std::time::Duration;
+
+use explain::Record;
 
 use crate::{
     dead_letter::DeadLetterLimits,
@@ -35,6 +39,8 @@ pub struct Policy {
     pub world: Text,
     pub limits: Limits,
     pub endpoints: Vec<EndpointGrant>,
+    /// Every key that it may have, with its value and where that was said.
+    pub record: Record,
 }
 
 /// Topics of one endpoint, with `{tenant}` still in them.
@@ -212,6 +218,15 @@ impl Limits {
 struct LimitReader<'a> {
     diagnostics: &'a mut Diagnostics,
     of: LimitsOf<'a>,
+    /// Where what was read is kept. With it every group is read, whether it is there or
+    /// not, so that all keys are in it that are read at all.
+    record: Option<&'a mut Record>,
+}
+
+/// How the values of a limit are read and written.
+struct Unit<T> {
+    parse: fn(&str) -> Result<T, QuantityError>,
+    show: fn(T) -> String,
 }
 
 /// Whose limits are read: a tenant may only lower its policy's.
@@ -241,14 +256,28 @@ impl LimitReader<'_> {
         &mut self,
         object: &mut Object<'_>,
         key: &'static str,
-        parse: fn(&str) -> Result<T, QuantityError>,
+        unit: fn() -> Unit<T>,
         into: &mut T,
     ) {
-        let Some(text) = object.text(key, self.diagnostics) else { return };
+        let Unit { parse, show } = unit();
+        let place = self.read_value(object, key, parse, into);
+        self.note(object, key, show(*into), place);
+    }
+
+    /// Where the value stands that was taken, if there is one.
+    fn read_value<T: PartialOrd + Copy>(
+        &mut self,
+        object: &mut Object<'_>,
+        key: &'static str,
+        parse: fn(&str) -> Result<T, QuantityError>,
+        into: &mut T,
+    ) -> Option<Place> {
+        let text = object.text(key, self.diagnostics)?;
         match parse(&text.text) {
             Err(error) => {
                 let message = format!("`{}` is no value for `{key}`", text.text);
                 self.diagnostics.error("policy/quantity", text.place, message, error.to_string());
+                None
             }
             Ok(value) if self.of.is_lowering() && value > *into => {
                 let message = format!("a tenant's `{key}` may not be above its policy's");
@@ -258,12 +287,41 @@ impl LimitReader<'_> {
                     message,
                     "lower it, or leave it out",
                 );
+                None
             }
-            Ok(value) => *into = value,
+            Ok(value) => {
+                *into = value;
+                Some(text.place)
+            }
+        }
+    }
+
+    /// One of `choices` by name.
+    fn choose<T: Copy + PartialEq>(
+        &mut self,
+        object: &mut Object<'_>,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+        into: &mut T,
+    ) {
+        let place = object.choice_at(key, choices, self.diagnostics).map(|(chosen, place)| {
+            *into = chosen;
+            place
+        });
+        let name = choices.iter().find(|(_, choice)| choice == into).map_or("", |(name, _)| name);
+        self.note(object, key, name.to_owned(), place);
+    }
+
+    fn note(&mut self, object: &Object<'_>, key: &str, value: String, place: Option<Place>) {
+        if let Some(record) = &mut self.record {
+            record.note(object.name(), key, value, place);
         }
     }
 
     fn check_inference(&mut self, group: &mut Object<'_>, limits: &InferenceLimits) {
+        if !group.is_there() {
+            return;
+        }
         if !inference::IS_BUILT {
             let message = "`inference` has no effect: this build runs no models".to_owned();
             let label = format!("a build with the cargo feature `{}` does", inference::FEATURE);
@@ -293,8 +351,8 @@ impl LimitReader<'_> {
     }
 
     fn group<'n>(&mut self, object: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
-        let group = object.object(key, self.diagnostics)?;
-        Some(group)
+        let absent = || self.record.is_some().then(|| Object::absent(key));
+        object.object(key, self.diagnostics).or_else(absent)
     }
 }
 
@@ -303,51 +361,60 @@ const MODEL_BYTES_MAX: u64 = 1 << 30;
 
 const FAULTS_MAX: u32 = 10_000;
 
-fn small(text: &str) -> Result<u32, QuantityError> {
+/// What one line of a policy may say: how it is read, and how it is shown.
+macro_rules! units {
+    ($($(#[$doc:meta])* $name:ident: $of:ty = $parse:expr, $show:expr;)*) => {
+        $($(#[$doc])* fn $name() -> Unit<$of> { Unit { parse: $parse, show: $show } })*
+    };
+}
+
+units! {
+    small: u32 = parse_small, |count| quantity::show_count(count.into());
+    at_least_one: u32 = |text| quantity::above_zero(parse_small, text), |count| quantity::show_count(count.into());
+    count: u64 = quantity::count, quantity::show_count;
+    some_fuel: u64 = |text| quantity::above_zero(quantity::fuel, text), quantity::show_fuel;
+    some_calls: u64 = |text| quantity::above_zero(quantity::count, text), quantity::show_count;
+    some_cpu: u64 = |text| quantity::above_zero(quantity::cpu, text), quantity::show_cpu;
+    /// Faults that are too many: so many instants are kept for each dataflow.
+    some_faults: u32 = parse_faults, |count| quantity::show_count(count.into());
+    bytes: u64 = quantity::bytes, quantity::show_bytes;
+    some_bytes: u64 = |text| quantity::above_zero(quantity::bytes, text), quantity::show_bytes;
+    /// A frame to the process that runs models says its length in 32 bits.
+    model_bytes: u64 = parse_model_bytes, quantity::show_bytes;
+    time: Duration = quantity::time, quantity::show_time;
+    some_time: Duration = |text| quantity::above_zero(quantity::time, text), quantity::show_time;
+}
+
+fn parse_small(text: &str) -> Result<u32, QuantityError> {
     u32::try_from(quantity::count(text)?).map_err(|_| QuantityError::TooLarge)
 }
 
-fn at_least_one(text: &str) -> Result<u32, QuantityError> {
-    quantity::above_zero(small, text)
-}
-
-fn some_fuel(text: &str) -> Result<u64, QuantityError> {
-    quantity::above_zero(quantity::fuel, text)
-}
-
-fn some_calls(text: &str) -> Result<u64, QuantityError> {
-    quantity::above_zero(quantity::count, text)
-}
-
-fn some_cpu(text: &str) -> Result<u64, QuantityError> {
-    quantity::above_zero(quantity::cpu, text)
-}
-
-/// Faults that are too many: so many instants are kept for each dataflow.
-fn some_faults(text: &str) -> Result<u32, QuantityError> {
-    let faults = at_least_one(text)?;
+fn parse_faults(text: &str) -> Result<u32, QuantityError> {
+    let faults = quantity::above_zero(parse_small, text)?;
     if faults <= FAULTS_MAX { Ok(faults) } else { Err(QuantityError::TooLarge) }
 }
 
-fn some_bytes(text: &str) -> Result<u64, QuantityError> {
-    quantity::above_zero(quantity::bytes, text)
-}
-
-/// A frame to the process that runs models says its length in 32 bits.
-fn model_bytes(text: &str) -> Result<u64, QuantityError> {
-    let bytes = some_bytes(text)?;
+fn parse_model_bytes(text: &str) -> Result<u64, QuantityError> {
+    let bytes = quantity::above_zero(quantity::bytes, text)?;
     if bytes <= MODEL_BYTES_MAX { Ok(bytes) } else { Err(QuantityError::TooLarge) }
-}
-
-fn some_time(text: &str) -> Result<Duration, QuantityError> {
-    quantity::above_zero(quantity::time, text)
 }
 
 impl Limits {
     /// Reads the limits in `object` over `self`. Of a tenant nothing may rise.
     pub fn read(&self, object: &mut Object<'_>, of: LimitsOf<'_>, diagnostics: &mut Diagnostics) -> Limits {
+        self.read_noting(object, of, diagnostics, None)
+    }
+
+    /// The same, and where each value was said.
+    pub fn read_noting(
+        &self,
+        object: &mut Object<'_>,
+        of: LimitsOf<'_>,
+        diagnostics: &mut Diagnostics,
+        record: Option<&mut Record>,
+    ) -> Limits {
         let mut limits = self.clone();
-        let mut reader = LimitReader { diagnostics, of };
+        let mut reader = LimitReader { diagnostics, of, record };
         reader.read(object, "weight", at_least_one, &mut limits.weight);
         reader.read(object, "instances", at_least_one, &mut limits.instances_max);
         reader.read(object, "payload", some_bytes, &mut limits.payload_bytes_max);
@@ -357,14 +424,10 @@ impl Limits {
         reader.read(object, "dataflows", small, &mut limits.dataflows_max);
         limits.read_groups(object, &mut reader);
         let choices = [("drop", OnError::Drop), ("deadLetter", OnError::DeadLetter)];
-        if let Some(on_error) = object.choice("onError", &choices, reader.diagnostics) {
-            limits.on_error = on_error;
-        }
+        reader.choose(object, "onError", &choices, &mut limits.on_error);
         let choices =
             [("drop", Late::Drop), ("deadLetter", Late::DeadLetter), ("nextWindow", Late::NextWindow)];
-        if let Some(late) = object.choice("late", &choices, reader.diagnostics) {
-            limits.late = late;
-        }
+        reader.choose(object, "late", &choices, &mut limits.late);
         if limits.payload_bytes_max > limits.inflight_bytes_max {
             let place = object.get("payload").or(object.get("inflight")).map(|node| node.place.clone());
             let message = "`payload` may not be above `inflight`";
@@ -382,14 +445,13 @@ impl Limits {
         if let Some(mut group) = reader.group(object, "cpu") {
             reader.read(&mut group, "rate", some_cpu, &mut self.cpu_rate_milli);
             reader.read(&mut group, "burst", some_time, &mut self.cpu_burst);
-            match group.choice("cap", &[("true", true), ("false", false)], reader.diagnostics) {
-                Some(false) if self.cpu_cap && reader.of.is_lowering() => {
-                    let place = group.get("cap").map(|node| node.place.clone());
-                    let message = "a tenant may not lift its policy's `cap`";
-                    reader.diagnostics.error("policy/above-ceiling", place, message, "leave it out");
-                }
-                Some(cap) => self.cpu_cap = cap,
-                None => {}
+            let before = self.cpu_cap;
+            reader.choose(&mut group, "cap", &[("true", true), ("false", false)], &mut self.cpu_cap);
+            if before && !self.cpu_cap && reader.of.is_lowering() {
+                self.cpu_cap = before;
+                let place = group.get("cap").map(|node| node.place.clone());
+                let message = "a tenant may not lift its policy's `cap`";
+                reader.diagnostics.error("policy/above-ceiling", place, message, "leave it out");
             }
             group.finish(reader.diagnostics);
         }
@@ -399,11 +461,13 @@ impl Limits {
                 reader.check_fuel_counts(self.engine, name, place);
             }
             reader.read(&mut group, "rate", some_fuel, &mut self.fuel_rate);
-            reader.read(&mut group, "burst", some_fuel, &mut self.fuel_burst);
-            if self.fuel_burst == u64::MAX {
+            let Unit { parse, show } = some_fuel();
+            let said = reader.read_value(&mut group, "burst", parse, &mut self.fuel_burst);
+            if self.fuel_burst == u64::MAX && said.is_none() {
                 // A second's worth, where nothing else is said.
                 self.fuel_burst = self.fuel_rate;
             }
+            reader.note(&group, "burst", show(self.fuel_burst), said);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "message") {
@@ -444,22 +508,22 @@ impl Limits {
         }
         if let Some(mut group) = reader.group(object, "faults") {
             reader.read(&mut group, "retries", small, &mut self.fault_retries_max);
-            reader.read(&mut group, "coolDown", quantity::time, &mut self.fault_cool_down);
+            reader.read(&mut group, "coolDown", time, &mut self.fault_cool_down);
             reader.read(&mut group, "quarantineAfter", some_faults, &mut self.quarantine_after);
             reader.read(&mut group, "within", some_time, &mut self.quarantine_within);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "state") {
-            reader.read(&mut group, "keys", quantity::count, &mut self.state.keys_max);
-            reader.read(&mut group, "bytes", quantity::bytes, &mut self.state.bytes_max);
-            reader.read(&mut group, "value", quantity::bytes, &mut self.state.value_bytes_max);
-            reader.read(&mut group, "windows", quantity::bytes, &mut self.window_bytes_max);
+            reader.read(&mut group, "keys", count, &mut self.state.keys_max);
+            reader.read(&mut group, "bytes", bytes, &mut self.state.bytes_max);
+            reader.read(&mut group, "value", bytes, &mut self.state.value_bytes_max);
+            reader.read(&mut group, "windows", bytes, &mut self.window_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "deadLetters") {
             let DeadLetterLimits { count_max, bytes_max, age_max } = &mut self.dead_letters;
-            reader.read(&mut group, "count", quantity::count, count_max);
-            reader.read(&mut group, "bytes", quantity::bytes, bytes_max);
+            reader.read(&mut group, "count", count, count_max);
+            reader.read(&mut group, "bytes", bytes, bytes_max);
             reader.read(&mut group, "age", some_time, age_max);
             group.finish(reader.diagnostics);
         }
@@ -491,9 +555,9 @@ impl Limits {
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "time") {
-            reader.read(&mut group, "lateness", quantity::time, &mut self.lateness_max);
-            reader.read(&mut group, "idle", quantity::time, &mut self.idle_max);
-            reader.read(&mut group, "tick", quantity::time, &mut self.tick_max);
+            reader.read(&mut group, "lateness", time, &mut self.lateness_max);
+            reader.read(&mut group, "idle", time, &mut self.idle_max);
+            reader.read(&mut group, "tick", time, &mut self.tick_max);
             group.finish(reader.diagnostics);
         }
     }
@@ -504,8 +568,19 @@ impl Policy {
     pub fn read(name: Text, mut spec: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
         let world = spec.need_text("world", diagnostics);
         let engines = EngineKind::ALL.map(|engine| (engine.name(), engine));
-        let engine = spec.choice("engine", &engines, diagnostics).unwrap_or_default();
-        let limits = Limits::of_engine(engine).read(&mut spec, LimitsOf::Policy(&name.text), diagnostics);
+        let (engine, engine_place) = spec.choice_at("engine", &engines, diagnostics).unzip();
+        let engine = engine.unwrap_or_default();
+        let mut record = Record::default();
+        if let Some(world) = &world {
+            record.note("", "world", world.text.clone(), Some(world.place.clone()));
+        }
+        record.note("", "engine", engine.name().to_owned(), engine_place);
+        let limits = Limits::of_engine(engine).read_noting(
+            &mut spec,
+            LimitsOf::Policy(&name.text),
+            diagnostics,
+            Some(&mut record),
+        );
         let mut endpoints = Vec::new();
         for node in spec.list("endpoints", diagnostics) {
             let mut grant = Object::of(node, "an endpoint", super::yaml::Unknown::Error, diagnostics);
@@ -515,6 +590,10 @@ impl Policy {
                 nodes.filter_map(|node| topic_grant(node, key, diagnostics)).collect::<Vec<_>>()
             };
             let (read, write) = (topics("read"), topics("write"));
+            if let Some(name) = &name {
+                let value = format!("read {}, write {}", read.len(), write.len());
+                record.note("endpoints", &name.text, value, Some(name.place.clone()));
+            }
             grant.finish(diagnostics);
             let Some(name) = name else { continue };
             if endpoints.iter().any(|other: &EndpointGrant| other.name.text == name.text) {
@@ -529,8 +608,11 @@ impl Policy {
             }
             endpoints.push(EndpointGrant { name, read, write });
         }
+        if endpoints.is_empty() {
+            record.note("", "endpoints", "none".to_owned(), None);
+        }
         spec.finish(diagnostics);
-        Some(Policy { name: name.text, world: world?, limits, endpoints })
+        Some(Policy { name: name.text, world: world?, limits, endpoints, record })
     }
 
     /// What a tenant of this policy may read and write.

@@ -99,5 +99,48 @@ pub fn cpu(text: &str) -> Result<u64, QuantityError> {
     }
 }
 
+/// What [`count`] reads as the same number; nothing limits what is `u64::MAX`.
+pub fn show_count(count: u64) -> String {
+    if count == u64::MAX { UNLIMITED.to_owned() } else { count.to_string() }
+}
+
+/// What [`fuel`] reads as the same amount.
+pub fn show_fuel(fuel: u64) -> String {
+    in_largest(fuel, &[("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)], "")
+}
+
+/// What [`bytes`] reads as the same amount.
+pub fn show_bytes(bytes: u64) -> String {
+    in_largest(bytes, &[("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)], "B")
+}
+
+/// What [`time`] reads as the same time, down to a microsecond.
+pub fn show_time(time: Duration) -> String {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let units =
+        [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)];
+    in_largest(micros, &units, "us")
+}
+
+/// What [`cpu`] reads as the same share.
+pub fn show_cpu(milli: u64) -> String {
+    in_largest(milli, &[("", 1_000)], "m")
+}
+
+const UNLIMITED: &str = "unlimited";
+
+/// In the largest unit that leaves no rest, or in the smallest.
+fn in_largest(number: u64, units: &[(&str, u64)], smallest: &str) -> String {
+    if number == u64::MAX {
+        return UNLIMITED.to_owned();
+    }
+    let (unit, by) = units
+        .iter()
+        .find(|(_, by)| number > 0 && number.is_multiple_of(*by))
+        .copied()
+        .unwrap_or((smallest, 1));
+    format!("{}{unit}", number / by)
+}
+
 #[cfg(test)]
 mod tests;

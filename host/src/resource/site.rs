@@ -19,7 +19,10 @@ use crate::resource::{
     diagnostic::{Diagnostics, SourceFile, nearest},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
-    policy::{self, Late},
+    policy::{
+        self, Late,
+        explain::{ExplainError, Explanation, Record},
+    },
     schemas::{PLATFORM, SchemaFolder, parse_reference},
     tenant::TenantResource,
     yaml::{self, FILE_BYTES_MAX, Node, Object, Text, Unknown, Value},
@@ -201,6 +204,29 @@ impl Site {
         let site = (!diagnostics.has_errors()).then_some(site);
         (site, diagnostics)
     }
+}
+
+/// Where each limit of a tenant comes from, if the platform's files say so much of it:
+/// what is wrong with them, [`Site::load`] says.
+pub fn explain(dir: &Path, tenant: &str) -> Result<Explanation, ExplainError> {
+    let (mut raw, mut unsaid) = (Raw::default(), Diagnostics::default());
+    let files = Files::new(dir);
+    let except = Some(dir.join("platform").join(SCHEMAS));
+    let platform = Folder { except, ..Folder::new(&files, dir.join("platform")) };
+    read_files(&platform, &Owner::Platform, &mut raw, &mut unsaid);
+    raw.add_shipped_policies();
+    let Some(resource) = raw.tenants.get(tenant) else {
+        let nearest = nearest(tenant, raw.tenants.keys().map(String::as_str)).map(str::to_owned);
+        return Err(ExplainError::NoTenant { tenant: tenant.to_owned(), nearest });
+    };
+    let name = &resource.policy.text;
+    let Some(policy) = raw.policies.get(name) else {
+        return Err(ExplainError::NoPolicy { tenant: tenant.to_owned(), policy: name.clone() });
+    };
+    let mut own = Record::default();
+    resource.limits_noting(&policy.limits, &mut unsaid, Some(&mut own));
+    let is_shipped = !raw.is_named("Policy", name);
+    Ok(Explanation::of(tenant, (name, is_shipped), &policy.record, &own))
 }
 
 /// The policy of this name that is compiled in.

@@ -3,7 +3,7 @@
 use crate::resource::{
     Limits,
     diagnostic::Diagnostics,
-    policy::LimitsOf,
+    policy::{LimitsOf, explain::Record},
     yaml::{Object, Text},
 };
 
@@ -26,9 +26,20 @@ impl TenantResource {
 
     /// The policy's limits, lowered by the tenant's own.
     pub fn limits_under(&self, policy: &Limits, diagnostics: &mut Diagnostics) -> Limits {
+        self.limits_noting(policy, diagnostics, None)
+    }
+
+    /// The same, and where each value was said, if by the tenant.
+    pub fn limits_noting(
+        &self,
+        policy: &Limits,
+        diagnostics: &mut Diagnostics,
+        record: Option<&mut Record>,
+    ) -> Limits {
         let Some(node) = &self.limits else { return policy.clone() };
         let mut object = Object::of(node, "`limits`", super::yaml::Unknown::Error, diagnostics);
-        let limits = policy.read(&mut object, LimitsOf::Tenant(&self.name.text), diagnostics);
+        let of = LimitsOf::Tenant(&self.name.text);
+        let limits = policy.read_noting(&mut object, of, diagnostics, record);
         object.finish(diagnostics);
         limits
     }

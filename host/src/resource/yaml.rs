@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
@@ -391,6 +391,8 @@ pub enum Unknown {
 /// Reads a mapping key by key, taking note of what is wrong and going on. The first
 /// problem with a key says so; the reader then acts as if the key were absent.
 pub struct Object<'n> {
+    /// The key whose value it is, if it was read as one.
+    name: &'static str,
     node: &'n Node,
     pairs: &'n [(Node, Node)],
     known: Vec<&'static str>,
@@ -413,7 +415,26 @@ impl<'n> Object<'n> {
                 &[]
             }
         };
-        Object { node, pairs, known: Vec::new(), unknown }
+        Object { name: "", node, pairs, known: Vec::new(), unknown }
+    }
+
+    /// As if `key` had an empty mapping: to see what would be asked of one.
+    pub fn absent(key: &'static str) -> Self {
+        static ABSENT: LazyLock<Node> = LazyLock::new(|| {
+            let file = Arc::new(SourceFile { path: String::new(), text: String::new() });
+            Node { place: Place { file, line: 1, column: 1, len: 1 }, value: Value::Map(Vec::new()) }
+        });
+        Object { name: key, node: &ABSENT, pairs: &[], known: Vec::new(), unknown: Unknown::Ignored }
+    }
+
+    /// Whether anything is said in it.
+    pub fn is_there(&self) -> bool {
+        !self.pairs.is_empty()
+    }
+
+    /// The key whose value it is; empty at the top.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Where the mapping begins.
@@ -466,7 +487,8 @@ impl<'n> Object<'n> {
 
     pub fn object(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Object<'n>> {
         let unknown = self.unknown;
-        self.get(key).map(|node| Object::of(node, &format!("`{key}`"), unknown, diagnostics))
+        let object = |node| Object::of(node, &format!("`{key}`"), unknown, diagnostics);
+        self.get(key).map(object).map(|object| Object { name: key, ..object })
     }
 
     /// One of `choices` by name.
@@ -476,9 +498,19 @@ impl<'n> Object<'n> {
         choices: &[(&'static str, T)],
         diagnostics: &mut Diagnostics,
     ) -> Option<T> {
+        self.choice_at(key, choices, diagnostics).map(|(choice, _)| choice)
+    }
+
+    /// The same, with the place of its name.
+    pub fn choice_at<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+        diagnostics: &mut Diagnostics,
+    ) -> Option<(T, Place)> {
         let text = self.text(key, diagnostics)?;
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text.text) {
-            return Some(*choice);
+            return Some((*choice, text.place));
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
         let message = format!("`{}` is no value of `{key}`", text.text);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use serde_json::{Value, json};
 use tidegate::{
     dead_letter::Reason,
     guest::{OperatorKind::Map, log::LogLimits},
@@ -488,8 +489,8 @@ fn known_keys(of: &str) -> Vec<String> {
     keys.unwrap_or_default()
 }
 
-#[test]
-fn every_key_that_a_policy_may_have_has_its_test() {
+/// Every key that a policy may have, `group.key` where it is in a group.
+fn all_keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for key in known_keys("") {
         let group = if key == "endpoints" { Vec::new() } else { known_keys(&key) };
@@ -498,8 +499,58 @@ fn every_key_that_a_policy_may_have_has_its_test() {
             group => keys.extend(group.iter().map(|inner| format!("{key}.{inner}"))),
         }
     }
-    assert!(keys.remove("world"), "it is no limit: {keys:?}");
     assert!(keys.len() > 40, "{keys:?}");
+    keys
+}
+
+#[test]
+fn every_key_that_a_policy_may_have_has_its_test() {
+    let mut keys = all_keys();
+    assert!(keys.remove("world"), "it is no limit: {keys:?}");
     let tested = BITES.iter().map(|bite| bite.key).chain(rates::keys()).chain(ELSEWHERE.iter().copied());
     assert_eq!(keys, tested.map(str::to_owned).collect());
+}
+
+#[test]
+fn every_key_that_a_policy_may_have_is_explained_with_where_it_comes_from() {
+    let site = SiteFolder::new("{ shards: 1 }", "127.0.0.1:1");
+    site.policy("p", &["memory: { total: 32Mi }", "onError: deadLetter"]);
+    site.write(
+        "platform/tenant-a.yaml",
+        "apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: { name: a }\n\
+         spec: { policy: p, limits: { memory: { total: 16Mi } } }\n",
+    );
+    site.tenant("shipped", "standard");
+    let explain = |tenant: &str, json: &[&str]| {
+        output(tidegate().args(["check", "--explain", tenant]).args(json).arg(site.path()))
+    };
+    let shown = explain("a", &["--json"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let document: Value = serde_json::from_str(&shown.stdout).expect("a JSON document");
+    let limits = document["explained"]["limits"].as_array().expect("a list").clone();
+    let key = |limit: &Value| limit["key"].as_str().expect("a key").to_owned();
+    let keys = limits.iter().map(key).map(|key| key.replace("endpoints.local", "endpoints"));
+    assert_eq!(keys.collect::<BTreeSet<_>>(), all_keys());
+    for (wanted, value, from, at) in [
+        ("memory.total", "16Mi", "tenant", Some(("platform/tenant-a.yaml", 4, 47))),
+        ("onError", "deadLetter", "policy", Some(("platform/policy-p.yaml", 7, 12))),
+        ("memory.instance", "4Mi", "default", None),
+        ("fuel.rate", "unlimited", "default", None),
+        ("calls.stateReads", "unlimited", "default", None),
+        ("endpoints.local", "read 1, write 1", "policy", Some(("platform/policy-p.yaml", 8, 24))),
+    ] {
+        let limit = limits.iter().find(|limit| key(limit) == wanted).expect("it is explained");
+        assert_eq!((limit["value"].as_str(), limit["from"].as_str()), (Some(value), Some(from)), "{wanted}");
+        let place = at.map(|(file, line, column)| json!({ "file": file, "line": line, "column": column }));
+        assert_eq!(limit["at"], json!(place), "{wanted}");
+    }
+    let table = explain("a", &[]).stdout;
+    assert!(table.contains("tenant's own limits (platform/tenant-a.yaml:4:47)\n"), "{table}");
+    assert!(table.contains("policy `p` (platform/policy-p.yaml:7:12)\n"), "{table}");
+    let shipped = explain("shipped", &[]).stdout;
+    assert!(shipped.contains("shipped policy `standard` (policies/standard.yaml:"), "{shipped}");
+    assert!(table.lines().chain(shipped.lines()).all(|line| line.chars().count() <= 100), "{table}{shipped}");
+    let nobody = explain("shiped", &[]);
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.contains("no tenant `shiped`; did you mean `shipped`?"), "{}", nobody.stderr);
 }

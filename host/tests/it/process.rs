@@ -53,10 +53,16 @@ impl Host {
 
     /// With a bug planted.
     pub fn up_with(site: &Path, plant: &str) -> Self {
-        let mut child = tidegate()
+        let mut command = tidegate();
+        command.env("TIDEGATE_PLANT", plant);
+        Self::started(command, site)
+    }
+
+    /// By a command that ends with the program's name.
+    pub fn started(mut command: Command, site: &Path) -> Self {
+        let mut child = command
             .args(["up", "--every", "0s"])
             .arg(site)
-            .env("TIDEGATE_PLANT", plant)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()

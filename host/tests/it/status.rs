@@ -7,10 +7,14 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::Value;
-use tidegate::guest::{OperatorKind::Map, engine::SLOTS_PER_INSTANCE_MAX, metrics::Reading};
+use tidegate::{
+    clock::{Clock, VirtualClock},
+    guest::{OperatorKind::Map, engine::SLOTS_PER_INSTANCE_MAX, metrics::Reading},
+};
 use tidegate_benches::rig::{Rig, tenant};
 
 use crate::{
@@ -115,6 +119,56 @@ fn watching_gives_plain_lines_where_there_is_no_terminal() {
 }
 
 #[test]
+fn of_many_tenants_the_table_has_those_that_do_most() {
+    let site = Site::new("{ shards: 1 }", &ENDPOINTS);
+    let name = |index: usize| format!("t{index:02}");
+    for index in 0..22 {
+        // The last in the alphabet is the one that does anything.
+        let from = if index == 21 { ("in", "in") } else { ("memory", "in") };
+        let tenant = name(index);
+        let operators = &[("map", "pass_through")];
+        site.flow(&Flow { tenant: &tenant, name: "flow", from, to: ("memory", "out"), operators });
+    }
+    site.write("in.jsonl", "1\n");
+    let host = site.up();
+    eventually("it is through", || {
+        let all = site.status();
+        let last = &all["tenants"][21];
+        last["dataflows"][0]["counters"]["delivered"] == 1
+    });
+    let tenants = |shown: &str| {
+        let rows = shown.lines().filter(|line| line.ends_with("  running"));
+        rows.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let shown = site.run(&["status"]).stdout;
+    let busiest = tenants(&shown);
+    assert_eq!((busiest.len(), busiest[0].as_str()), (20, "t21"), "{shown}");
+    assert!(shown.contains("\nand 2 more; --all shows them\n"), "{shown}");
+    assert!(shown.contains("; 22 tenants, 22 dataflows\n"), "{shown}");
+    let all = site.run(&["status", "--all"]).stdout;
+    assert_eq!(tenants(&all), (0..22).map(name).collect::<Vec<_>>(), "{all}");
+    host.stop();
+}
+
+#[test]
+fn latency_is_from_when_a_delivery_comes_to_when_it_is_settled() {
+    let clock = Arc::<VirtualClock>::default();
+    let mut rig = Rig::on(Clock::Virtual(clock.clone()), 8, 4);
+    let tenant = tenant("weather");
+    let mut flow = rig.install(&tenant, "flow", &[("pass_through", Map, &[])]);
+    assert_eq!(tenant.latency.percentile(99), None);
+    flow.send(&["1"]);
+    rig.settle();
+    // Written, and not confirmed for a while.
+    clock.advance(Duration::from_millis(80));
+    assert_eq!(tenant.latency.percentile(99), None, "it is not settled");
+    assert_eq!(flow.receive(), ["1"]);
+    rig.settle();
+    let read = tenant.latency.percentile(99).expect("it is settled");
+    assert!((Duration::from_millis(80)..Duration::from_millis(100)).contains(&read), "{read:?}");
+}
+
+#[test]
 fn the_socket_is_its_owners_and_one_hosts() {
     let site = Site::new("{ shards: 1 }", &ENDPOINTS);
     let host = site.up();
@@ -190,4 +244,33 @@ fn what_operators_report_outlives_their_instances() {
         let weight = Reading::Histogram { count: 3, sum: 1.5, min: 0.5, max: 0.5 };
         assert_eq!(readings, [("seen", Reading::Counter(3)), ("weight", weight)]);
     }
+}
+
+/// What a command shows on a terminal, until it ends.
+fn on_a_terminal(command: &str) -> String {
+    let mut script = std::process::Command::new("script");
+    let shown = script.args(["-qec", command, "/dev/null"]).stdin(Stdio::null()).output();
+    let shown = shown.expect("`script` of util-linux is there");
+    String::from_utf8_lossy(&shown.stdout).into_owned()
+}
+
+#[test]
+fn a_terminal_shows_a_live_table_unless_lines_are_asked_for() {
+    const CLEAR: &str = "\x1b[H\x1b[J";
+    let site = site();
+    let program = env!("CARGO_BIN_EXE_tidegate");
+    let up = format!("{program} up {} --data {} --for 4s", site.dir().display(), site.data().display());
+    let live = on_a_terminal(&up);
+    // The last state replaces those before it, and what the log said is below it.
+    let last = live.rsplit(CLEAR).next().expect("there is a first");
+    assert!(live.matches(CLEAR).count() >= 2, "{live}");
+    assert!(last.contains("  p99  step\r\n") && last.contains("\r\ncareless "), "{live}");
+    assert!(last.contains("message given up"), "{live}");
+    assert!(last.ends_with("stopped\r\n"), "{live}");
+    let lines = on_a_terminal(&format!("{up} --every 500ms"));
+    assert!(!lines.contains(CLEAR) && lines.contains("a/flow  "), "{lines}");
+    let host = site.up();
+    let watch = format!("timeout 3 {program} status --watch --every 500ms --data {}", site.data().display());
+    assert!(on_a_terminal(&watch).matches(CLEAR).count() >= 2);
+    host.stop();
 }

@@ -43,3 +43,33 @@ proptest! {
         prop_assert_eq!(bytes(&format!("{}Ki", number >> 10)), Ok(number >> 10 << 10));
     }
 }
+
+#[test]
+fn what_is_shown_is_in_the_largest_unit_without_a_rest() {
+    for (shown, expected) in [
+        (show_bytes(64 << 20), "64Mi"),
+        (show_bytes(1500), "1500B"),
+        (show_bytes(0), "0B"),
+        (show_fuel(20_000_000), "20M"),
+        (show_fuel(u64::MAX), "unlimited"),
+        (show_count(u64::MAX), "unlimited"),
+        (show_cpu(100), "100m"),
+        (show_cpu(2_000), "2"),
+        (show_time(Duration::from_secs(90)), "90s"),
+        (show_time(Duration::from_secs(7 * 86_400)), "7d"),
+        (show_time(Duration::ZERO), "0us"),
+    ] {
+        assert_eq!(shown, expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_shown_is_read_as_the_same(number in 0..u64::MAX / 2) {
+        prop_assert_eq!(bytes(&show_bytes(number)), Ok(number));
+        prop_assert_eq!(fuel(&show_fuel(number)), Ok(number));
+        prop_assert_eq!(count(&show_count(number)), Ok(number));
+        prop_assert_eq!(cpu(&show_cpu(number)), Ok(number));
+        prop_assert_eq!(time(&show_time(Duration::from_micros(number))), Ok(Duration::from_micros(number)));
+    }
+}
