@@ -401,8 +401,23 @@ impl Host {
         let unchanged = site.unchanged.iter().filter_map(|name| self.tenants.get(name));
         applied.unchanged += unchanged.map(|running| running.dataflows.len()).sum::<usize>();
         self.seen = site.seen.clone();
-        task::block_in_place(|| self.store.sweep_applied(leftovers));
+        task::block_in_place(|| {
+            self.store.sweep_applied(leftovers);
+            self.sweep_compiled();
+        });
         Ok((applied, diagnostics))
+    }
+
+    /// Removes compiled components beyond what the Host resource allows.
+    fn sweep_compiled(&self) {
+        let in_use = || {
+            let dataflows = self.tenants.values().flat_map(|tenant| tenant.dataflows.values());
+            let operators = dataflows.flat_map(|dataflow| dataflow.plan.operators());
+            operators.map(|operator| (operator.engine(), operator.digest)).collect()
+        };
+        if let Err(error) = self.components.cache().sweep(self.config.compiled_bytes_max, in_use) {
+            tracing::warn!(error = %chain(&error), "compiled components stay on disk");
+        }
     }
 
     /// Reads and compiles the components of every dataflow that is to run.

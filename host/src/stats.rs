@@ -122,6 +122,8 @@ counters! {
         loads,
         /// Components that a shard let go of, least recently used first.
         evictions,
+        /// Compiled components removed from the disk, least recently used first.
+        removals,
     }
 }
 

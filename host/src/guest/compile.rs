@@ -4,13 +4,17 @@
 
 use std::{
     borrow::Cow,
-    fs,
+    collections::HashSet,
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use rand::RngCore as _;
@@ -91,6 +95,8 @@ pub struct Cache {
     tunings: PerEngine<Tuning>,
     /// Tells apart files of other versions and settings of the engines, and other codes.
     hashes: PerEngine<u64>,
+    /// Of all files, those of other versions too.
+    bytes: Arc<AtomicU64>,
 }
 
 impl Cache {
@@ -102,7 +108,9 @@ impl Cache {
         let key = read_or_make_key(&dir.join("key"))?;
         let (stats, tunings) = (Arc::default(), PerEngine::by(|kind| engines.tuning(kind)));
         let hashes = PerEngine::by(|kind| hash_of(engines.of(kind)));
-        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, tunings, hashes })
+        let bytes = files(dir)?.iter().map(|file| file.bytes).sum();
+        let bytes = Arc::new(AtomicU64::new(bytes));
+        Ok(Cache { dir: dir.to_owned(), key, compiler, stats, tunings, hashes, bytes })
     }
 
     /// What components for an engine are compiled for.
@@ -137,6 +145,7 @@ impl Cache {
             Compiler::Child { program } => compile_in_child(program, tuning, code, time_max)?,
         };
         let mac = *self.mac(engine, digest, &compiled).as_bytes();
+        self.bytes.fetch_add(compiled.len() as u64, Ordering::Relaxed);
         // The proof last: a file without one counts as absent.
         replace(&path, &compiled).and_then(|()| replace(&mac_path, &mac)).map_err(CompileError::Store)
     }
@@ -166,7 +175,44 @@ impl Cache {
         #[allow(unsafe_code)]
         let loaded = unsafe { Component::deserialize_file(engines.of(engine), &path) };
         self.stats.loads.add(1);
+        // By this the least recently used is found; without it, it is a little older.
+        let _ =
+            File::options().write(true).open(&mac_path).and_then(|file| file.set_modified(SystemTime::now()));
         loaded.map_err(|error| CacheError::Load { path, cause: format!("{error:#}") })
+    }
+
+    /// Removes what was used least recently until no more than `bytes_max` is left. What is
+    /// `in_use` stays; so does what is mapped into memory, whatever becomes of its file.
+    pub fn sweep(
+        &self,
+        bytes_max: u64,
+        in_use: impl Fn() -> HashSet<(EngineKind, Digest)>,
+    ) -> io::Result<()> {
+        // Nearly always: nobody looks into the folder.
+        if self.bytes.load(Ordering::Relaxed) <= bytes_max {
+            return Ok(());
+        }
+        let kept: HashSet<PathBuf> =
+            in_use().into_iter().map(|(engine, digest)| self.paths(engine, digest).0).collect();
+        let mut files = files(&self.dir)?;
+        files.sort_by_key(|file| file.used_at);
+        let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        for file in files.iter().filter(|file| !kept.contains(&file.path)) {
+            if bytes <= bytes_max {
+                break;
+            }
+            // The proof first: a file without one counts as absent.
+            for path in [file.path.with_extension("mac"), file.path.clone()] {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            bytes -= file.bytes;
+            self.stats.removals.add(1);
+        }
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What was compiled, loaded and let go of; clones count together.
@@ -194,6 +240,29 @@ impl Cache {
         mac.update(compiled);
         mac.finalize()
     }
+}
+
+/// A compiled component on disk.
+struct Compiled {
+    path: PathBuf,
+    bytes: u64,
+    used_at: SystemTime,
+}
+
+fn files(dir: &Path) -> io::Result<Vec<Compiled>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "cwasm") {
+            continue;
+        }
+        // Another process may have removed it since.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let used = fs::metadata(path.with_extension("mac")).and_then(|mac| mac.modified());
+        let used_at = used.unwrap_or(SystemTime::UNIX_EPOCH);
+        files.push(Compiled { path, bytes: metadata.len(), used_at });
+    }
+    Ok(files)
 }
 
 /// The same for engines that load what was compiled for either.

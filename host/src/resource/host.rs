@@ -20,6 +20,8 @@ pub struct HostConfig {
     pub pool: PoolLayout,
     /// Components loaded at once.
     pub components: u32,
+    /// Bytes of compiled components that are kept on disk, beside those that run.
+    pub compiled_bytes_max: u64,
     pub broker: Option<BrokerPorts>,
     /// Below the site folder unless absolute.
     pub data: PathBuf,
@@ -41,6 +43,7 @@ impl Default for HostConfig {
             slots: PerEngine { fuel: 6144, epoch: 2048, large: 32 },
             pool: PoolLayout::default(),
             components: 2000,
+            compiled_bytes_max: 2 << 30,
             broker: None,
             data: ".tidegate".into(),
         }
@@ -72,6 +75,15 @@ impl HostConfig {
         }
         if let Some(components) = number(&mut spec, "components", 1..=1_000_000, diagnostics) {
             host.components = components as u32;
+        }
+        if let Some(text) = spec.text("compiled", diagnostics) {
+            match quantity::bytes(&text.text) {
+                Ok(bytes) => host.compiled_bytes_max = bytes,
+                Err(error) => {
+                    let message = format!("`{}` is no value for `compiled`", text.text);
+                    diagnostics.error("policy/quantity", text.place, message, error.to_string());
+                }
+            }
         }
         if let Some(mut broker) = spec.object("broker", diagnostics) {
             let embedded = broker.choice("embedded", &[("true", true), ("false", false)], diagnostics);

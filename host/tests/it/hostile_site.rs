@@ -38,7 +38,9 @@ struct Town {
 impl Town {
     fn new() -> Self {
         let (port, old) = (free_port(), free_port());
-        let host = format!("{{ shards: 1, broker: {{ embedded: true, v5: {port}, v311: {old} }} }}");
+        let broker = format!("broker: {{ embedded: true, v5: {port}, v311: {old} }}");
+        // Less than what is deployed and gone again takes when it is compiled.
+        let host = format!("{{ shards: 1, compiled: 1Mi, {broker} }}");
         let site = SiteFolder::new(&host, &format!("127.0.0.1:{port}"));
         site.policy("policy", &[]);
         site.tenant(NEIGHBOUR, "policy");
@@ -158,9 +160,8 @@ fn no_deploy_holds_up_a_neighbour_or_leaves_anything_behind() {
     assert!(longest < BEAT_MAX, "the neighbour waited {longest:?}");
     let after = Level::of(&host, town.site.path());
     eprintln!("{before:?} {after:?}, longest round trip {longest:?}");
-    // Wrong: nothing evicts what was compiled and is used no more, so that a tenant that deploys
-    // ever new components fills the disk.
-    assert_eq!(after.compiled, before.compiled + compiled);
+    // What was used least recently made room, so that nobody fills the disk.
+    assert!(compiled > 0 && after.compiled < before.compiled + compiled, "{compiled}: {before:?} {after:?}");
     assert!(after.data_bytes < before.data_bytes + DATA_BYTES_MAX, "{before:?} {after:?}");
     assert!(after.memory_bytes < before.memory_bytes + MEMORY_BYTES_MAX, "{before:?} {after:?}");
     assert_eq!((after.tenants, after.instances), (before.tenants, before.instances));
