@@ -57,8 +57,15 @@ fn the_store_recovers_by_itself_when_the_disk_takes_writes_again() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
     assert!(site.run(&["status"]).stdout.contains("the store cannot be written"));
+    // What was used cannot be kept either, so that nothing is shown that may be lost.
+    let used = site.run(&["usage"]);
+    assert!(used.code == 1 && used.stderr.contains("cannot use the store"), "{}", used.stderr);
     let_write(pid, None);
     eventually("it recovers", || site.status()["storeFailure"].is_null());
+    // None of it is missing then.
+    let used = site.run(&["usage", "a", "--csv"]).stdout;
+    let row: Vec<_> = used.lines().nth(1).expect("a row").split(',').collect();
+    assert_eq!(row[6], "3", "{used}");
     assert_eq!(site.apply().code, 0);
     assert!(host.log().contains("the store works again"), "{}", host.log());
     host.kill();
