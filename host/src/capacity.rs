@@ -221,88 +221,110 @@ pub struct Capacity {
 
 /// Holds what is asked for against the machine.
 pub fn judge(asked: &Asked, machine: &Machine) -> Capacity {
-    use Verdict::{Refused, Warned};
-    let Asked { shards, pool, has_broker, tenants, all } = asked;
+    let Asked { tenants, all, .. } = asked;
     let mut lines = vec![
         Line::count("plan/tenants", "tenants", *tenants),
         Line::count("plan/dataflows", "dataflows", all.dataflows),
         Line::count("plan/connections", "connections to brokers", all.connections),
-        Line::count("plan/components", "components in use", all.components.len() as u64).within(
-            pool.components.into(),
-            Warned,
-            "raise `components` in the Host resource, or they are loaded again and again".to_owned(),
-        ),
     ];
-    for (kind, live, pinned) in [
-        (
-            EngineKind::Fuel,
-            ("plan/slots-fuel", "slots `fuel`, one instance each"),
-            ("plan/pinned-fuel", "slots `fuel`, pinned"),
-        ),
-        (
-            EngineKind::Large,
-            ("plan/slots-large", "slots `large`, one instance each"),
-            ("plan/pinned-large", "slots `large`, pinned"),
-        ),
-    ] {
+    lines.extend(pools(asked));
+    lines.extend(kernel(asked, machine));
+    lines.extend(promises(asked, machine));
+    Capacity { lines }
+}
+
+/// Components, and slots for their instances.
+fn pools(Asked { pool, all, .. }: &Asked) -> Vec<Line> {
+    use Verdict::Warned;
+    let advice = "raise `components` in the Host resource, or they are loaded again and again";
+    let components = Line::count("plan/components", "components in use", all.components.len() as u64);
+    let mut lines = vec![components.within(pool.components.into(), Warned, advice.to_owned())];
+    for kind in EngineKind::ALL {
         let slots = u64::from(*pool.slots.of(kind));
+        let (live, pinned) = slot_lines(kind);
         // More operators than slots are what retiring idle instances is for.
         let live = Line::count(live.0, live.1, *all.slots.of(kind));
         lines.push(Line { available: Some(slots), ..live });
         let advice = format!("raise `slots.{}` in the Host resource, or pin fewer dataflows", kind.name());
         lines.push(Line::count(pinned.0, pinned.1, *all.slots_pinned.of(kind)).within(slots, Warned, advice));
     }
-    lines.push(Line::count("plan/maps", "memory maps", pool.maps()).within(
+    lines
+}
+
+/// What the kernel gives to one process: without it the host does not run.
+fn kernel(Asked { shards, pool, has_broker, all, .. }: &Asked, machine: &Machine) -> [Line; 3] {
+    use Verdict::Refused;
+    let fit = pool.fuel_slots_that_fit(machine.maps_max);
+    let maps = Line::count("plan/maps", "memory maps", pool.maps()).within(
         machine.maps_max,
         Refused,
-        format!(
-            "lower `slots.fuel` to {} in the Host resource, or raise the kernel's vm.max_map_count",
-            pool.fuel_slots_that_fit(machine.maps_max)
-        ),
-    ));
+        format!("lower `slots.fuel` to {fit} in the Host resource, or raise the kernel's vm.max_map_count"),
+    );
     let ends = all.connections * if *has_broker { 2 } else { 1 } + all.files;
-    let files = HOST_FILES + SHARD_FILES * shards + ends;
-    lines.push(Line::count("plan/files", "open files", files).within(
+    let needed = HOST_FILES + SHARD_FILES * shards + ends;
+    let files = Line::count("plan/files", "open files", needed).within(
         machine.files_max,
         Refused,
-        format!("raise the limit to {files} (`ulimit -n`, LimitNOFILE of systemd), or lower the connections"),
-    ));
-    lines.push(
-        Line::count("plan/address-space", "address space", HOST_ADDRESS_BYTES + pool.address_space_bytes())
-            .shown(shown_bytes)
-            .within(
-                machine.address_space_bytes_max,
-                Refused,
-                "lower `slots` in the Host resource, or raise the limit (`ulimit -v`)".to_owned(),
-            ),
-    );
-    let components: u64 = all.components.iter().map(|(_, bytes)| bytes).sum();
-    let expected = HOST_BYTES.saturating_add(components).saturating_add(all.instances_bytes);
-    let worst = HOST_BYTES.saturating_add(all.memory_bytes);
-    lines.push(
-        Line::count("plan/memory-expected", "memory, one instance each", expected).shown(shown_bytes).within(
-            machine.memory_bytes,
-            Warned,
-            "the machine will swap or end the host: run fewer dataflows".to_owned(),
+        format!(
+            "raise the limit to {needed} (`ulimit -n`, LimitNOFILE of systemd), or have fewer connections"
         ),
     );
-    lines.push(Line::count("plan/memory-promised", "memory promised", worst).shown(shown_bytes).within(
+    let needed = HOST_ADDRESS_BYTES + pool.address_space_bytes();
+    let space = Line::count("plan/address-space", "address space", needed).shown(shown_bytes).within(
+        machine.address_space_bytes_max,
+        Refused,
+        "lower `slots` in the Host resource, or raise the limit (`ulimit -v`)".to_owned(),
+    );
+    [maps, files, space]
+}
+
+/// What tenants may count on, and not all at once.
+fn promises(Asked { shards, all, .. }: &Asked, machine: &Machine) -> [Line; 4] {
+    use Verdict::Warned;
+    let components: u64 = all.components.iter().map(|(_, bytes)| bytes).sum();
+    let expected = HOST_BYTES.saturating_add(components).saturating_add(all.instances_bytes);
+    let expected = Line::count("plan/memory-expected", "memory, one instance each", expected).within(
+        machine.memory_bytes,
+        Warned,
+        "the machine will swap or end the host: run fewer dataflows".to_owned(),
+    );
+    let promised = HOST_BYTES.saturating_add(all.memory_bytes);
+    let promised = Line::count("plan/memory-promised", "memory promised", promised).within(
         machine.memory_bytes,
         Warned,
         "not all tenants can have their `memory.total` at once: lower it, or add memory".to_owned(),
-    ));
-    let cores = machine.cores.min(*shards);
-    lines.push(Line::count("plan/cpu-promised", "CPU promised", all.cpu_milli).shown(show_cpu).within(
-        cores * 1_000,
+    );
+    let cpu = Line::count("plan/cpu-promised", "CPU promised", all.cpu_milli).within(
+        machine.cores.min(*shards) * 1_000,
         Warned,
         "not all tenants can have their `cpu.rate` at once: lower it, or raise `shards`".to_owned(),
-    ));
-    lines.push(Line::count("plan/shards", "shards", *shards).within(
+    );
+    let shards = Line::count("plan/shards", "shards", *shards).within(
         machine.cores,
         Warned,
         "shards on one core take turns: lower `shards` in the Host resource".to_owned(),
-    ));
-    Capacity { lines }
+    );
+    [expected.shown(shown_bytes), promised.shown(shown_bytes), cpu.shown(show_cpu), shards]
+}
+
+type Named = (&'static str, &'static str);
+
+/// What slots of an engine are called: with an instance of each operator, and pinned.
+fn slot_lines(kind: EngineKind) -> (Named, Named) {
+    match kind {
+        EngineKind::Fuel => (
+            ("plan/slots-fuel", "slots `fuel`, one instance each"),
+            ("plan/pinned-fuel", "slots `fuel`, pinned"),
+        ),
+        EngineKind::Epoch => (
+            ("plan/slots-epoch", "slots `epoch`, one instance each"),
+            ("plan/pinned-epoch", "slots `epoch`, pinned"),
+        ),
+        EngineKind::Large => (
+            ("plan/slots-large", "slots `large`, one instance each"),
+            ("plan/pinned-large", "slots `large`, pinned"),
+        ),
+    }
 }
 
 impl Capacity {

@@ -14,7 +14,7 @@ fn machine() -> Machine {
 fn asked() -> Asked {
     let demand = Demand {
         dataflows: 1,
-        slots: PerEngine { fuel: 2, epoch: 0, large: 0 },
+        slots: PerEngine { fuel: 2, ..PerEngine::default() },
         slots_pinned: PerEngine::default(),
         instances_bytes: 2 << 20,
         components: Box::new([(Digest::of(b"one"), 1 << 20)]),

@@ -259,33 +259,12 @@ async fn supervise(
                         }
                         Err(error) => (StatusCode::CONFLICT, json!({ "error": error.to_string() })),
                     },
-                    Ask::Status { tenant: Some(tenant), .. } if !host.has_tenant(&tenant) => {
-                        let error = format!("there is no tenant `{tenant}` on this host");
-                        (StatusCode::NOT_FOUND, json!({ "error": error }))
-                    }
-                    Ask::Status { tenant, busiest } => {
-                        host.observe();
-                        let which = match (&tenant, busiest) {
-                            (Some(tenant), _) => Which::One(tenant),
-                            (None, Some(most)) => Which::Busiest(most),
-                            (None, None) => Which::All,
-                        };
-                        (StatusCode::OK, host.status_of(which).await)
-                    }
+                    Ask::Status { tenant, busiest } => status_of(host, tenant.as_deref(), busiest).await,
+                    Ask::Why { tenant, dataflow } => why(host, &tenant, &dataflow).await,
                     Ask::Usage { query } => {
                         usage(host, query, reply);
                         continue;
                     }
-                    Ask::Why { tenant, dataflow } => match host.why(&tenant, &dataflow).await {
-                        Some((mut document, text)) => {
-                            document["text"] = text.into();
-                            (StatusCode::OK, document)
-                        }
-                        None => {
-                            let error = format!("there is no dataflow `{tenant}/{dataflow}` on this host");
-                            (StatusCode::NOT_FOUND, json!({ "error": error }))
-                        }
-                    },
                     Ask::Discard { filter } => {
                         discard(host, filter, reply);
                         continue;
@@ -300,6 +279,29 @@ async fn supervise(
             }
         }
     }
+}
+
+async fn status_of(host: &mut Host, tenant: Option<&str>, busiest: Option<usize>) -> (StatusCode, Value) {
+    if let Some(tenant) = tenant.filter(|tenant| !host.has_tenant(tenant)) {
+        let error = format!("there is no tenant `{tenant}` on this host");
+        return (StatusCode::NOT_FOUND, json!({ "error": error }));
+    }
+    host.observe();
+    let which = match (tenant, busiest) {
+        (Some(tenant), _) => Which::One(tenant),
+        (None, Some(most)) => Which::Busiest(most),
+        (None, None) => Which::All,
+    };
+    (StatusCode::OK, host.status_of(which).await)
+}
+
+async fn why(host: &Host, tenant: &str, dataflow: &str) -> (StatusCode, Value) {
+    let Some((mut document, text)) = host.why(tenant, dataflow).await else {
+        let error = format!("there is no dataflow `{tenant}/{dataflow}` on this host");
+        return (StatusCode::NOT_FOUND, json!({ "error": error }));
+    };
+    document["text"] = text.into();
+    (StatusCode::OK, document)
 }
 
 /// Reads beside everything else: it waits for the disk.

@@ -12,7 +12,7 @@ use crate::{
 /// A site of one tenant with so many dataflows, each with an MQTT source, and a sink that
 /// they share.
 fn site(dataflows: usize) -> SiteFolder {
-    let site = SiteFolder::new("{ shards: 1, slots: { fuel: 64, large: 4 } }", "127.0.0.1:1");
+    let site = SiteFolder::new("{ shards: 1, slots: { fuel: 64, epoch: 64, large: 4 } }", "127.0.0.1:1");
     site.policy("p", &["connections: 2000"]);
     site.tenant("a", "p");
     (0..dataflows).for_each(|index| add(&site, index));

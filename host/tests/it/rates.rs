@@ -186,7 +186,7 @@ fn took(rate: &Rate, limit: fn(&mut Limits)) -> (Duration, Duration) {
     (0..20).for_each(|_| _ = flow.send(&[rate.payload]));
     waiting.run(&flow, LATE);
     assert_eq!(flow.source.unsettled(), 0, "{}", rate.key);
-    assert!(waiting.rig.dead.lock().unwrap().is_empty(), "{}: {:?}", rate.key, waiting.rig.dead);
+    assert!(waiting.rig.dead.lock().expect("no panic").is_empty(), "{}: {:?}", rate.key, waiting.rig.dead);
     let throttled = Duration::from_nanos(tenant.stats.throttled_ns.get() - before);
     (waiting.now() - begun, throttled)
 }
@@ -224,7 +224,7 @@ fn a_dataflow_whose_guests_fail_pauses_for_its_cool_down_and_probes() {
         let rest = waiting.run(&flow, LATE);
         assert_eq!([out, rest].concat(), ["good"]);
         assert_eq!(flow.plan.health(), Health::Running);
-        assert_eq!(waiting.rig.dead.lock().unwrap().len(), 3);
+        assert_eq!(waiting.rig.dead.lock().expect("no panic").len(), 3);
     }
 }
 
