@@ -55,7 +55,8 @@ enum Command {
     },
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
-        /// One of those in benches/RESULTS.md, or all.
+        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, windows, state, restart, fair,
+        /// cap, scorecard, accounting, leak, spread, or all.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]
