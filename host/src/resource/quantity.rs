@@ -109,7 +109,7 @@ pub fn show_fuel(fuel: u64) -> String {
     in_largest(fuel, &[("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)], "")
 }
 
-/// What [`bytes`] reads as the same amount.
+/// What [`bytes()`] reads as the same amount.
 pub fn show_bytes(bytes: u64) -> String {
     in_largest(bytes, &[("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)], "B")
 }

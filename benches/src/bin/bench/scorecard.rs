@@ -304,7 +304,7 @@ fn attack_all(
         site.tenants_under(tenants)?;
         inside.apply(&load(site.dir())?).with_context(|| attack.name.clone())?;
         let feed = inside.host().memory().feed(&format!("{name}/flow/in"));
-        (0..20).for_each(|_| _ = feed.push(batch(attack)));
+        (0..20).for_each(|_| feed.push(batch(attack)));
         site.tenants(victims.iter().map(String::as_str))?;
         inside.apply(&load(site.dir())?)?;
     }

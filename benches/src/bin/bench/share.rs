@@ -125,9 +125,11 @@ pub fn cap(quick: bool) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
     let site = SiteFolder::new(dir.path(), "shards: 1", MEMORY)?;
     site.policy("capped", &[PATIENT, "cpu: { rate: 50m, burst: 200ms, cap: true }"])?;
-    let works: [(&str, &str, &[(&str, &str)], &'static str, usize); 3] = [
-        ("loop", "hostile_attacks", &[("attack", "spin")], "attack", 4),
-        ("short", "hostile_busy", &[("micros", "50")], "work", 64),
+    let looping: &[_] = &[("attack", "spin")];
+    let short: &[_] = &[("micros", "50")];
+    let works = [
+        ("loop", "hostile_attacks", looping, "attack", 4),
+        ("short", "hostile_busy", short, "work", 64),
         ("calls", "aio_state_load", &[], "get k 0 500 1 10", 1),
     ];
     for (flow, guest, configuration, ..) in works {
