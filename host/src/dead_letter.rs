@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
+    background,
     batch::{Batch, BatchBuilder, Entry},
     hlc,
     stats::Counter,
@@ -439,9 +440,8 @@ impl DeadLetters {
         let (tx, rx) = mpsc::sync_channel(Self::WAITING_MAX);
         let newest = Arc::new(AtomicU64::new(archive.newest()));
         let writer = writer::Writer::new(archive, newest.clone());
-        let thread = std::thread::Builder::new().name("dead-letters".into());
         let error = |source: io::Error| ArchiveError::Io { path: dir.clone(), source };
-        thread.spawn(move || writer.run(&rx)).map_err(error)?;
+        background::spawn("dead-letters", move || writer.run(&rx)).map_err(error)?;
         Ok(DeadLetters::Disk(Door { orders: tx, newest, dir: dir.into() }))
     }
 

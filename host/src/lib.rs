@@ -33,6 +33,7 @@ pub mod host;
 pub mod control;
 pub mod cli;
 
+mod background;
 pub mod clock;
 pub mod fuzz;
 pub mod latency;

@@ -152,10 +152,8 @@ impl Store {
             changed: Condvar::new(),
         });
         let writing = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("store".into())
-            .spawn(move || writing.run())
-            .map_err(StoreError::Thread)?;
+        let writer = crate::background::spawn("store", move || writing.run());
+        let thread = writer.map_err(StoreError::Thread)?;
         let closer = Closer { shared: shared.clone(), thread: Mutex::new(Some(thread)) };
         let (reads, asked) = mpsc::channel();
         let reading = Arc::downgrade(&shared);

@@ -25,6 +25,7 @@ use self::{
     meter::{FlowMeter, TenantMeter},
 };
 use crate::{
+    background,
     clock::Clock,
     deploy::chain,
     planted::{self, Bug},
@@ -135,7 +136,7 @@ impl UsageLedger {
             work: Mutex::default(),
         });
         let running = shared.clone();
-        let thread = std::thread::Builder::new().name("usage".into()).spawn(move || running.run())?;
+        let thread = background::spawn("usage", move || running.run())?;
         Ok(UsageLedger { shared, thread: Some(thread) })
     }
 

@@ -120,7 +120,7 @@ fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
 pub fn run(quick: bool) -> anyhow::Result<Report> {
     let (started_at, begun) = (humantime::format_rfc3339_seconds(SystemTime::now()), Instant::now());
     let (mut cases, mut rows, mut checks) = (Vec::new(), Vec::new(), Vec::new());
-    let mut worst = 0.0_f64;
+    let (mut worst, mut all, mut measured) = (0.0_f64, [Vec::new(), Vec::new()], 0.0);
     for attack in on_messages() {
         eprintln!("{}", attack.name);
         let score = score(attack, quick)?;
@@ -157,9 +157,16 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
             Case::median(format!("{name}: longest slice"), "ms", &[*longest_slice_ms]),
         ]);
         rows.push(row(&score));
+        all[0].extend(score.all_alone);
+        all[1].extend(score.all_beside);
+        measured += score.seconds;
     }
+    let [alone, beside] = all.map(|mut all| {
+        all.sort_by(f64::total_cmp);
+        Some(Figures::of_latencies(&all, measured))
+    });
     let seconds = begun.elapsed().as_secs_f64();
-    keep(rows, checks, started_at.to_string(), seconds)?;
+    keep(rows, Pair { alone, beside }, checks, started_at.to_string(), seconds)?;
     let value_of = "the worst attack that can be interrupted";
     cases.insert(0, Case::median(value_of, "x", &[worst]).hold(Hold::AtMost(1.0)));
     Ok(Report { bench: "scorecard", unit: "x bound", value_of: value_of.into(), cases })
@@ -182,7 +189,13 @@ fn row(score: &Score) -> Row {
 }
 
 /// Writes the scorecard as JSON and as a page, below `target/scorecard`.
-fn keep(rows: Vec<Row>, checks: Vec<Check>, started_at: String, seconds: f64) -> anyhow::Result<()> {
+fn keep(
+    rows: Vec<Row>,
+    overall: Pair,
+    checks: Vec<Check>,
+    started_at: String,
+    seconds: f64,
+) -> anyhow::Result<()> {
     let holds = checks.iter().all(|check| check.holds);
     let scorecard = Scorecard {
         schema: scorecard::SCHEMA,
@@ -208,7 +221,7 @@ fn keep(rows: Vec<Row>, checks: Vec<Check>, started_at: String, seconds: f64) ->
             other_cores: Vec::new(),
         },
         rows,
-        overall: Pair::default(),
+        overall,
         first_messages: None,
         unexpected: 0,
         memory: None,
