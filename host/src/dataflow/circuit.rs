@@ -120,6 +120,9 @@ impl Circuit {
         self.faulty_in_a_row += 1;
         if self.has_too_many(outcome.faults, now) {
             self.state = State::Quarantined;
+        } else if self.limits.cool_down.is_zero() {
+            // Nothing to wait for: no pause.
+            self.state = State::Closed;
         } else if before == State::Probing || self.faulty_in_a_row >= FAULTY_IN_A_ROW {
             self.faulty_in_a_row = 0;
             self.state = State::Open { until: now.plus(self.limits.cool_down) };

@@ -31,6 +31,16 @@ fn faults_in_a_row_open_it_and_a_delivery_without_one_closes_it() {
 }
 
 #[test]
+fn without_a_cool_down_there_is_no_pause() {
+    let mut circuit = Circuit::new(CircuitLimits { cool_down: Duration::ZERO, ..LIMITS }, false);
+    for second in 0..5 {
+        assert!(!circuit.passed(faulty(1), at(second)), "second {second}");
+    }
+    assert!(circuit.passed(faulty(1), at(5)), "too many are too many");
+    assert_eq!(circuit.state(), State::Quarantined);
+}
+
+#[test]
 fn a_probe_with_a_fault_opens_it_again() {
     let mut circuit = Circuit::new(CircuitLimits { quarantine_after: 100, ..LIMITS }, false);
     (0..3).for_each(|second| _ = circuit.passed(faulty(1), at(second)));
