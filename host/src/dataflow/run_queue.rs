@@ -139,6 +139,8 @@ pub struct RunQueue {
     opening: BinaryHeap<Reverse<(Instant, TenantIndex)>>,
     /// Throttled with work to do.
     throttled: usize,
+    /// Somebody had to wait for a slice in this turn, or in the one before.
+    waits: [bool; 2],
     round: u64,
     inline_ns_left: i64,
 }
@@ -187,6 +189,7 @@ impl RunQueue {
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.inline_ns_left = INLINE_NS_MAX;
+        self.waits = [false, self.waits[0]];
         if self.is_calm() {
             // Nobody waits, so nobody's debt hurts anybody.
             self.round += 1;
@@ -204,9 +207,10 @@ impl RunQueue {
         }
     }
 
-    /// Nobody waits for a slice now.
+    /// Nobody waits for a slice now, nor did a moment ago: lines are empty for an instant
+    /// between two calls of tenants that all want more.
     fn is_calm(&self) -> bool {
-        self.fresh.is_empty() && self.waiting.is_empty() && self.behind.is_empty()
+        self.waits == [false; 2] && self.fresh.is_empty() && self.waiting.is_empty() && self.behind.is_empty()
     }
 
     /// Puts a tenant that was behind or throttled where it belongs now.
@@ -259,12 +263,16 @@ impl RunQueue {
         if tenant.share.is_throttled() {
             return self.throttle(index);
         }
+        tenant.top_up(round, calm);
         if tenant.share.is_behind() {
             tenant.place = Place::Behind;
-            self.behind.push_back(index);
+            // Who has some of a quantum left was away for a moment only, between two calls.
+            match tenant.deficit_ns > 0 {
+                true => self.behind.push_front(index),
+                false => self.behind.push_back(index),
+            }
             return self.look_again(index);
         }
-        tenant.top_up(round, calm);
         if tenant.deficit_ns > 0 {
             tenant.place = Place::Fresh;
             self.fresh.push_back(index);
@@ -311,6 +319,7 @@ impl RunQueue {
         if tenant.place == Place::Idle {
             self.line_up(index);
         }
+        self.waits[0] = true;
     }
 
     /// The task that gets the next slice.
@@ -347,8 +356,7 @@ impl RunQueue {
                 // It had its share of this round: the next one begins.
                 self.round += 1;
             }
-            tenant.round = self.round;
-            tenant.deficit_ns += tenant.quantum_ns;
+            tenant.earn(self.round);
             self.line(place).rotate_left(1);
         }
         None
@@ -461,21 +469,31 @@ pub struct Used {
     pub calls: HostCalls,
 }
 
+/// The most that a tenant may have left, in quanta. One is not enough: who runs inline is
+/// in no line for most of the time, and would lose what it earned while it had some left.
+const QUANTA_MAX: i64 = 2;
+
 impl Tenant {
-    /// A quiet tenant earns a quantum a round, up to one; with nobody waiting,
-    /// everything owed is forgiven.
+    /// A tenant in no line earns as those in lines do, once it has nothing left; with
+    /// nobody waiting, everything owed is forgiven.
     fn top_up(&mut self, round: u64, idle: bool) {
-        let rounds = round - self.round;
-        if self.place != Place::Idle || (rounds == 0 && !idle) {
+        if self.place != Place::Idle {
             return;
         }
+        if idle {
+            self.round = round;
+            self.deficit_ns = self.deficit_ns.max(self.quantum_ns);
+        } else if self.deficit_ns <= 0 {
+            self.earn(round);
+        }
+    }
+
+    /// A quantum for each round that has begun since it earned last.
+    fn earn(&mut self, round: u64) {
+        let rounds = i64::try_from(round - self.round).unwrap_or(i64::MAX);
         self.round = round;
-        let earned = if idle {
-            self.quantum_ns - self.deficit_ns
-        } else {
-            self.quantum_ns.saturating_mul(rounds as i64)
-        };
-        self.deficit_ns = self.deficit_ns.saturating_add(earned.max(0)).min(self.quantum_ns);
+        let earned = self.quantum_ns.saturating_mul(rounds);
+        self.deficit_ns = self.deficit_ns.saturating_add(earned).min(QUANTA_MAX * self.quantum_ns);
     }
 }
 
