@@ -2,11 +2,12 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::Context;
+
+pub use tidegate_loadtest::broker::{find, library_path};
 
 use crate::site::{Process, eventually};
 
@@ -44,28 +45,4 @@ impl Broker {
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
-}
-
-/// Where the broker is: `TIDEGATE_MOSQUITTO`, what `cargo xtask` fetched, or one on
-/// the PATH.
-pub fn find() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("TIDEGATE_MOSQUITTO") {
-        return Some(path.into());
-    }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/mosquitto/usr/sbin/mosquitto");
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    // Debian installs it where only root's PATH leads.
-    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
-    let on_path = folders.map(|folder| folder.join("mosquitto"));
-    std::iter::once(fetched).chain(on_path).find(|path| path.is_file())
-}
-
-/// Folders of libraries that were unpacked beside the binary, for `LD_LIBRARY_PATH`.
-pub fn library_path(binary: &Path) -> Option<String> {
-    let root = binary.ancestors().nth(3).filter(|root| root.parent().is_some())?;
-    let below = |folder: &str| std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-    let folders = below("usr/lib").chain(below("lib")).map(|entry| entry.path());
-    let folders: Vec<String> =
-        folders.filter(|path| path.is_dir()).map(|path| path.display().to_string()).collect();
-    (!folders.is_empty()).then(|| folders.join(":"))
 }

@@ -1039,16 +1039,12 @@ impl Host {
             watch.observe(tenant, dataflows.iter(), &self.clock);
             for RunningDataflow { plan, sources, health, .. } in dataflows.values_mut() {
                 health.observe(&facts(plan, sources, sinks), &self.clock);
-                match plan.health() {
-                    Health::Quarantined { cause } if !self.quarantined.contains_key(&plan.name()) => {
-                        news.push((plan.name(), Some(cause)));
-                    }
-                    Health::Running if !self.quarantined.is_empty() => news.push((plan.name(), None)),
-                    _ => {}
+                if let Health::Quarantined { cause } = plan.health() {
+                    news.push((plan.name(), cause));
                 }
             }
         }
-        news.into_iter().for_each(|(dataflow, cause)| self.keep_quarantine(&dataflow, cause));
+        news.into_iter().for_each(|(dataflow, cause)| self.keep_quarantine(&dataflow, Some(cause)));
     }
 
     /// So that it outlives this run.

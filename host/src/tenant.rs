@@ -123,9 +123,14 @@ impl Tenant {
         }
     }
 
+    /// Whether so much more would not pass what the tenant may have.
+    pub fn has_memory(&self, bytes: u64) -> bool {
+        self.memory().total().saturating_add(bytes) <= self.limits.memory_total_bytes_max
+    }
+
     /// Takes memory for an instance, unless that would pass what the tenant may have.
     pub fn take_memory(&self, bytes: u64) -> bool {
-        let fits = self.memory().total().saturating_add(bytes) <= self.limits.memory_total_bytes_max;
+        let fits = self.has_memory(bytes);
         if fits {
             self.instance_bytes.fetch_add(bytes, Ordering::Relaxed);
         }

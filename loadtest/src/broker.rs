@@ -110,7 +110,7 @@ pub fn find() -> Option<PathBuf> {
 pub const INSTALL: &str = "install it (`sudo apt-get install mosquitto`), or name one in TIDEGATE_MOSQUITTO; `cargo xtask bench` fetches it as well";
 
 /// Folders of libraries that were unpacked beside the binary, for `LD_LIBRARY_PATH`.
-fn library_path(binary: &Path) -> Option<String> {
+pub fn library_path(binary: &Path) -> Option<String> {
     let root = binary.ancestors().nth(3).filter(|root| root.parent().is_some())?;
     let below = |folder: &str| std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
     let folders = below("usr/lib").chain(below("lib")).map(|entry| entry.path());

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
+use tidegate_loadtest::mqtt::granted;
 
 /// Publishes readings and counts what comes back.
 #[derive(Parser, Clone)]
@@ -297,11 +298,8 @@ impl Connection {
         bytes.extend_from_slice(&packet);
         connection.stream.write_all(&bytes)?;
         let (first, body) = connection.packet()?;
-        ensure!(
-            first == 0x20 && body.len() >= 3 && body[1] == 0,
-            "the broker refused the connection: {body:?}"
-        );
-        connection.receive_max = receive_max(&body[3..]);
+        ensure!(first == 0x20, "the broker refused the connection: {body:?}");
+        connection.receive_max = granted(&body)?.under_way_max;
         Ok(connection)
     }
 
@@ -423,21 +421,4 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
             return Some((first, bytes.get(at..at + len)?, at + len));
         }
     }
-}
-
-/// Out of the properties of a CONNACK, of which only those before it are passed over.
-fn receive_max(properties: &[u8]) -> u16 {
-    let mut rest = properties;
-    while let [id, after @ ..] = rest {
-        let len = match id {
-            33 if after.len() >= 2 => return u16::from_be_bytes([after[0], after[1]]),
-            36 | 37 | 40 | 41 | 42 => 1,
-            19 | 34 => 2,
-            17 | 39 => 4,
-            18 | 31 if after.len() >= 2 => 2 + usize::from(u16::from_be_bytes([after[0], after[1]])),
-            _ => break,
-        };
-        rest = after.get(len..).unwrap_or_default();
-    }
-    u16::MAX
 }

@@ -87,8 +87,6 @@ pub struct Parts {
 /// The windows of a dataflow, and how far they are on disk.
 struct WindowParts {
     windows: Rc<RefCell<Windows>>,
-    timers: Timers,
-    dataflow: Waker,
     /// Commits made, and commits on disk.
     commits: Cell<u64>,
     flushed: Arc<AtomicU64>,
@@ -198,8 +196,6 @@ impl Parts {
             setup;
         let windows = region.windows.clone().map(|windows| WindowParts {
             windows,
-            timers: timers.clone(),
-            dataflow: dataflow.clone(),
             commits: Cell::new(0),
             flushed: Arc::default(),
             released_with: Cell::new(0),
@@ -288,7 +284,7 @@ impl Parts {
                 });
                 let is_busy = !matches!(guests, Guests::Free);
                 parts.reached.set(Reached { unfinished, next, is_busy });
-                let replay = parts.windows.as_ref().map(|windows| windows.complete(unfinished));
+                let replay = parts.windows.as_ref().map(|windows| windows.complete(&parts, unfinished));
                 let Replay { needed, is_written } = replay.unwrap_or_default();
                 if closed && is_done && is_written && unfinished == next {
                     if let Some(needed) = needed {
@@ -526,7 +522,7 @@ impl Parts {
         }
         holds.insert(sequence, Hold { flow, waiting, written, written_bytes });
         if committed && let Some(windows) = &self.windows {
-            windows.commit(Some((sequence, self.confirms.clone())));
+            windows.commit(self, Some((sequence, self.confirms.clone())));
         }
         if planted::is_now_and_then(Bug::Panic, 50) {
             panic!("planted");
@@ -638,13 +634,13 @@ impl WindowParts {
             Cause::Window { window, .. } => windows.passed(window),
         }
         if windows.advance(now) {
-            self.dataflow.wake_by_ref();
+            parts.dataflow.wake_by_ref();
         }
         windows.is_durable() && windows.has_changes()
     }
 
     /// Looks what volatile windows have completed, and has it written.
-    fn complete(&self, unfinished: u64) -> Replay {
+    fn complete(&self, parts: &Parts, unfinished: u64) -> Replay {
         let (changes, space, replay) = {
             let mut windows = self.windows.borrow_mut();
             if !windows.is_written() && self.flushed.load(Ordering::SeqCst) == self.commits.get() {
@@ -660,7 +656,7 @@ impl WindowParts {
         };
         if !changes.is_empty() {
             self.commits.set(self.commits.get() + 1);
-            let (flushed, dataflow) = (self.flushed.clone(), self.dataflow.clone());
+            let (flushed, dataflow) = (self.flushed.clone(), parts.dataflow.clone());
             space.commit_behind(changes, move || {
                 flushed.fetch_add(1, Ordering::SeqCst);
                 dataflow.wake();
@@ -670,14 +666,14 @@ impl WindowParts {
     }
 
     /// Writes all changes as one; whoever asked for it is told when they are on disk.
-    fn commit(&self, confirm: Option<(u64, Arc<Confirms>)>) {
+    fn commit(&self, parts: &Parts, confirm: Option<(u64, Arc<Confirms>)>) {
         let (changes, space) = {
             let mut windows = self.windows.borrow_mut();
             (windows.take_changes(), windows.space().clone())
         };
         self.commits.set(self.commits.get() + 1);
         self.released_with.set(self.commits.get());
-        let (flushed, dataflow) = (self.flushed.clone(), self.dataflow.clone());
+        let (flushed, dataflow) = (self.flushed.clone(), parts.dataflow.clone());
         space.commit(changes, move || {
             flushed.fetch_add(1, Ordering::SeqCst);
             match confirm {
@@ -712,20 +708,20 @@ impl WindowParts {
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
             // What is durable is sent on by whoever hears that it is on disk.
             if windows.advance(now) || (!windows.is_durable() && windows.has_released()) {
-                self.dataflow.wake_by_ref();
+                parts.dataflow.wake_by_ref();
             }
             let has_changes = windows.is_durable() && windows.has_changes();
             (has_changes, windows.next_look(now), windows.is_done())
         };
         if has_changes {
-            self.commit(None);
+            self.commit(parts, None);
         }
         if self.armed.get().is_some_and(|armed| armed <= now) {
             self.armed.set(None);
         }
         if let Some(next) = next.filter(|next| self.armed.get().is_none_or(|armed| *next < armed)) {
             self.armed.set(Some(next));
-            self.timers.arm(next, self.dataflow.clone());
+            parts.timers.arm(next, parts.dataflow.clone());
         }
         is_done
     }

@@ -232,13 +232,9 @@ impl Guests {
         let Inner { slots_max, cells, .. } = &*self.inner;
         let (own_max, engine) = (tenant.limits.instances_max.max(1), tenant.limits.engine);
         loop {
-            let has_memory = || {
-                let used = tenant.memory().total();
-                used.saturating_add(memory_bytes) <= tenant.limits.memory_total_bytes_max
-            };
             // Its idle instances make room for one that does not fit beside them.
             let live = tenant.instances.load(Ordering::Relaxed);
-            let own_full = live >= own_max || (live > 0 && !has_memory());
+            let own_full = live >= own_max || (live > 0 && !tenant.has_memory(memory_bytes));
             if !own_full && cells.borrow().slots_used.of(engine) + slots <= *slots_max.of(engine) {
                 break;
             }
