@@ -24,6 +24,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct State {
     woken: Vec<Arc<Wake>>,
+    /// Empty: room for those to come while these are looked at.
+    spare: Vec<Arc<Wake>>,
     /// Woken without a key since the shard last looked.
     nudged: bool,
     /// The shard sleeps until this is woken.
@@ -44,12 +46,18 @@ impl Mailbox {
         if self.is_empty() {
             return;
         }
-        let mut state = self.state();
-        self.has_keys.store(false, Ordering::SeqCst);
-        for wake in state.woken.drain(..) {
+        // No longer than that, since whoever wakes would wait for it.
+        let mut woken = {
+            let mut state = self.state();
+            self.has_keys.store(false, Ordering::SeqCst);
+            let spare = std::mem::take(&mut state.spare);
+            std::mem::replace(&mut state.woken, spare)
+        };
+        for wake in woken.drain(..) {
             wake.scheduled.store(false, Ordering::SeqCst);
             keys.push(wake.key);
         }
+        self.state().spare = woken;
     }
 
     pub fn is_empty(&self) -> bool {

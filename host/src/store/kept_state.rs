@@ -8,9 +8,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::oneshot;
+
 use super::{
     Shared, Store,
-    key_space::{KeySpace, Read, Space, StateLimits, Unwritten, Usage},
+    key_space::{KeySpace, OnDisk, Read, Space, StateLimits, Unwritten, Usage},
     record::{Record, StateError},
 };
 
@@ -41,24 +43,59 @@ impl Store {
     }
 }
 
+/// Requests that are read in a row before those who asked are told: each time, this thread
+/// and theirs may get in each other's way.
+const TOLD_TOGETHER: usize = 16;
+
 /// The reading thread: ends with the last tenant that could ask.
 pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
-    for read in reads {
+    let mut done = Vec::with_capacity(TOLD_TOGETHER);
+    while let Ok(first) = reads.recv() {
         let tree = shared.upgrade().and_then(|shared| shared.state_tree());
-        let (reply, result) = match read {
-            Read::Key { space, key, reply } => (reply, tree.map(|tree| read_key(&tree, &space, key))),
-            Read::Sweep { space, wall, reply } => (reply, tree.map(|tree| sweep(&tree, &space, wall))),
-        };
-        let result = match result {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => {
-                tracing::error!(%error, "a tenant's state cannot be read");
-                Err(StateError::Unreadable)
-            }
-            None => Err(StateError::Unreadable),
-        };
-        // Whoever asked may be gone.
-        let _ = reply.send(result);
+        let others = reads.try_iter().take(TOLD_TOGETHER - 1);
+        done.extend(std::iter::once(first).chain(others).map(|read| answer(tree.as_ref(), read)));
+        // It holds the database's lock.
+        drop(tree);
+        done.drain(..).for_each(Answered::tell);
+    }
+}
+
+/// What was asked for, and whom to tell.
+enum Answered {
+    Key(oneshot::Sender<Result<OnDisk, StateError>>, Result<OnDisk, StateError>),
+    Sweep(oneshot::Sender<Result<(), StateError>>, Result<(), StateError>),
+}
+
+impl Answered {
+    /// Whoever asked may be gone.
+    fn tell(self) {
+        match self {
+            Answered::Key(reply, result) => _ = reply.send(result),
+            Answered::Sweep(reply, result) => _ = reply.send(result),
+        }
+    }
+}
+
+fn answer(tree: Option<&sled::Tree>, read: Read) -> Answered {
+    match read {
+        Read::Key { space, key, reply } => {
+            Answered::Key(reply, readable(tree.map(|tree| read_key(tree, &space, key))))
+        }
+        Read::Sweep { space, wall, reply } => {
+            Answered::Sweep(reply, readable(tree.map(|tree| sweep(tree, &space, wall))))
+        }
+    }
+}
+
+/// Nothing can be read while the database is closed.
+fn readable<T>(result: Option<sled::Result<T>>) -> Result<T, StateError> {
+    match result {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => {
+            tracing::error!(%error, "a tenant's state cannot be read");
+            Err(StateError::Unreadable)
+        }
+        None => Err(StateError::Unreadable),
     }
 }
 
@@ -112,9 +149,9 @@ fn is_near(last: &[u8], key: &[u8]) -> bool {
     last < key && same > 0 && same + 2 >= last.len().max(key.len())
 }
 
-fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> {
-    let mark = space.mark();
-    let usage = match space.knows_usage() {
+fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<OnDisk> {
+    let (mark, knows_usage) = space.mark();
+    let usage = match knows_usage {
         true => None,
         false => match tree.get(name_of(&space.tenant, USAGE, &[]))? {
             Some(bytes) => Some(Usage::from_bytes(&bytes)),
@@ -134,8 +171,7 @@ fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> 
     let mut ahead = Vec::with_capacity(left);
     if left == 0 {
         drop(read_ahead);
-        space.loaded(mark, (key, record), ahead, usage);
-        return Ok(());
+        return Ok(space.loaded(mark, (key, record), ahead, usage));
     }
     for entry in tree.range::<&[u8], _>((Bound::Excluded(name.as_slice()), Bound::Unbounded)) {
         let (behind, value) = entry?;
@@ -149,8 +185,7 @@ fn read_key(tree: &sled::Tree, space: &Space, key: Vec<u8>) -> sled::Result<()> 
         ahead.push((behind.to_vec(), parse(space, &value)?));
     }
     drop(read_ahead);
-    space.loaded(mark, (key, record), ahead, usage);
-    Ok(())
+    Ok(space.loaded(mark, (key, record), ahead, usage))
 }
 
 fn parse(space: &Space, bytes: &[u8]) -> sled::Result<Record> {
@@ -166,7 +201,7 @@ fn sweep(tree: &sled::Tree, space: &Space, wall: Duration) -> sled::Result<()> {
             continue;
         }
         // It may have been written anew since the scan began.
-        let mark = space.mark();
+        let (mark, _) = space.mark();
         let Some(bytes) = tree.get(&name)? else { continue };
         let record = parse(space, &bytes)?;
         if !record.is_live(wall) {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::BuildHasher as _,
     sync::{Arc, Mutex, MutexGuard, Weak, mpsc},
     time::Duration,
 };
@@ -94,9 +95,16 @@ struct Disk {
 /// What the reading thread is asked.
 pub(super) enum Read {
     /// A key, and how much there is.
-    Key { space: Arc<Space>, key: Vec<u8>, reply: oneshot::Sender<Result<(), StateError>> },
+    Key { space: Arc<Space>, key: Vec<u8>, reply: oneshot::Sender<Result<OnDisk, StateError>> },
     /// Which keys have expired.
     Sweep { space: Arc<Space>, wall: Duration, reply: oneshot::Sender<Result<(), StateError>> },
+}
+
+/// What the disk had of a key.
+pub(super) struct OnDisk {
+    /// See [`Space::mark`].
+    pub(super) mark: u64,
+    pub(super) held: Held,
 }
 
 /// How much a tenant keeps.
@@ -118,9 +126,12 @@ struct Cells {
     /// Earlier ones that are on their way there; whoever writes them has them too, and
     /// nobody waits while they are copied.
     writing: Option<Arc<Changes>>,
-    /// What the disk has, as far as it was asked for.
+    /// What the disk has, as far as it was written, or asked for more than once.
     cached: LruCache<Vec<u8>, Held>,
     cached_bytes: u64,
+    /// What it has behind the key that was read last.
+    ahead: Ahead,
+    asked: Asked,
     /// Numbers of the last change accepted and of the last that is on disk.
     accepted: u64,
     written: u64,
@@ -133,6 +144,58 @@ struct Cells {
 
 /// A record, or that there is none.
 type Held = Option<Arc<Record>>;
+
+/// Records that were read ahead, by key. They are asked for one after the other, mostly,
+/// and not again.
+#[derive(Debug, Default)]
+struct Ahead {
+    records: Vec<(Vec<u8>, Arc<Record>)>,
+    bytes: u64,
+    /// Behind the last that was asked for.
+    next: usize,
+}
+
+impl Ahead {
+    fn new(records: Vec<(Vec<u8>, Record)>) -> Self {
+        let bytes = records.iter().map(|(key, record)| RECORD_BYTES + bytes_of(key, record)).sum();
+        let records = records.into_iter().map(|(key, record)| (key, Arc::new(record))).collect();
+        Ahead { records, bytes, next: 0 }
+    }
+
+    fn get(&mut self, key: &[u8]) -> Option<&Arc<Record>> {
+        let is_next = self.records.get(self.next).is_some_and(|(next, _)| next == key);
+        let place = match is_next {
+            true => self.next,
+            false => self.records.binary_search_by(|(other, _)| other.as_slice().cmp(key)).ok()?,
+        };
+        self.next = place + 1;
+        Some(&self.records[place].1)
+    }
+}
+
+/// Which keys were asked for not long ago, by their hashes: what is asked for once, as by
+/// whoever goes through all there is, costs more to keep than to read, and takes the place
+/// of what is asked for often.
+#[derive(Debug, Default)]
+struct Asked {
+    hasher: lru::DefaultHasher,
+    tags: Vec<u16>,
+}
+
+impl Asked {
+    /// A key's place, by its hash: about as many as records that fit in memory.
+    const PLACES: usize = 2048;
+
+    /// Whether the key was asked for before; from now on it was.
+    fn again(&mut self, key: &[u8]) -> bool {
+        if self.tags.is_empty() {
+            self.tags = vec![0; Self::PLACES];
+        }
+        let hash = self.hasher.hash_one(key);
+        let tag = (hash >> 48) as u16 | 1;
+        std::mem::replace(&mut self.tags[hash as usize % Self::PLACES], tag) == tag
+    }
+}
 
 /// What keys have become.
 type Changes = HashMap<Vec<u8>, Held, lru::DefaultHasher>;
@@ -165,7 +228,8 @@ impl KeySpace {
 
     /// Bytes of it that are in memory.
     pub fn bytes_held(&self) -> u64 {
-        self.space.cells().cached_bytes
+        let cells = self.space.cells();
+        cells.cached_bytes + cells.ahead.bytes
     }
 
     /// How much is kept; `None` as long as nobody asked for any of it.
@@ -283,10 +347,15 @@ impl KeySpace {
         key: &[u8],
         mut run: impl FnMut(&mut Cells, Held) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
+        let mut on_disk = None;
         loop {
             {
                 let mut cells = self.space.cells();
-                if let Some(held) = cells.find(key) {
+                let held = match on_disk.take() {
+                    None => cells.find(key),
+                    Some(OnDisk { mark, held }) => cells.is_all_there_is(key, mark).then_some(held),
+                };
+                if let Some(held) = held {
                     let before = cells.accepted;
                     let result = run(&mut cells, held);
                     let is_news = cells.accepted != before && !std::mem::replace(&mut cells.announced, true);
@@ -297,7 +366,8 @@ impl KeySpace {
                     return result;
                 }
             }
-            self.ask(|space, reply| Read::Key { space, key: key.to_vec(), reply }).await?;
+            let read = self.ask(|space, reply| Read::Key { space, key: key.to_vec(), reply });
+            on_disk = Some(read.await?);
         }
     }
 
@@ -326,10 +396,10 @@ impl KeySpace {
         Ok(true)
     }
 
-    async fn ask(
+    async fn ask<T>(
         &self,
-        read: impl FnOnce(Arc<Space>, oneshot::Sender<Result<(), StateError>>) -> Read,
-    ) -> Result<(), StateError> {
+        read: impl FnOnce(Arc<Space>, oneshot::Sender<Result<T, StateError>>) -> Read,
+    ) -> Result<T, StateError> {
         let (reply, done) = oneshot::channel();
         let disk = self.space.disk.as_ref().ok_or(StateError::Unreadable)?;
         disk.door.send(read(self.space.clone(), reply)).map_err(|_| StateError::Unreadable)?;
@@ -347,6 +417,8 @@ impl Space {
             writing: None,
             cached: LruCache::unbounded(),
             cached_bytes: 0,
+            ahead: Ahead::default(),
+            asked: Asked::default(),
             accepted: 0,
             written: 0,
             announced: false,
@@ -405,6 +477,9 @@ impl Space {
                 drop(cells);
                 cells = self.cells();
             }
+            if cells.ahead.get(key).is_some() {
+                cells.ahead = Ahead::default();
+            }
             cells.cache(key.clone(), held.clone());
         }
         cells.writing = None;
@@ -427,41 +502,41 @@ impl Space {
     }
 
     /// The last change that is on disk: what is read after this call and before the
-    /// next change is written is what the disk has.
-    pub(super) fn mark(&self) -> u64 {
-        self.cells().written
+    /// next change is written is what the disk has. And whether it is known how much there is.
+    pub(super) fn mark(&self) -> (u64, bool) {
+        let cells = self.cells();
+        (cells.written, cells.usage.is_some())
     }
 
     pub(super) fn read_ahead(&self) -> MutexGuard<'_, ReadAhead> {
         self.read_ahead.lock().expect("no panic under this lock")
     }
 
-    pub(super) fn knows_usage(&self) -> bool {
-        self.cells().usage.is_some()
-    }
-
     /// At `mark`, the disk had this for a key, and these behind it; `usage` is how much it
-    /// had in all, if that was not known. Whoever asked looks again, and asks again if this
-    /// came too late.
+    /// had in all, if that was not known. Gives what to tell whoever asked, who asks again if
+    /// it comes too late.
     pub(super) fn loaded(
         &self,
         mark: u64,
         (key, record): (Vec<u8>, Option<Record>),
         ahead: Vec<(Vec<u8>, Record)>,
         usage: Option<Usage>,
-    ) {
+    ) -> OnDisk {
+        let held = record.map(Arc::new);
+        let ahead = (!ahead.is_empty()).then(|| Ahead::new(ahead));
         let mut cells = self.cells();
-        if cells.written != mark {
-            return;
+        if cells.written == mark {
+            if let Some(usage) = usage {
+                cells.usage.get_or_insert(usage);
+            }
+            if cells.asked.again(&key) {
+                cells.cache(key, held.clone());
+            }
+            // What was there before is dropped by this thread, and nobody waits for it.
+            let _before = ahead.map(|ahead| std::mem::replace(&mut cells.ahead, ahead));
+            drop(cells);
         }
-        if let Some(usage) = usage {
-            cells.usage.get_or_insert(usage);
-        }
-        for (key, record) in ahead {
-            cells.cache(key, Some(Arc::new(record)));
-        }
-        // Last, so that it is there when somebody looks for it.
-        cells.cache(key, record.map(Arc::new));
+        OnDisk { mark, held }
     }
 
     /// At `mark`, the disk had this for a key, and it has expired.
@@ -481,7 +556,18 @@ impl Cells {
         if let Some(held) = self.unwritten.get(key).or_else(writing) {
             return Some(held.clone());
         }
-        if self.is_all { Some(None) } else { self.cached.get(key).cloned() }
+        if self.is_all {
+            return Some(None);
+        }
+        if let Some(record) = self.ahead.get(key) {
+            return Some(Some(record.clone()));
+        }
+        self.cached.get(key).cloned()
+    }
+
+    /// Whether nothing is known of a key but what the disk had at `mark`.
+    fn is_all_there_is(&self, key: &[u8], mark: u64) -> bool {
+        self.usage.is_some() && self.written == mark && !self.is_changing(key)
     }
 
     /// Whether the disk does not have the last of a key.
