@@ -169,7 +169,11 @@ impl Rig {
             }
         });
         let steps: Vec<Step> = steps.collect();
-        let mut sources = vec![SourcePlan { name: "in".into(), targets: vec![next(0)] }];
+        let mut sources = vec![SourcePlan {
+            name: "in".into(),
+            targets: vec![next(0)],
+            gate: tenant.gates().of_source("in"),
+        }];
         let windows = tidegate::deploy::window_plans(&mut sources, &steps, &[]);
         Arc::new(Plan {
             tenant: tenant.clone(),
@@ -189,6 +193,7 @@ impl Rig {
                     headers: Default::default(),
                 }),
                 sink,
+                gate: tenant.gates().of_sink("out"),
             }],
             stats: Arc::new(DataflowStats::default()),
             health: Mutex::new(Health::Running),
@@ -200,7 +205,8 @@ impl Rig {
         let sink = plan.destinations[0].sink.clone();
         plan.set_health(Health::Running);
         let (id, queue) = self.shard.install(plan.clone());
-        let source = SourceDoor::new(0, queue, plan.tenant.ledger.clone());
+        let source =
+            SourceDoor::new(0, queue, plan.tenant.ledger.clone()).through(plan.sources[0].gate.clone());
         Running { id, plan, source, sink }
     }
 

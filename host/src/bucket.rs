@@ -3,6 +3,8 @@
 //! more is spent than was filled, but for the last use. Serves the run queue and the
 //! doors of connectors; knows no clock.
 
+use std::{borrow::Cow, time::Duration};
+
 use crate::clock::Instant;
 
 const NS_PER_SECOND: u128 = 1_000_000_000;
@@ -83,6 +85,55 @@ impl Bucket {
 
     pub fn burst(&self) -> i64 {
         self.burst
+    }
+}
+
+/// What is left in one of a tenant's buckets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Level {
+    pub of: LevelOf,
+    /// Of host calls, which; of what passes an endpoint, whose name.
+    pub name: Cow<'static, str>,
+    /// In ns of CPU time, units of fuel, calls, messages or bytes; owed where below zero.
+    pub level: i64,
+    pub burst: i64,
+    /// A second.
+    pub rate: u64,
+    /// When there will be some again, if there is none.
+    pub opens_in: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelOf {
+    /// Without a cap it is a right before others, and no limit.
+    Cpu {
+        cap: bool,
+    },
+    Fuel,
+    Calls,
+    /// What is taken in or given out at an endpoint.
+    Passing(Passing),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    MessagesIn,
+    BytesIn,
+    MessagesOut,
+    BytesOut,
+}
+
+impl Level {
+    /// Of a bucket that was filled at `now`.
+    pub fn new(of: LevelOf, name: impl Into<Cow<'static, str>>, bucket: &Bucket, now: Instant) -> Self {
+        Level {
+            of,
+            name: name.into(),
+            level: bucket.level(),
+            burst: bucket.burst(),
+            rate: bucket.rate(),
+            opens_in: (!bucket.is_open()).then(|| bucket.opens_at().since(now)),
+        }
     }
 }
 

@@ -414,7 +414,8 @@ pub fn plan(
                     headers: headers.clone(),
                 };
                 let sink = sinks[&endpoint.text].clone();
-                destinations.push(DestinationPlan { destination: Arc::new(destination), sink });
+                let gate = tenant.gates().of_sink(&endpoint.text);
+                destinations.push(DestinationPlan { destination: Arc::new(destination), sink, gate });
             }
             FlowNodeKind::Source { .. } => flattening.sources.push(index),
             FlowNodeKind::Graph { .. } => {}
@@ -423,9 +424,13 @@ pub fn plan(
     let mut sources: Vec<SourcePlan> = flattening
         .sources
         .iter()
-        .map(|node| SourcePlan {
-            name: dataflow.dataflow.nodes[*node].name.text.clone(),
-            targets: flattening.after_node(*node, None),
+        .map(|node| {
+            let FlowNode { name, kind } = &dataflow.dataflow.nodes[*node];
+            let gate = match kind {
+                FlowNodeKind::Source { endpoint, .. } => tenant.gates().of_source(&endpoint.text),
+                FlowNodeKind::Destination { .. } | FlowNodeKind::Graph { .. } => None,
+            };
+            SourcePlan { name: name.text.clone(), targets: flattening.after_node(*node, None), gate }
         })
         .collect();
     let mut windows = 0;
@@ -471,6 +476,7 @@ pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step], checks: &[Che
     sources.extend(holding().map(|step| SourcePlan {
         name: step.operator.operation().to_owned(),
         targets: step.targets.clone(),
+        gate: None,
     }));
     let mut plans: Vec<WindowPlan> =
         holding().map(|step| WindowPlan { operator: step.operator.clone(), upstream: Vec::new() }).collect();

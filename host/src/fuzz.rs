@@ -66,7 +66,8 @@ pub fn mqtt(data: &[u8]) {
     });
     let sink = SinkSession::new(Settings::new("fuzz".into()), SinkQueue::new(1 << 16));
     play(sink, stream, reads, || {});
-    let grants = Grants { endpoint: "fuzz".into(), read: Vec::new(), write: Vec::new() };
+    let grants =
+        Grants { endpoint: "fuzz".into(), read: Vec::new(), write: Vec::new(), rates: Default::default() };
     let door = Commands::new("fuzz".into(), grants, Calls::new(1));
     let options =
         CommandOptions { payload_bytes_max: 64, node: "fuzz".into(), clock: Clock::Virtual(Arc::default()) };

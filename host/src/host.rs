@@ -66,6 +66,7 @@ use crate::{
     },
     ledger::Ledger,
     queue::{Queue, SourceDoor},
+    rate::Gates,
     resource::{
         Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
@@ -666,8 +667,10 @@ impl Host {
             None => RunningTenant {
                 tenant: {
                     let keys = self.store.key_space(&tenant.name, &self.name, tenant.limits.state);
-                    let tenant =
-                        Tenant::keeping(&tenant.name, tenant.limits.clone(), keys, tenant.schemas.clone());
+                    let TenantSite { name, limits, grants, schemas, .. } = tenant;
+                    let tenant = Tenant::keeping(name, limits.clone(), keys, schemas.clone());
+                    let rates = grants.iter().map(|grants| (grants.endpoint.as_str(), grants.rates));
+                    tenant.set_gates(Gates::new(rates, self.clock.now()));
                     self.usage.watch(&tenant);
                     tenant
                 },
@@ -841,7 +844,8 @@ impl Host {
         for node in &dataflow.dataflow.nodes {
             let FlowNodeKind::Source { endpoint, topics } = &node.kind else { continue };
             let index = sources.len() as u32;
-            let door = SourceDoor::new(index, queue.clone(), running.tenant.ledger.clone());
+            let door = SourceDoor::new(index, queue.clone(), running.tenant.ledger.clone())
+                .through(plan.sources[index as usize].gate.clone());
             let stop = Stop::default();
             let name = &node.name.text;
             let full = format!("{}/{name}", plan.name());

@@ -26,6 +26,7 @@ pub mod schema;
 
 pub mod store;
 
+pub mod rate;
 pub mod resource;
 pub mod deploy;
 pub mod capacity;

@@ -16,6 +16,7 @@ use crate::{
     clock::Instant,
     dead_letter::Replayed,
     ledger::{Credit, Ledger},
+    rate::RateGate,
     settle::{Settle, Settled},
 };
 
@@ -178,6 +179,8 @@ pub struct SourceDoor {
     queue: Arc<Queue>,
     ledger: Arc<Ledger>,
     settled: Arc<Settled>,
+    /// Where what it delivers has to pass.
+    gate: Option<Arc<RateGate>>,
     /// Number of the last delivery handed over.
     delivered: u64,
 }
@@ -189,15 +192,27 @@ impl SourceDoor {
     pub const UNSETTLED_MAX: u64 = 1024;
 
     pub fn new(source: u32, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Self {
-        SourceDoor { source, queue, ledger, settled: Arc::default(), delivered: 0 }
+        SourceDoor { source, queue, ledger, settled: Arc::default(), gate: None, delivered: 0 }
     }
 
-    /// Credit for `bytes`, once the tenant has it and fewer than
+    /// What it delivers passes a gate, at the pace that this allows.
+    pub fn through(self, gate: Option<Arc<RateGate>>) -> Self {
+        SourceDoor { gate, ..self }
+    }
+
+    /// Credit for `bytes`, once the tenant has it, its gate is open, and fewer than
     /// [`Self::UNSETTLED_MAX`] deliveries are unsettled.
     pub fn poll_credit(&self, bytes: usize, ctx: &mut Context<'_>) -> Poll<Credit> {
         let has_room =
             |settled: &Settled| settled.is_abandoned() || self.under_way(settled) < Self::UNSETTLED_MAX;
         if self.settled.poll_until(has_room, ctx).is_pending() {
+            return Poll::Pending;
+        }
+        if let Some(gate) = &self.gate
+            && gate.poll_open(ctx).is_pending()
+        {
+            // Its shard has the clock that opens it.
+            self.queue.ingest.wake_by_ref();
             return Poll::Pending;
         }
         self.ledger.poll_acquire(bytes, ctx)
@@ -227,6 +242,9 @@ impl SourceDoor {
         replayed: Option<Arc<[Replayed]>>,
     ) -> u64 {
         self.delivered += 1;
+        if let Some(gate) = self.gate.as_ref().filter(|_| replayed.is_none()) {
+            gate.pass(batch.len() as u64, batch.message_bytes());
+        }
         let settle = Settle::new(self.settled.clone(), self.delivered);
         self.queue.push(Delivery { source: self.source, batch, marks, replayed, settle, credit, seen: None });
         self.delivered

@@ -16,6 +16,7 @@ use crate::{
     inference::{Inference, Processes},
     latency::Latency,
     ledger::Ledger,
+    rate::Gates,
     resource::{Limits, Schemas},
     stats::TenantStats,
     store::KeySpace,
@@ -32,6 +33,8 @@ pub struct Tenant {
     pub latency: Latency,
     /// Byte credit from ingest to settlement.
     pub ledger: Arc<Ledger>,
+    /// What its policy lets pass at endpoints; nothing is limited until it is set.
+    gates: OnceLock<Gates>,
     /// Instances live now, over all operators.
     pub instances: AtomicU32,
     /// Bytes of its instances: linear memories, tables, stores and stacks.
@@ -86,6 +89,7 @@ impl Tenant {
             stats: Arc::default(),
             latency: Latency::default(),
             ledger,
+            gates: OnceLock::new(),
             instances: AtomicU32::new(0),
             instance_bytes: AtomicU64::new(0),
             component_bytes: AtomicU64::new(0),
@@ -98,6 +102,15 @@ impl Tenant {
             window_bytes: AtomicU64::new(0),
             schemas: RwLock::new(schemas),
         })
+    }
+
+    /// Limits what passes at endpoints. Once, before any of its dataflows runs.
+    pub fn set_gates(&self, gates: Gates) {
+        assert!(self.gates.set(gates).is_ok(), "a tenant has its gates for as long as it is there");
+    }
+
+    pub fn gates(&self) -> &Gates {
+        self.gates.get_or_init(Gates::default)
     }
 
     /// Where its models are.

@@ -7,7 +7,12 @@ fn filters(texts: &[&str]) -> Vec<TopicFilter> {
 }
 
 fn door(calls: &Arc<Calls>, read: &[&str], write: &[&str]) -> Arc<Commands> {
-    let grants = Grants { endpoint: "local".into(), read: filters(read), write: filters(write) };
+    let grants = Grants {
+        endpoint: "local".into(),
+        read: filters(read),
+        write: filters(write),
+        rates: Default::default(),
+    };
     Commands::new("id".into(), grants, calls.clone())
 }
 

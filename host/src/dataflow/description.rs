@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::{
+    bucket::Level,
     clock::Instant,
-    dataflow::{circuit::State, run_queue::Level},
+    dataflow::circuit::State,
     dead_letter::{DeadLetter, Reason},
 };
 

@@ -76,6 +76,8 @@ pub struct Parts {
     dataflow: Waker,
     /// When the dataflow is woken to see whether its circuit lets a delivery pass.
     circuit_armed: Cell<Option<Instant>>,
+    /// When it looks at its sources' gates again.
+    gate_armed: Cell<Option<Instant>>,
     /// For whoever asks why nothing comes out.
     reached: Cell<Reached>,
     last_in: Cell<Option<Instant>>,
@@ -218,6 +220,7 @@ impl Parts {
             timers,
             dataflow,
             circuit_armed: Cell::new(None),
+            gate_armed: Cell::new(None),
             reached: Cell::default(),
             last_in: Cell::new(None),
             last_written: Cell::new(None),
@@ -264,6 +267,7 @@ impl Parts {
             move |_frontiers| {
                 let Some(cap) = &mut capability else { return };
                 parts.queue.see(parts.tasks.latest());
+                parts.look_at_gates();
                 parts.confirms.take(&mut confirmed);
                 confirmed.drain(..).for_each(|confirmed| parts.confirmed(confirmed, &mut holds));
                 // In this order: nothing comes once it is closed.
@@ -360,6 +364,21 @@ impl Parts {
         let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
         Some(Flow { sequence, source, delivery, known, replayed, cause: Cause::Source(credit) })
+    }
+
+    /// Lets sources go on that wait at a gate which time has opened.
+    fn look_at_gates(&self) {
+        let gates = self.plan.sources.iter().filter_map(|source| source.gate.as_ref());
+        for gate in gates.filter(|gate| gate.is_waited_at()) {
+            let now = self.clock.now();
+            let armed = self.gate_armed.get().filter(|armed| *armed > now);
+            if let Some(at) = gate.look(now)
+                && armed.is_none_or(|armed| at < armed)
+            {
+                self.gate_armed.set(Some(at));
+                self.timers.arm(at, self.dataflow.clone());
+            }
+        }
     }
 
     fn circuit_lets_pass(&self) -> bool {
@@ -533,6 +552,9 @@ impl Parts {
             }
             if planted::is_now_and_then(Bug::HalfBatch, 10) {
                 batch.entries.truncate(batch.len() / 2);
+            }
+            if let Some(gate) = &destination.gate {
+                gate.pass(batch.len() as u64, batch.message_bytes());
             }
             let write = Write::new(sequence, batch, destination.destination.clone(), self.confirms.clone());
             destination.sink.push(write);

@@ -10,6 +10,7 @@ use crate::{
         window::{Keeping, WindowPlan},
     },
     guest::{AcquireError, Operator},
+    rate::RateGate,
     schema::PayloadSchema,
     stats::DataflowStats,
     store::WindowSpace,
@@ -107,6 +108,8 @@ impl From<&AcquireError> for Failure {
 pub struct SourcePlan {
     pub name: String,
     pub targets: Vec<Target>,
+    /// Where what it takes in has to pass.
+    pub gate: Option<Arc<RateGate>>,
 }
 
 /// One operator of the region, and where its results go.
@@ -125,6 +128,8 @@ pub struct Step {
 pub struct DestinationPlan {
     pub destination: Arc<Destination>,
     pub sink: Arc<SinkQueue>,
+    /// Where what is written has to pass.
+    pub gate: Option<Arc<RateGate>>,
 }
 
 /// An end of an edge. Concatenate has no step of its own: edges go through it.

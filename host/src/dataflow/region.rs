@@ -21,6 +21,7 @@ use crate::{
         circuit::Circuit,
         description::Stage,
         plan::{Check, Plan, Step, Target},
+        timers::Timers,
         watermark::Moment,
         window::{Full, InTime, Known, Windows},
     },
@@ -74,6 +75,7 @@ pub struct Region {
     pub plan: Arc<Plan>,
     pub guests: Guests,
     pub clock: Clock,
+    pub timers: Timers,
     /// `None` in a dataflow without windows.
     pub windows: Option<Rc<RefCell<Windows>>>,
     pub circuit: RefCell<Circuit>,
@@ -89,6 +91,13 @@ impl Region {
         self.stage.set(Stage::Room);
         for destination in &plan.destinations {
             poll_fn(|ctx| destination.sink.poll_room(ctx)).await;
+        }
+        for gate in plan.destinations.iter().filter_map(|destination| destination.gate.as_ref()) {
+            poll_fn(|ctx| {
+                let waker = ctx.waker().clone();
+                gate.poll_open_at(self.clock.now(), ctx, |at| self.timers.arm(at, waker))
+            })
+            .await;
         }
         let mut edges = Edges {
             steps: plan.steps.iter().map(|_| Arrived::new()).collect(),

@@ -21,7 +21,7 @@ use crate::clock::Instant;
 pub enum Step {
     #[default]
     Running,
-    /// Its guests wait for CPU time, fuel or host calls.
+    /// Its guests wait for CPU time, fuel or host calls, or its messages at an endpoint.
     Throttled,
     /// A source waits: for credit, or for a circuit to close.
     Paused,
@@ -70,6 +70,7 @@ pub struct Counts {
     pub throttled_cpu: u64,
     pub throttled_fuel: u64,
     pub throttled_calls: u64,
+    pub closed_gates: u64,
 }
 
 /// The worst step that the facts show, and why.
@@ -96,6 +97,7 @@ fn judge(facts: &Facts, before: &Counts) -> (Step, String) {
         ("CPU time (`cpu.rate`)", grown(|it| it.throttled_cpu)),
         ("fuel (`fuel.rate`)", grown(|it| it.throttled_fuel)),
         ("host calls (`calls`)", grown(|it| it.throttled_calls)),
+        ("messages or bytes a second (`endpoints`)", grown(|it| it.closed_gates)),
     ];
     let used_up: Vec<_> = causes.iter().filter(|(_, is)| *is).map(|(what, _)| *what).collect();
     if !used_up.is_empty() {

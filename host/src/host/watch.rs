@@ -89,13 +89,14 @@ impl Watch {
             // The first is counted before the second: read the other way round.
             is_throttled: {
                 let ended = stats.unthrottled.get();
-                stats.throttled.get() > ended
+                stats.throttled.get() > ended || tenant.gates().is_closed()
             },
             counts: Counts {
                 dead: 0,
                 throttled_cpu: stats.throttled_cpu.get(),
                 throttled_fuel: stats.throttled_fuel.get(),
                 throttled_calls: stats.throttled_calls.get(),
+                closed_gates: tenant.gates().closed(),
             },
             ..Facts::default()
         };

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::{
+    bucket::{Level, LevelOf, Passing},
     clock::Instant,
     connector::status::ConnectionState,
     dataflow::{
         circuit::State,
         description::{At, Description, Holding, LastLetter},
         plan::Health,
-        run_queue::{Level, LevelOf},
     },
-    resource::quantity::{show_bytes, show_cpu, show_fuel, show_time},
+    resource::quantity::{show_bytes, show_count, show_cpu, show_fuel, show_time},
 };
 
 /// All that is seen of one dataflow.
@@ -98,7 +98,16 @@ fn level_of(level: &Level) -> (String, fn(u64) -> String) {
     match level.of {
         LevelOf::Cpu { .. } => ("CPU time".to_owned(), |ns| show_time(Duration::from_micros(ns / 1_000))),
         LevelOf::Fuel => ("fuel".to_owned(), show_fuel),
-        LevelOf::Calls => (format!("host calls ({})", level.interface), |calls| calls.to_string()),
+        LevelOf::Calls => (format!("host calls ({})", level.name), |calls| calls.to_string()),
+        LevelOf::Passing(passing) => {
+            let (what, show): (_, fn(u64) -> String) = match passing {
+                Passing::MessagesIn => ("messages in", show_count),
+                Passing::BytesIn => ("bytes in", show_bytes),
+                Passing::MessagesOut => ("messages out", show_count),
+                Passing::BytesOut => ("bytes out", show_bytes),
+            };
+            (format!("{what} at `{}`", level.name), show)
+        }
     }
 }
 
@@ -108,6 +117,8 @@ fn rate_of(level: &Level) -> String {
         LevelOf::Cpu { .. } => show_cpu(level.rate / 1_000_000),
         LevelOf::Fuel => show_fuel(level.rate),
         LevelOf::Calls => level.rate.to_string(),
+        LevelOf::Passing(Passing::MessagesIn | Passing::MessagesOut) => show_count(level.rate),
+        LevelOf::Passing(Passing::BytesIn | Passing::BytesOut) => show_bytes(level.rate),
     }
 }
 
@@ -398,10 +409,14 @@ fn description_json(description: &Description) -> Value {
             LevelOf::Cpu { .. } => "cpuNs",
             LevelOf::Fuel => "fuel",
             LevelOf::Calls => "calls",
+            LevelOf::Passing(Passing::MessagesIn) => "messagesIn",
+            LevelOf::Passing(Passing::BytesIn) => "bytesIn",
+            LevelOf::Passing(Passing::MessagesOut) => "messagesOut",
+            LevelOf::Passing(Passing::BytesOut) => "bytesOut",
         };
         let opens = level.opens_in.map(|it| it.as_millis() as u64);
         json!({
-            "of": of, "interface": (!level.interface.is_empty()).then_some(level.interface),
+            "of": of, "name": (!level.name.is_empty()).then_some(&level.name),
             "level": level.level, "burst": level.burst, "perSecond": level.rate,
             "opensInMs": opens, "isNeeded": is_needed(level),
         })

@@ -10,6 +10,7 @@ use crate::{
     dead_letter::DeadLetterLimits,
     guest::{host_call::Interface, log::LogLimits, metrics},
     inference::{self, InferenceLimits},
+    rate::{Rate, Rates},
     resource::{
         EngineKind,
         diagnostic::{Diagnostics, Place},
@@ -49,6 +50,7 @@ pub struct EndpointGrant {
     pub name: Text,
     pub read: Vec<Text>,
     pub write: Vec<Text>,
+    pub rates: Rates,
 }
 
 /// What one tenant may read and write at one endpoint.
@@ -57,6 +59,8 @@ pub struct Grants {
     pub endpoint: String,
     pub read: Vec<TopicFilter>,
     pub write: Vec<TopicFilter>,
+    /// Messages and bytes a second.
+    pub rates: Rates,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -590,8 +594,12 @@ impl Policy {
                 nodes.filter_map(|node| topic_grant(node, key, diagnostics)).collect::<Vec<_>>()
             };
             let (read, write) = (topics("read"), topics("write"));
+            let rates = Rates {
+                r#in: rate(&mut grant, "in", diagnostics),
+                out: rate(&mut grant, "out", diagnostics),
+            };
             if let Some(name) = &name {
-                let value = format!("read {}, write {}", read.len(), write.len());
+                let value = format!("read {}, write {}{}", read.len(), write.len(), show_rates(rates));
                 record.note("endpoints", &name.text, value, Some(name.place.clone()));
             }
             grant.finish(diagnostics);
@@ -606,7 +614,7 @@ impl Policy {
                 );
                 continue;
             }
-            endpoints.push(EndpointGrant { name, read, write });
+            endpoints.push(EndpointGrant { name, read, write, rates });
         }
         if endpoints.is_empty() {
             record.note("", "endpoints", "none".to_owned(), None);
@@ -625,9 +633,43 @@ impl Policy {
             endpoint: grant.name.text.clone(),
             read: filters(&grant.read),
             write: filters(&grant.write),
+            rates: grant.rates,
         });
         grants.collect()
     }
+}
+
+/// Messages and bytes a second, under `key` of an endpoint.
+fn rate(grant: &mut Object<'_>, key: &'static str, diagnostics: &mut Diagnostics) -> Rate {
+    let mut rate = Rate::default();
+    let Some(mut object) = grant.object(key, diagnostics) else { return rate };
+    let Rate { messages, bytes } = &mut rate;
+    for (key, Unit { parse, .. }, into) in
+        [("messages", some_calls(), messages), ("bytes", some_bytes(), bytes)]
+    {
+        let Some(text) = object.text(key, diagnostics) else { continue };
+        match parse(&text.text) {
+            Ok(value) => *into = Some(value),
+            Err(error) => {
+                let message = format!("`{}` is no value for `{key}`", text.text);
+                diagnostics.error("policy/quantity", text.place, message, error.to_string());
+            }
+        }
+    }
+    object.finish(diagnostics);
+    rate
+}
+
+fn show_rates(Rates { r#in, out }: Rates) -> String {
+    let mut text = String::new();
+    for (side, Rate { messages, bytes }) in [("in", r#in), ("out", out)] {
+        let messages = messages.map(|messages| format!("{} messages/s", quantity::show_count(messages)));
+        let bytes = bytes.map(|bytes| format!("{} bytes/s", quantity::show_bytes(bytes)));
+        for rate in messages.into_iter().chain(bytes) {
+            text.push_str(&format!(", {side} {rate}"));
+        }
+    }
+    text
 }
 
 /// The only variable in a grant.

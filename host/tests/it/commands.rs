@@ -93,7 +93,7 @@ fn each_thing_that_is_wrong_with_a_request_has_its_error() {
 /// A door that nobody reads, as if the broker did not answer.
 fn silent(tenant: &Arc<Tenant>) -> Arc<Commands> {
     let all = || vec![TopicFilter::parse("#").expect("a filter")];
-    let grants = Grants { endpoint: "local".into(), read: all(), write: all() };
+    let grants = Grants { endpoint: "local".into(), read: all(), write: all(), rates: Default::default() };
     Commands::new("id".into(), grants, tenant.calls.clone())
 }
 

@@ -2,12 +2,20 @@
 //! buckets, and nothing is lost. On a virtual clock, so that how long it takes is the
 //! policy's doing alone. Each beside the same limit raised.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use tidegate::{
     clock::{Clock, VirtualClock},
     dataflow::{plan::Health, shard::Turn},
     guest::{OperatorKind::Map, host_call::Interface},
+    rate::{self, Gates, Rates},
     resource::Limits,
     tenant::Tenant,
 };
@@ -189,6 +197,62 @@ fn took(rate: &Rate, limit: fn(&mut Limits)) -> (Duration, Duration) {
     assert!(waiting.rig.dead.lock().expect("no panic").is_empty(), "{}: {:?}", rate.key, waiting.rig.dead);
     let throttled = Duration::from_nanos(tenant.stats.throttled_ns.get() - before);
     (waiting.now() - begun, throttled)
+}
+
+/// A source that asks again only once it is woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Twenty messages of three bytes at a gate: how long they took, and whether it was closed.
+fn passed(rates: Rates) -> (Duration, bool) {
+    let mut waiting = Waiting::new();
+    let tenant = Tenant::new("a", Limits::default());
+    let now = Clock::Virtual(waiting.clock.clone()).now();
+    tenant.set_gates(Gates::new([("in", rates), ("out", rates)], now));
+    let mut flow = waiting.rig.install(&tenant, "flow", &[("pass_through", Map, &[])]);
+    let (begun, mut sent, mut out) = (waiting.now(), 0, Vec::new());
+    let woken = Arc::new(Woken(AtomicBool::new(true)));
+    let waker = Waker::from(woken.clone());
+    while out.len() < 20 {
+        while sent < 20 && woken.0.swap(false, Ordering::SeqCst) {
+            let ctx = &mut Context::from_waker(&waker);
+            let Poll::Ready(credit) = flow.source.poll_credit(3, ctx) else { break };
+            woken.0.store(true, Ordering::SeqCst);
+            let batch = flow.batch(&["1"]);
+            flow.source.deliver(credit, batch);
+            sent += 1;
+        }
+        assert!(waiting.turn(LATE), "{rates:?}: {out:?} of {sent}");
+        out.extend(flow.receive());
+    }
+    let closed = tenant.gates().closed() > 0;
+    (waiting.now() - begun, closed)
+}
+
+#[test]
+fn what_passes_an_endpoint_is_held_to_its_rate_and_raised_it_is_not() {
+    let (ten, many) = (Some(10), Some(1_000_000));
+    let messages = |messages| rate::Rate { messages, bytes: None };
+    let bytes = |bytes: Option<u64>| rate::Rate { messages: None, bytes: bytes.map(|it| 3 * it) };
+    let into = |r#in| Rates { r#in, ..Rates::default() };
+    let out = |out| Rates { out, ..Rates::default() };
+    for (key, low, high) in [
+        ("endpoints.in.messages", into(messages(ten)), into(messages(many))),
+        ("endpoints.in.bytes", into(bytes(ten)), into(bytes(many))),
+        ("endpoints.out.messages", out(messages(ten)), out(messages(many))),
+        ("endpoints.out.bytes", out(bytes(ten)), out(bytes(many))),
+    ] {
+        // The first ten are its burst.
+        let (took, closed) = passed(low);
+        assert!(took > 900 * MS && took < 1_100 * MS && closed, "{key}: {took:?}, {closed}");
+        let (took, closed) = passed(high);
+        assert!(took < 100 * MS && !closed, "{key} raised: {took:?}, {closed}");
+    }
 }
 
 #[test]

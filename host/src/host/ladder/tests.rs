@@ -6,7 +6,7 @@ fn named(name: &str, cause: &str) -> Option<(String, String)> {
 
 #[test]
 fn the_worst_that_is_seen_is_the_step() {
-    let before = Counts { dead: 3, throttled_cpu: 1, throttled_fuel: 1, throttled_calls: 1 };
+    let before = Counts { dead: 3, throttled_cpu: 1, throttled_fuel: 1, throttled_calls: 1, closed_gates: 1 };
     let quiet = Facts { counts: before, ..Facts::default() };
     let counted = |counts: Counts| Facts { counts, ..Facts::default() };
     let cases = [

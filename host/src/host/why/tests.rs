@@ -21,7 +21,7 @@ fn description() -> Description {
 }
 
 fn level(of: LevelOf, level: i64, opens_in: Option<Duration>) -> Level {
-    Level { of, interface: "", level, burst: 200_000_000, rate: 100_000_000, opens_in }
+    Level { of, name: "".into(), level, burst: 200_000_000, rate: 100_000_000, opens_in }
 }
 
 fn end(name: &str, state: Option<ConnectionState>) -> End {

@@ -31,7 +31,8 @@ impl Bench {
     fn new() -> Self {
         let id = command_client_id("edge", "a", "local");
         let all = || vec![TopicFilter::parse("#").expect("a filter")];
-        let grants = Grants { endpoint: "local".into(), read: all(), write: all() };
+        let grants =
+            Grants { endpoint: "local".into(), read: all(), write: all(), rates: Default::default() };
         let calls = Calls::new(1000);
         let door = Commands::new(id.clone(), grants, calls.clone());
         let clock = Clock::Virtual(Arc::<VirtualClock>::default());
