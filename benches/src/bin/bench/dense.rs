@@ -52,7 +52,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 }
 
 /// Tenants of two operators each, whose components have all their memory from the start.
-fn lay_out(dir: &Path, layout: PoolLayout, live: usize) -> anyhow::Result<()> {
+pub fn lay_out(dir: &Path, layout: PoolLayout, live: usize) -> anyhow::Result<()> {
     let slots = live + 8;
     let host = format!(
         "shards: 1, components: 100, pool: {}, slots: {{ fuel: {slots}, epoch: 4, large: 4 }}",

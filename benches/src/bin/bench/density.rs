@@ -15,12 +15,15 @@ use std::{
 use anyhow::{Context, ensure};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
+use tidegate::resource::PoolLayout;
 use tidegate_benches::{
     inside::{CONVERT, FILTER, Inside, READING, delivery, load},
     mosquitto::Broker,
     report::{Case, Hold, Report, rounds},
     site::{self, Link, MEMORY, Process, SiteFolder, WITHIN, eventually},
 };
+
+use crate::dense;
 
 /// Tenants whose two instances each fit the default pool of 6,144 slots.
 const LIVE_TENANTS: usize = 3_000;
@@ -304,41 +307,61 @@ fn hot(inside: &Inside, written: &AtomicU64, deliveries: u64) -> anyhow::Result<
 }
 
 /// CPU time of a message at 10,000 tenants against 10, each alone in its delivery: spread
-/// over the tenants by Zipf's law, and evenly.
+/// over the tenants by Zipf's law, and evenly; in a dense pool with room for everybody, and
+/// in the default one, where cold tenants take others' places.
 pub fn spread(quick: bool) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
-    let mut hosts = Vec::new();
-    for tenants in [FEW, MANY] {
-        let site = dir.path().join(tenants.to_string());
-        eprintln!("writing a site of {tenants} tenants");
-        lay_out(&site, MEMORY, tenants, 1)?;
-        hosts.push(Apart::start(&site)?);
-    }
     let messages = if quick { 20_000 } else { 100_000 };
+    let mut cases = Vec::new();
+    for layout in [PoolLayout::Dense, PoolLayout::Guarded] {
+        let mut hosts = Vec::new();
+        for tenants in [FEW, MANY] {
+            let site = dir.path().join(format!("{}-{tenants}", layout.name()));
+            eprintln!("writing a site of {tenants} tenants, {}", layout.name());
+            match layout {
+                PoolLayout::Dense => dense::lay_out(&site, layout, 2 * tenants)?,
+                PoolLayout::Guarded => lay_out(&site, MEMORY, tenants, 1)?,
+            }
+            hosts.push(Apart::start(&site)?);
+        }
+        cases.extend(spread_cases(&mut hosts, layout, messages, rounds(quick))?);
+        hosts.into_iter().try_for_each(Apart::stop)?;
+    }
+    let value_of = cases[0].name.clone();
+    Ok(Report { bench: "spread", unit: "x", value_of, cases })
+}
+
+fn spread_cases(
+    hosts: &mut [Apart],
+    layout: PoolLayout,
+    messages: u64,
+    rounds: usize,
+) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (what, exponent) in [("Zipf 1.1", "1.1"), ("evenly", "0")] {
         let mut figures: [Vec<f64>; 3] = Default::default();
-        for round in 0..=rounds(quick) {
+        // As after some days: there are the instances that there is room for.
+        for (host, tenants) in hosts.iter_mut().zip([FEW, MANY]) {
+            host.figure(&format!("touch 0 {tenants}"), "written")?;
+        }
+        for _ in 0..rounds {
             let ask = format!("spread {messages} {exponent}");
             let mut cpu = |place: usize| hosts[place].figure(&ask, "us_per_message");
             let (few, many) = (cpu(0)?, cpu(1)?);
-            // The first round makes the instances that there is room for.
-            if round > 0 {
-                figures[0].push(many / few);
-                figures[1].push(few);
-                figures[2].push(many);
-            }
+            figures[0].push(many / few);
+            figures[1].push(few);
+            figures[2].push(many);
         }
+        let what = format!("{what}, {}", layout.name());
         let ratio = Case::median(format!("{what}: 10,000 tenants ÷ 10"), "x", &figures[0]);
+        let is_held = (layout, exponent) == (PoolLayout::Dense, "1.1");
         cases.extend([
-            if exponent == "0" { ratio } else { ratio.hold(Hold::AtMost(2.0)) },
+            if is_held { ratio.hold(Hold::AtMost(2.0)) } else { ratio },
             Case::median(format!("{what}: 10 tenants"), "µs/message", &figures[1]),
             Case::median(format!("{what}: 10,000 tenants"), "µs/message", &figures[2]),
         ]);
     }
-    hosts.into_iter().try_for_each(Apart::stop)?;
-    let value_of = "Zipf 1.1: 10,000 tenants ÷ 10".to_owned();
-    Ok(Report { bench: "spread", unit: "x", value_of, cases })
+    Ok(cases)
 }
 
 /// One message a delivery, to tenants drawn by Zipf's law, or evenly with the exponent 0.
