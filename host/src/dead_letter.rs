@@ -343,7 +343,7 @@ pub enum DeadLetters {
 /// The way to the writer of a folder; clones reach the same one.
 #[derive(Clone, Debug)]
 pub struct Door {
-    orders: mpsc::SyncSender<Order>,
+    orders: mpsc::Sender<Order>,
     newest: Arc<AtomicU64>,
     dir: Arc<Path>,
 }
@@ -428,8 +428,6 @@ impl Door {
 }
 
 impl DeadLetters {
-    /// Orders that may wait for the writer before a shard waits for it.
-    const WAITING_MAX: usize = 4096;
     /// How long a command may have the letters when a host starts.
     const TAKEN_MAX: Duration = Duration::from_secs(10);
 
@@ -437,7 +435,8 @@ impl DeadLetters {
     /// door is dropped.
     pub fn disk(dir: PathBuf) -> Result<Self, ArchiveError> {
         let archive = Archive::open_within(&dir, Self::TAKEN_MAX)?;
-        let (tx, rx) = mpsc::sync_channel(Self::WAITING_MAX);
+        // No shard waits for the disk. What waits here is in its tenant's credit.
+        let (tx, rx) = mpsc::channel();
         let newest = Arc::new(AtomicU64::new(archive.newest()));
         let writer = writer::Writer::new(archive, newest.clone());
         let error = |source: io::Error| ArchiveError::Io { path: dir.clone(), source };

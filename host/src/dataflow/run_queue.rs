@@ -21,11 +21,10 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
-    bucket::Bucket,
+    bucket::{Bucket, Level, LevelOf},
     clock::Instant,
     guest::host_call::{HostCalls, Interface},
     stats::{Counter, TenantStats},
@@ -297,7 +296,7 @@ impl RunQueue {
     /// rate only while nobody else waits.
     pub fn may_run_inline(&mut self, tenant: TenantIndex) -> bool {
         let (round, calm, now) = (self.round, self.is_calm(), self.now);
-        let others = !self.fresh.is_empty() || !self.waiting.is_empty();
+        let others = !self.fresh.is_empty() || !self.waiting.is_empty() || !self.behind.is_empty();
         let tenant = &mut self.tenants[tenant as usize];
         tenant.share.fill(now);
         tenant.top_up(round, calm);
@@ -415,14 +414,7 @@ impl RunQueue {
     pub fn levels(&mut self, index: TenantIndex, now: Instant) -> (Vec<Level>, bool) {
         let Tenant { share, place, .. } = &mut self.tenants[index as usize];
         share.fill(now);
-        let level = |of, name, bucket: &Bucket| Level {
-            of,
-            interface: name,
-            level: bucket.level(),
-            burst: bucket.burst(),
-            rate: bucket.rate(),
-            opens_in: (!bucket.is_open()).then(|| bucket.opens_at().since(now)),
-        };
+        let level = |of, name, bucket: &Bucket| Level::new(of, name, bucket, now);
         let mut levels = vec![level(LevelOf::Cpu { cap: share.cpu_cap }, "", &share.cpu)];
         levels.extend(share.fuel.iter().map(|fuel| level(LevelOf::Fuel, "", fuel)));
         levels.extend(share.calls.iter().map(|(of, calls)| level(LevelOf::Calls, of.name(), calls)));
@@ -434,31 +426,6 @@ impl RunQueue {
         let mut lines = self.fresh.iter().chain(&self.waiting).chain(&self.behind);
         lines.all(|index| self.tenants[*index as usize].tasks.is_empty())
     }
-}
-
-/// What is left in one of a tenant's buckets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Level {
-    pub of: LevelOf,
-    /// Of host calls, which.
-    pub interface: &'static str,
-    /// In ns of CPU time, units of fuel, or calls; owed where below zero.
-    pub level: i64,
-    pub burst: i64,
-    /// A second.
-    pub rate: u64,
-    /// When there will be some again, if there is none.
-    pub opens_in: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LevelOf {
-    /// Without a cap it is a right before others, and no limit.
-    Cpu {
-        cap: bool,
-    },
-    Fuel,
-    Calls,
 }
 
 /// What a slice used.

@@ -127,6 +127,12 @@ pub struct ShardSetup {
     pub seed: u64,
 }
 
+/// Who was woken.
+struct Woken {
+    any: bool,
+    dataflows: bool,
+}
+
 /// What came of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -159,6 +165,8 @@ pub struct Shard {
     tenants_swept_at: usize,
     removals: Vec<Removal>,
     woken: Vec<WakeKey>,
+    /// The last turn put its slice off.
+    has_deferred: bool,
     stopped: bool,
 }
 
@@ -215,6 +223,7 @@ impl Shard {
             tenants_swept_at: TENANTS_SWEPT_AT_MIN,
             removals: Vec::new(),
             woken: Vec::new(),
+            has_deferred: false,
             stopped: false,
         };
         (shard, door)
@@ -247,7 +256,7 @@ impl Shard {
         loop {
             match self.turn() {
                 Turn::Stopped => return Poll::Ready(()),
-                Turn::Busy if self.clock.now().since(began) < TURNS_WITHIN => {}
+                Turn::Busy if !self.has_deferred && self.clock.now().since(began) < TURNS_WITHIN => {}
                 Turn::Busy => {
                     ctx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -268,7 +277,9 @@ impl Shard {
         }
     }
 
-    /// One turn: commands, wake-ups, one slice, then cheap work until idle.
+    /// One turn: commands, wake-ups, one slice, then cheap work until idle. Where something
+    /// came for a dataflow the slice is put off by one turn, so that what came goes through,
+    /// and out by connections that want this thread, before whoever works long.
     pub fn turn(&mut self) -> Turn {
         self.take_commands();
         if self.stopped {
@@ -278,9 +289,14 @@ impl Shard {
         if self.timers.next().is_some() {
             self.timers.fire(now);
         }
-        let woken = self.take_wakes();
+        let Woken { any: woken, dataflows } = self.take_wakes();
         self.tasks.queue(|queue| queue.begin_turn(now));
-        let granted = self.grant_slices();
+        let defers = dataflows && !self.has_deferred && !self.tasks.queue(|queue| queue.is_empty());
+        self.has_deferred = defers;
+        let granted = !defers && self.grant_slices();
+        if granted {
+            self.take_wakes();
+        }
         let mut stepped = false;
         for _ in 0..STEPS_MAX {
             if self.is_timely_idle() {
@@ -347,13 +363,17 @@ impl Shard {
         let now = self.clock.now();
         let key = Arc::as_ptr(&parts.plan.tenant) as usize;
         let levels = |(index, _): &(TenantIndex, _)| self.tasks.queue(|queue| queue.levels(*index, now));
-        let (levels, is_throttled) = self.tenants.get(&key).map(levels).unwrap_or_default();
+        let (mut levels, is_throttled) = self.tenants.get(&key).map(levels).unwrap_or_default();
+        let gates = parts.plan.tenant.gates();
+        levels.extend(gates.levels(now));
+        let is_throttled = is_throttled || gates.is_closed();
         Some(Description { levels, is_throttled, ..parts.describe(now) })
     }
 
-    fn take_wakes(&mut self) -> bool {
+    fn take_wakes(&mut self) -> Woken {
         let mut woken = std::mem::take(&mut self.woken);
         self.mailbox.take(&mut woken);
+        let dataflows = woken.iter().any(|key| matches!(key, WakeKey::Dataflow(_)));
         let any = !woken.is_empty();
         for key in woken.drain(..) {
             match key {
@@ -367,7 +387,7 @@ impl Shard {
             }
         }
         self.woken = woken;
-        any
+        Woken { any, dataflows }
     }
 
     /// One slice, or several very short ones, such as those of guests that wait again for
@@ -445,7 +465,9 @@ impl Shard {
         let (guests, clock) = (self.guests.clone(), self.clock.clone());
         let limits = CircuitLimits::of(&plan.tenant.limits);
         let circuit = RefCell::new(Circuit::new(limits, matches!(plan.health(), Health::Quarantined { .. })));
-        let region = Region { plan: plan.clone(), guests, clock, windows, circuit, stage: Cell::default() };
+        let timers = self.timers.clone();
+        let region =
+            Region { plan: plan.clone(), guests, clock, timers, windows, circuit, stage: Cell::default() };
         let parts = Parts::new(Setup {
             plan,
             queue: queue.clone(),

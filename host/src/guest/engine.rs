@@ -9,6 +9,9 @@ use crate::resource::{EngineKind, HostConfig, PerEngine, PoolLayout};
 
 /// Fuel between two yields of a guest: 100 to 200 µs of work at 5 to 11 units a ns.
 pub const SLICE_FUEL: u64 = 1_000_000;
+/// What it costs to make an instance and to end it, in fuel: some 60 µs, of which the guest
+/// executes nothing.
+pub const INSTANCE_FUEL: u64 = 500_000;
 
 /// Kernel mappings that one instance needs: two for its fiber stack, and four for its
 /// copy-on-write memory. Memories of a dense pool are one mapping together.

@@ -24,7 +24,7 @@ use crate::{
         Contract, Fault, InvokeError, Operator, Output,
         aio::Aio,
         component::{Components, Digest, Linked, LoadError, Loaded},
-        engine::{SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
+        engine::{INSTANCE_FUEL, SLICE_FUEL, SLOTS_PER_INSTANCE_MAX},
         epochs::Epochs,
         host_call::HostCalls,
         linker::Linkers,
@@ -312,8 +312,11 @@ impl Guests {
             wasmtime::Result::Ok((exports, verdict))
         });
         let (result, charged) = started.await;
-        let fuel = fuel_used(&store, &budget);
-        self.spend(fuel.saturating_sub(charged), store.data_mut().take_calls()).await;
+        let fuel = fuel_used(&store, &budget) + INSTANCE_FUEL;
+        self.inner.charge(fuel.saturating_sub(charged), store.data_mut().take_calls());
+        // It took as long as a slice, with the one before it that ended.
+        self.inner.slice_fuel.set(0);
+        yield_once().await;
         let start = |error| AcquireError::Start { operator: operator.name.clone(), error };
         match result {
             None => Err(start(budget.out_of_time())),

@@ -177,28 +177,32 @@ fn add_types(types: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()>
             Ok(())
         },
     )?;
-    types.func_wrap(
+    types.func_wrap_async(
         "[method]buffer.read",
         |mut store: StoreContextMut<'_, GuestState>, (buffer,): (Resource<Buffer>,)| {
-            let state = store.data_mut();
-            let bytes = state.table.get(&buffer)?.bytes().to_vec();
-            state.charge(Interface::Buffers, bytes.len() as u64)?;
-            Ok((bytes,))
+            Box::new(async move {
+                let state = store.data_mut();
+                let bytes = state.table.get(&buffer)?.bytes().to_vec();
+                state.charge_bytes_and_yield(Interface::Buffers, bytes.len() as u64).await?;
+                Ok((bytes,))
+            })
         },
     )
 }
 
 fn add_logger(logger: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
-    logger.func_wrap(
+    logger.func_wrap_async(
         "log",
         |mut store: StoreContextMut<'_, GuestState>,
          (severity, context, message): (Severity, WasmStr, WasmStr)| {
-            let log = store.data().log.clone();
-            let (context, message) = (context.to_str(&store)?, message.to_str(&store)?);
-            let bytes = (context.len() + message.len()) as u64;
-            log.line(severity, &context, &message);
-            store.data_mut().charge(Interface::Log, bytes)?;
-            Ok(())
+            Box::new(async move {
+                let bytes = {
+                    let (context, message) = (context.to_str(&store)?, message.to_str(&store)?);
+                    store.data().log.line(severity, &context, &message);
+                    (context.len() + message.len()) as u64
+                };
+                store.data_mut().charge_bytes_and_yield(Interface::Log, bytes).await
+            })
         },
     )
 }
@@ -259,25 +263,29 @@ fn labels(labels: Option<Vec<Label>>) -> Labels {
 
 fn add_metrics(metrics: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     type Params<V> = (String, V, Option<Vec<Label>>);
-    metrics.func_wrap(
+    metrics.func_wrap_async(
         "add-to-counter",
         |mut store: StoreContextMut<'_, GuestState>,
          (name, CounterValue::U64(by), own): Params<CounterValue>| {
-            let state = store.data_mut();
-            state.charge(Interface::Metrics, bytes_of(&name, &own))?;
-            Ok(told(state.metrics.add_to_counter(&name, by, labels(own))))
+            Box::new(async move {
+                let state = store.data_mut();
+                state.charge_bytes_and_yield(Interface::Metrics, bytes_of(&name, &own)).await?;
+                Ok(told(state.metrics.add_to_counter(&name, by, labels(own))))
+            })
         },
     )?;
-    metrics.func_wrap(
+    metrics.func_wrap_async(
         "record-to-histogram",
         |mut store: StoreContextMut<'_, GuestState>, (name, value, own): Params<HistogramValue>| {
-            let state = store.data_mut();
-            state.charge(Interface::Metrics, bytes_of(&name, &own))?;
-            let sample = match value {
-                HistogramValue::F64(value) => Sample::Float(value),
-                HistogramValue::U64(value) => Sample::Integer(value),
-            };
-            Ok(told(state.metrics.record_to_histogram(&name, sample, labels(own))))
+            Box::new(async move {
+                let state = store.data_mut();
+                state.charge_bytes_and_yield(Interface::Metrics, bytes_of(&name, &own)).await?;
+                let sample = match value {
+                    HistogramValue::F64(value) => Sample::Float(value),
+                    HistogramValue::U64(value) => Sample::Integer(value),
+                };
+                Ok(told(state.metrics.record_to_histogram(&name, sample, labels(own))))
+            })
         },
     )
 }

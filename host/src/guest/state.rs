@@ -64,8 +64,9 @@ pub const WAIT_MAX: Duration = Duration::from_secs(5);
 /// a guest may ask many things that are answered at once.
 const TIMER_STEP: Duration = Duration::from_secs(1);
 
-/// Host calls between two yields of those that can yield.
-const HOST_CALLS_PER_SLICE: u32 = 64;
+/// Fuel of host calls between two yields: as much as 64 requests to the state. A guest in a
+/// loop of them uses hardly any of its own.
+const HOST_CALL_FUEL_PER_SLICE: u64 = 256_000;
 
 /// Bytes of a host call that cost as much as one unit of fuel: they are copied, mostly,
 /// at some 10 bytes a ns.
@@ -120,6 +121,8 @@ pub struct GuestState {
     /// Fuel of this call's host calls, and how much it may be.
     call_fuel: u64,
     call_fuel_max: u64,
+    /// It yields once host calls have used so much.
+    slice_ends: u64,
     /// Host calls that nobody has accounted for yet.
     calls: HostCalls,
     pub(super) table: ResourceTable,
@@ -181,6 +184,7 @@ impl GuestState {
             host_call_bytes: 0,
             call_fuel: 0,
             call_fuel_max: u64::MAX,
+            slice_ends: HOST_CALL_FUEL_PER_SLICE,
             calls: HostCalls::default(),
             table,
             stdout: None,
@@ -242,6 +246,7 @@ impl GuestState {
     /// each call. `fuel` is what it may use on host calls.
     pub fn begin_call(&mut self, messages: usize, fuel: u64) {
         (self.call_fuel, self.call_fuel_max) = (0, fuel);
+        self.slice_ends = HOST_CALL_FUEL_PER_SLICE;
         self.wait_left = TIMEOUT_MAX.saturating_mul(messages as u32);
         self.model_bytes = 0;
         self.memory_refused = None;
@@ -313,14 +318,19 @@ impl GuestState {
         self.charge_carried(bytes)
     }
 
-    /// Counts one host call that may wait and carries `bytes`.
+    /// Counts one host call that carries `bytes`, and yields now and then.
     pub(super) async fn charge_bytes_and_yield(
         &mut self,
         interface: Interface,
         bytes: u64,
     ) -> wasmtime::Result<()> {
-        self.charge_and_yield(interface).await?;
-        self.charge_more(bytes)
+        self.charge(interface, bytes)?;
+        if self.call_fuel >= self.slice_ends {
+            self.slice_ends = self.call_fuel + HOST_CALL_FUEL_PER_SLICE;
+            self.pause.set_waiting();
+            yield_once().await;
+        }
+        Ok(())
     }
 
     /// How long a request of this call may wait for: as long as the guest says, and
@@ -364,15 +374,9 @@ impl GuestState {
         std::mem::take(&mut self.has_changed_keys).then(|| self.keys.last_change())
     }
 
-    /// Counts one host call that may wait, and yields now and then: a guest in a
-    /// loop of them uses hardly any fuel.
+    /// Counts one host call, and yields now and then.
     pub(super) async fn charge_and_yield(&mut self, interface: Interface) -> wasmtime::Result<()> {
-        self.charge(interface, 0)?;
-        if self.host_calls.is_multiple_of(HOST_CALLS_PER_SLICE) {
-            self.pause.set_waiting();
-            yield_once().await;
-        }
-        Ok(())
+        self.charge_bytes_and_yield(interface, 0).await
     }
 
     /// Fuel of the host calls of this call.
