@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod bucket;
+pub mod leb128;
 pub mod ledger;
 pub mod settle;
 pub mod queue;

@@ -416,7 +416,7 @@ impl Shared {
         let mut written = Vec::with_capacity(changed.len());
         for space in changed {
             let unwritten = space.unwritten();
-            unwritten.write(&database.state, &space.tenant)?;
+            unwritten.write(&database.state, &space)?;
             written.push((space, unwritten));
         }
         let usage = self.write_usage(&database.usage)?;
@@ -485,7 +485,8 @@ impl Database {
             files: db.open_tree("files")?,
             applied: db.open_tree("applied")?,
             meta: db.open_tree("meta")?,
-            state: db.open_tree("state")?,
+            // Records in another form than these were in `state`.
+            state: db.open_tree("state-2")?,
             windows: db.open_tree("windows")?,
             usage: db.open_tree("usage")?,
             db,

@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 use wac_graph::{CompositionGraph, EncodeOptions, types::Package};
 use wasmparser::{Parser, Payload};
 
-use crate::guest::{
-    component::Digest,
-    imports::{ComponentError, ComponentShape, Described, Import},
-    signature::{self, Mismatch},
-    world::InterfaceName,
+use crate::{
+    guest::{
+        component::Digest,
+        imports::{ComponentError, ComponentShape, Described, Import},
+        signature::{self, Mismatch},
+        world::InterfaceName,
+    },
+    leb128,
 };
 
 /// Packages with these namespaces are the host's to give, not a provider's.
@@ -217,20 +220,12 @@ pub fn compose(map: (&str, &[u8]), provider: (&str, &[u8])) -> Result<(Fusion, V
 /// Adds our custom section to a component: its id, its size, its name's size, both.
 fn push_section(bytes: &mut Vec<u8>, data: &[u8]) {
     let mut content = Vec::with_capacity(SECTION.len() + data.len() + 1);
-    push_leb128(&mut content, SECTION.len());
+    leb128::push(&mut content, SECTION.len() as u64);
     content.extend_from_slice(SECTION.as_bytes());
     content.extend_from_slice(data);
     bytes.push(0);
-    push_leb128(bytes, content.len());
+    leb128::push(bytes, content.len() as u64);
     bytes.extend_from_slice(&content);
-}
-
-fn push_leb128(bytes: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 /// The components that were fused into this one, whoever did it: those directly inside

@@ -213,12 +213,13 @@ fn sweep(tree: &sled::Tree, space: &Space, wall: Duration) -> sled::Result<()> {
 
 impl Unwritten {
     /// Writes one tenant's changes, all or none.
-    pub(super) fn write(&self, tree: &sled::Tree, tenant: &str) -> sled::Result<()> {
+    pub(super) fn write(&self, tree: &sled::Tree, space: &Space) -> sled::Result<()> {
+        let tenant = &space.tenant;
         let mut batch = sled::Batch::default();
         for (key, record) in self.changes.iter() {
             let name = name_of(tenant, KEY, key);
             match record {
-                Some(record) => batch.insert(name, record.to_bytes()),
+                Some(record) => batch.insert(name, record.to_bytes(&space.node)),
                 None => batch.remove(name),
             }
         }

@@ -4,6 +4,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::leb128;
+
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 4096;
 
@@ -122,34 +124,39 @@ impl Version {
         Duration::from_secs(self.seconds).saturating_add(Duration::from_nanos(u64::from(self.nanos)))
     }
 
-    fn write(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.seconds.to_le_bytes());
-        bytes.extend_from_slice(&self.nanos.to_le_bytes());
-        bytes.extend_from_slice(&self.counter.to_le_bytes());
-        bytes.extend_from_slice(&(self.node.len() as u32).to_le_bytes());
+    /// Seconds; milliseconds of the last one, or from 1,000 on all its nanoseconds; counter;
+    /// one more than the length of the node's name, and the name, or 0 for the host's own,
+    /// whatever that is called by then.
+    fn write(&self, bytes: &mut Vec<u8>, host: &str) {
+        const MS: u32 = 1_000_000;
+        leb128::push(bytes, self.seconds);
+        let in_ms = self.nanos.is_multiple_of(MS);
+        leb128::push(bytes, u64::from(if in_ms { self.nanos / MS } else { 1_000 + self.nanos }));
+        leb128::push(bytes, self.counter);
+        if *self.node == *host {
+            return leb128::push(bytes, 0);
+        }
+        leb128::push(bytes, 1 + self.node.len() as u64);
         bytes.extend_from_slice(self.node.as_bytes());
     }
 
-    /// `host` is the node of nearly all versions, which then share its name.
     fn read(bytes: &mut &[u8], host: &Arc<str>) -> Option<Self> {
-        let seconds = u64::from_le_bytes(take(bytes)?);
-        let nanos = u32::from_le_bytes(take(bytes)?);
-        let counter = u64::from_le_bytes(take(bytes)?);
-        let len = u32::from_le_bytes(take(bytes)?) as usize;
-        let (node, rest) = bytes.split_at_checked(len)?;
-        *bytes = rest;
-        let node = match node == host.as_bytes() {
-            true => host.clone(),
-            false => std::str::from_utf8(node).ok()?.into(),
+        let seconds = leb128::take(bytes)?;
+        let nanos = match u32::try_from(leb128::take(bytes)?).ok()? {
+            ms @ ..1_000 => ms * 1_000_000,
+            more => more - 1_000,
+        };
+        let counter = leb128::take(bytes)?;
+        let node = match usize::try_from(leb128::take(bytes)?).ok()?.checked_sub(1) {
+            None => host.clone(),
+            Some(len) => {
+                let (node, rest) = bytes.split_at_checked(len)?;
+                *bytes = rest;
+                std::str::from_utf8(node).ok()?.into()
+            }
         };
         Some(Version { seconds, nanos, counter, node })
     }
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*first)
 }
 
 impl Record {
@@ -158,17 +165,19 @@ impl Record {
         self.expires.is_none_or(|expires| wall < expires)
     }
 
-    /// As it lies on the disk: version, flags, token, expiry, value; little-endian.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// As it lies on the disk: version, flags, token, expiry, value. Most are small, and how
+    /// many of them fit in memory is what reading them costs. `host` is the name of the
+    /// host's node.
+    pub(super) fn to_bytes(&self, host: &str) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.value.len());
-        self.version.write(&mut bytes);
+        self.version.write(&mut bytes, host);
         bytes.push(u8::from(self.token.is_some()) | u8::from(self.expires.is_some()) << 1);
         if let Some(token) = &self.token {
-            token.write(&mut bytes);
+            token.write(&mut bytes, host);
         }
         if let Some(expires) = self.expires {
-            bytes.extend_from_slice(&expires.as_secs().to_le_bytes());
-            bytes.extend_from_slice(&expires.subsec_nanos().to_le_bytes());
+            leb128::push(&mut bytes, expires.as_secs());
+            leb128::push(&mut bytes, expires.subsec_nanos().into());
         }
         bytes.extend_from_slice(&self.value);
         bytes
@@ -178,11 +187,12 @@ impl Record {
     pub(super) fn from_bytes(mut bytes: &[u8], host: &Arc<str>) -> Option<Self> {
         let bytes = &mut bytes;
         let version = Version::read(bytes, host)?;
-        let [flags] = take(bytes)?;
+        let (&flags, rest) = bytes.split_first()?;
+        *bytes = rest;
         let token = if flags & 1 == 1 { Some(Version::read(bytes, host)?) } else { None };
         let expires = if flags & 2 == 2 {
-            let (seconds, nanos) = (u64::from_le_bytes(take(bytes)?), u32::from_le_bytes(take(bytes)?));
-            Some(Duration::from_secs(seconds).checked_add(Duration::from_nanos(u64::from(nanos)))?)
+            let (seconds, nanos) = (leb128::take(bytes)?, leb128::take(bytes)?);
+            Some(Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanos))?)
         } else {
             None
         };

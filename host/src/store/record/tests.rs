@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn version() -> impl Strategy<Value = Version> {
-    (any::<u64>(), 0..1_000_000_000_u32, any::<u64>(), "[a-zé]{0,8}")
+    (any::<u64>(), 0..1_000_000_000_u32, any::<u64>(), "host|[a-zé]{0,8}")
         .prop_map(|(seconds, nanos, counter, node)| Version { seconds, nanos, counter, node: node.into() })
 }
 
@@ -18,7 +18,7 @@ proptest! {
     ) {
         let expires = expires.map(|(seconds, nanos)| Duration::new(u64::from(seconds), nanos));
         let record = Record { value: value.into(), version, token, expires };
-        let bytes = record.to_bytes();
+        let bytes = record.to_bytes("host");
         prop_assert_eq!(Record::from_bytes(&bytes, &"host".into()), Some(record));
         // Whatever is cut off never panics.
         let _ = Record::from_bytes(&bytes[..cut.index(bytes.len())], &"host".into());
