@@ -2,11 +2,12 @@
 //! both doors of the path; knows the shard only as a mailbox of keys.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use crate::planted::{self, Bug};
@@ -132,4 +133,17 @@ impl std::task::Wake for Wake {
         }
         self.mailbox.push(self);
     }
+}
+
+/// Lets whoever else is ready run first.
+pub async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|ctx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        ctx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -9,7 +9,6 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::Poll,
 };
 
 use smallvec::SmallVec;
@@ -31,6 +30,7 @@ use crate::{
     },
     ledger::Credit,
     resource::{Late, OnError},
+    wake::yield_once,
 };
 
 /// A delivery on its way through a dataflow.
@@ -272,18 +272,6 @@ fn merge(mut arrived: Arrived<'_>) -> Cow<'_, Batch> {
 
 /// Work of schema checks between two yields, about 100 µs.
 const CHECK_WORK_PER_SLICE: u64 = 10_000;
-
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|ctx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        ctx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// What waits at the ends of the region's edges.
 struct Edges<'a> {

@@ -34,6 +34,7 @@ use crate::{
     },
     resource::{EngineKind, PerEngine},
     tenant::Tenant,
+    wake::yield_once,
 };
 
 /// What wasmtime counts beside the bytes of a model: the lists that they are in.
@@ -433,19 +434,6 @@ impl std::fmt::Debug for Guests {
 /// whoever can call it.
 fn key_of(operator: &Arc<Operator>) -> usize {
     Arc::as_ptr(operator) as usize
-}
-
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|ctx| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        ctx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl Cells {

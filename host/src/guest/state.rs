@@ -31,6 +31,7 @@ use crate::{
     inference::{Inference, Processes},
     store::KeySpace,
     tenant::Tenant,
+    wake::yield_once,
 };
 
 /// Handles that one instance may hold, on the guest's side and on the host's.
@@ -524,19 +525,6 @@ impl Patience<'_> {
         })
         .await
     }
-}
-
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|ctx| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        ctx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl ResourceLimiter for GuestState {

@@ -415,8 +415,10 @@ fn description_json(description: &Description) -> Value {
             LevelOf::Passing(Passing::BytesOut) => "bytesOut",
         };
         let opens = level.opens_in.map(|it| it.as_millis() as u64);
+        let named = |of: bool| of.then_some(&level.name);
         json!({
-            "of": of, "name": (!level.name.is_empty()).then_some(&level.name),
+            "of": of, "interface": named(level.of == LevelOf::Calls),
+            "endpoint": named(matches!(level.of, LevelOf::Passing(_))),
             "level": level.level, "burst": level.burst, "perSecond": level.rate,
             "opensInMs": opens, "isNeeded": is_needed(level),
         })

@@ -53,7 +53,13 @@ pub(super) fn read_all(shared: &Weak<Shared>, reads: &mpsc::Receiver<Read>) {
     while let Ok(first) = reads.recv() {
         let tree = shared.upgrade().and_then(|shared| shared.state_tree());
         let others = reads.try_iter().take(TOLD_TOGETHER - 1);
-        done.extend(std::iter::once(first).chain(others).map(|read| answer(tree.as_ref(), read)));
+        for read in std::iter::once(first).chain(others) {
+            // A sweep is long, and whoever came before it waits for none.
+            if matches!(read, Read::Sweep { .. }) {
+                done.drain(..).for_each(Answered::tell);
+            }
+            done.push(answer(tree.as_ref(), read));
+        }
         // It holds the database's lock.
         drop(tree);
         done.drain(..).for_each(Answered::tell);
