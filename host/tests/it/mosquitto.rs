@@ -142,6 +142,7 @@ struct ProxyState {
     to: u16,
     refuses: AtomicBool,
     deafens: AtomicBool,
+    widens: AtomicBool,
     closed: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -154,6 +155,7 @@ impl Proxy {
             to,
             refuses: AtomicBool::new(false),
             deafens: AtomicBool::new(false),
+            widens: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             open: Mutex::default(),
         };
@@ -187,6 +189,12 @@ impl Proxy {
     pub fn refuse(&self) {
         self.state.refuses.store(true, Ordering::SeqCst);
         self.cut();
+    }
+
+    /// From now on clients of MQTT v5 let the broker send them 65,535 messages at once,
+    /// whatever they want.
+    pub fn widen(&self) {
+        self.state.widens.store(true, Ordering::SeqCst);
     }
 
     /// From now on the broker hears nothing, and is heard.
@@ -223,15 +231,29 @@ impl ProxyState {
                 open.push(from);
             }
             let state = self.clone();
-            thread::spawn(move || copy(from, to, || !is_said || !state.deafens.load(Ordering::SeqCst)));
+            thread::spawn(move || copy(from, to, |bytes| !is_said || state.lets_through(bytes)));
         }
+    }
+
+    /// Whether the broker is told this, which may be changed.
+    fn lets_through(&self, said: &mut [u8]) -> bool {
+        const CONNECT: u8 = 0x10;
+        const RECEIVE_MAXIMUM: u8 = 0x21;
+        if self.widens.load(Ordering::SeqCst) && said[0] == CONNECT {
+            // Behind the fixed and the variable header; nothing before it is like it.
+            let properties = &mut said[12..];
+            if let Some(at) = properties.iter().position(|&byte| byte == RECEIVE_MAXIMUM) {
+                properties[at + 1..at + 3].fill(0xff);
+            }
+        }
+        !self.deafens.load(Ordering::SeqCst)
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&mut [u8]) -> bool) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(len) = from.read(&mut bytes) {
-        if len == 0 || passes() && to.write_all(&bytes[..len]).is_err() {
+        if len == 0 || passes(&mut bytes[..len]) && to.write_all(&bytes[..len]).is_err() {
             break;
         }
     }

@@ -726,17 +726,20 @@ fn mqtt_all_that_a_broker_was_never_told_of_is_recognised() {
     let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", network.address());
     let site = tens(&[("local", &spec)], ("local", "a/in"), ("local", "a/out"));
     let subscriber = Subscriber::new(broker.port, "a/out");
-    site.up().kill();
-    publish_seconds(broker.port, 1..=WINDOWS * 10 + 1);
+    // mosquitto 2.0.11 comes to send more than a client wants open by itself, later ones
+    // do not.
+    network.widen();
     let host = site.up();
-    eventually("the first are taken in", || site.counter("a", "absorbed") > 0);
+    publish_seconds(broker.port, 1..=1);
+    eventually("the first is taken in", || site.counter("a", "absorbed") > 0);
     network.deafen();
-    eventually("all are taken in twice", || site.counter("a", "absorbed") > 2 * WINDOWS * 10);
+    publish_seconds(broker.port, 2..=WINDOWS * 10 + 1);
+    eventually("both operators have taken in all", || site.counter("a", "absorbed") > 2 * WINDOWS * 10);
     host.kill();
     network.admit();
     let host = site.up();
     eventually("every window is heard", || summaries_of(&subscriber).len() as u64 >= WINDOWS);
-    eventually("the broker has been told of all", || site.counter("a", "recognised") > 5_000);
+    eventually("all come again", || site.counter("a", "recognised") >= WINDOWS * 10);
     assert_eq!(site.counter("a", "late"), 0);
     drop(host);
     let heard: BTreeSet<String> =
