@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use tidegate::{
     batch::{Batch, BatchBuilder},
-    host::{self, Host},
+    host::{self, Host, OverTotal},
     resource::Site,
 };
 
@@ -33,7 +33,7 @@ impl Inside {
 
     pub fn apply(&mut self, site: &Site) -> anyhow::Result<()> {
         let host = self.host.as_mut().context("it runs")?;
-        let applied = self.runtime.block_on(host.apply(site));
+        let applied = self.runtime.block_on(host.apply(site, OverTotal::Refuse));
         applied.map(drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))
     }
 

@@ -28,7 +28,7 @@ use tidegate::{
         metrics::GuestMetrics,
     },
     queue::SourceDoor,
-    resource::{EngineKind, Limits, PerEngine, PoolLayout},
+    resource::{CompileLimits, EngineKind, Limits, PerEngine, PoolLayout},
     stats::{DataflowStats, OperatorStats},
     store::WindowSpace,
     tenant::Tenant,
@@ -119,7 +119,7 @@ impl Rig {
         let digest = Digest::of(&bytes);
         self.components
             .cache()
-            .compile(tenant.limits.engine, digest, Code::Whole(&bytes), Duration::from_secs(60))
+            .compile(tenant.limits.engine, digest, Code::Whole(&bytes), CompileLimits::default())
             .expect("compiles");
         Arc::new(Operator {
             name: format!("{}/{dataflow}/{guest}", tenant.name),

@@ -71,7 +71,7 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 17] = [
+pub const BENCHES: [&str; 19] = [
     "path",
     "contracts",
     "metering",
@@ -89,6 +89,8 @@ pub const BENCHES: [&str; 17] = [
     "accounting",
     "leak",
     "spread",
+    "crowd",
+    "peers",
 ];
 
 /// Builds host and benches in release and runs one bench, or all of them for

@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tidegate::resource::PoolLayout;
 use tidegate_benches::{
@@ -22,6 +21,7 @@ use tidegate_benches::{
     report::{Case, Hold, Report, rounds},
     site::{self, Link, MEMORY, Process, SiteFolder, WITHIN, eventually},
 };
+use tidegate_loadtest::spread::{Draw, Spread};
 
 use crate::dense;
 
@@ -370,17 +370,13 @@ fn spread_over(inside: &Inside, written: &AtomicU64, messages: u64, exponent: f6
     let feeds: Vec<_> = (0..tenants)
         .map(|tenant| inside.host().memory().feed(&format!("{}/flow/in", name(tenant))))
         .collect();
-    // Up to which part of all messages each tenant and those before it have.
-    let mut sums: Vec<f64> = (1..=tenants).map(|rank| (rank as f64).powf(-exponent)).collect();
-    (1..tenants).for_each(|place| sums[place] += sums[place - 1]);
-    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut draw = Draw::new(Spread::Zipf { exponent }, tenants, 7);
     let batch = delivery(&[READING]);
     let cpu = || site::cpu_seconds("/proc/self/stat");
     let before = cpu()?;
     let begun = written.load(Ordering::SeqCst);
     for sent in 0..messages {
-        let drawn = rng.random_range(0.0..sums[tenants - 1]);
-        feeds[sums.partition_point(|sum| *sum <= drawn)].push(batch.clone());
+        feeds[draw.tenant()].push(batch.clone());
         // As many under way as a busy host has, and no more.
         while sent + 1 - (written.load(Ordering::SeqCst) - begun) > 256 {
             std::thread::sleep(std::time::Duration::from_micros(50));

@@ -3,12 +3,14 @@
 
 mod accounting;
 mod contracts;
+mod crowd;
 mod dense;
 mod density;
 mod deploy;
 mod metering;
 mod mqtt;
 mod path;
+mod peers;
 mod quiet;
 mod restart;
 mod scorecard;
@@ -63,6 +65,10 @@ enum Bench {
     Cap,
     /// Quiet tenants beside each attack of the list.
     Scorecard,
+    /// Ten thousand tenants with and without ten attackers.
+    Crowd,
+    /// The noisy neighbour of `scorecard` in another engine, beside the same here.
+    Peers,
     /// What deploys, removals and attacks leave behind.
     Leak,
     /// Every quota on against every quota off.
@@ -89,6 +95,8 @@ fn main() -> anyhow::Result<()> {
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
         Bench::Scorecard => scorecard::run(args.quick)?,
+        Bench::Crowd => crowd::run(args.quick)?,
+        Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,
         Bench::Fair => share::fair(args.quick)?,
         Bench::Cap => share::cap(args.quick)?,

@@ -214,33 +214,8 @@ impl Bench {
 
     /// Keeps every attacker's source full until stopped.
     fn attack(&self, attack: &Attack) -> Attacking {
-        let names = (0..ATTACKERS).map(attacker_name);
-        self.keep_busy(names, delivery(&vec![attack.payload; attack.messages]))
-    }
-
-    /// Keeps the sources of tenants full until stopped.
-    pub fn keep_busy(&self, tenants: impl Iterator<Item = String>, batch: Batch) -> Attacking {
-        let ends = Arc::<AtomicBool>::default();
-        let feeds: Vec<_> =
-            tenants.map(|tenant| self.inside.host().memory().feed(&format!("{tenant}/flow/in"))).collect();
-        let stop = ends.clone();
-        let thread = thread::spawn(move || {
-            while !stop.load(Ordering::SeqCst) {
-                for feed in &feeds {
-                    // Enough that the guests never wait, and soon over afterwards.
-                    while feed.unsettled() < 4 {
-                        feed.push(batch.clone());
-                    }
-                }
-                thread::sleep(Duration::from_millis(1));
-            }
-            // What is held for good, such as in a window, is not waited for.
-            let until = Instant::now() + Duration::from_secs(10);
-            while feeds.iter().any(|feed| feed.unsettled() > 0) && Instant::now() < until {
-                thread::sleep(Duration::from_millis(5));
-            }
-        });
-        Attacking { ends, thread }
+        let batch = delivery(&vec![attack.payload; attack.messages]);
+        keep_busy(&self.inside, (0..ATTACKERS).map(|attacker| (attacker_name(attacker), batch.clone())))
     }
 
     /// CPU seconds of the shard's thread.
@@ -253,6 +228,32 @@ impl Bench {
         }
         None.context("no thread `shard-0`")
     }
+}
+
+/// Keeps the sources of tenants full of a delivery of each one's own until stopped.
+pub fn keep_busy(inside: &Inside, tenants: impl Iterator<Item = (String, Batch)>) -> Attacking {
+    let ends = Arc::<AtomicBool>::default();
+    let feeds: Vec<_> = tenants
+        .map(|(tenant, batch)| (inside.host().memory().feed(&format!("{tenant}/flow/in")), batch))
+        .collect();
+    let stop = ends.clone();
+    let thread = thread::spawn(move || {
+        while !stop.load(Ordering::SeqCst) {
+            for (feed, batch) in &feeds {
+                // Enough that the guests never wait, and soon over afterwards.
+                while feed.unsettled() < 4 {
+                    feed.push(batch.clone());
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // What is held for good, such as in a window, is not waited for.
+        let until = Instant::now() + Duration::from_secs(10);
+        while feeds.iter().any(|(feed, _)| feed.unsettled() > 0) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    Attacking { ends, thread }
 }
 
 pub struct Attacking {

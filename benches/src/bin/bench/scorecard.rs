@@ -17,14 +17,14 @@ use tidegate_loadtest::scorecard::{
     self, Check, Figures, Pair, Row, ScenarioSummary, Scorecard, Setup, TimelineRecord,
 };
 
-use crate::quiet::{Bench, VICTIMS, victims};
+use crate::quiet::{Bench, VICTIMS, keep_busy, victims};
 
 const ATTACKERS: usize = 4;
 /// What a slice that nothing can interrupt may take under `standard`, in ms.
 const SLICE_MS_MAX: f64 = 8.0;
 
 /// Attacks that come with messages, through the memory connector, by one operator each.
-fn on_messages() -> impl Iterator<Item = Attack> {
+pub fn on_messages() -> impl Iterator<Item = Attack> {
     attacks::all().into_iter().filter(|attack| {
         attack.at == At::Message
             && attack.like.is_none()
@@ -40,7 +40,7 @@ fn on_messages() -> impl Iterator<Item = Attack> {
 }
 
 /// Writes an attacker, whom no fault puts in quarantine: it would be none then.
-fn attacker(site: &SiteFolder, name: &str, attack: &Attack) -> anyhow::Result<()> {
+pub fn attacker(site: &SiteFolder, name: &str, attack: &Attack) -> anyhow::Result<()> {
     let kind = format!("{:?}", attack.kind).to_lowercase();
     let parameters = attack.parameters();
     let link = Link { kind: &kind, module: "attack", configuration: &parameters };
@@ -48,24 +48,25 @@ fn attacker(site: &SiteFolder, name: &str, attack: &Attack) -> anyhow::Result<()
     site.component(name, "attack", &attack.guest, None)
 }
 
-fn policy(site: &SiteFolder, attack: &Attack) -> anyhow::Result<()> {
+/// Writes the policy `name` for those who attack so.
+pub fn policy(site: &SiteFolder, name: &str, attack: &Attack) -> anyhow::Result<()> {
     let mut lines = attack.policy_lines();
     lines.retain(|line| !line.starts_with("faults"));
     lines.push(tidegate_benches::site::PATIENT.to_owned());
-    site.policy("patient", &lines.iter().map(String::as_str).collect::<Vec<_>>())
+    site.policy(name, &lines.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn batch(attack: &Attack) -> tidegate::batch::Batch {
+pub fn batch(attack: &Attack) -> tidegate::batch::Batch {
     let payloads = attack.payloads();
     let guilty: Vec<&str> = attack.guilty().into_iter().map(|place| payloads[place].as_str()).collect();
     delivery(&guilty)
 }
 
-struct Score {
+pub struct Score {
     attack: Attack,
     /// 99th percentiles by round, in ms.
-    alone: Vec<f64>,
-    beside: Vec<f64>,
+    pub alone: Vec<f64>,
+    pub beside: Vec<f64>,
     /// Each message's latency over all rounds, in ms, ascending.
     all_alone: Vec<f64>,
     all_beside: Vec<f64>,
@@ -73,11 +74,11 @@ struct Score {
     longest_slice_ms: f64,
 }
 
-fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
+pub fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
     let phase = Duration::from_secs(if quick { 1 } else { 2 });
     let dir = tempfile::tempdir()?;
     let site = SiteFolder::new(dir.path(), "shards: 1", MEMORY)?;
-    policy(&site, &attack)?;
+    policy(&site, "patient", &attack)?;
     let mut tenants = victims(&site)?;
     let attackers: Vec<String> = (0..ATTACKERS).map(|number| format!("attacker{number}")).collect();
     for name in &attackers {
@@ -94,7 +95,10 @@ fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
         let took = bench.took(phase)?;
         alone.push(p99(&took));
         all_alone.extend(took);
-        let attacking = bench.keep_busy(attackers.iter().cloned(), batch(&attack));
+        let attacking = {
+            let batch = batch(&attack);
+            keep_busy(&bench.inside, attackers.iter().map(|name| (name.clone(), batch.clone())))
+        };
         // Until the attackers have all that they can get.
         bench.took(phase / 4)?;
         let took = bench.took(phase)?;
@@ -309,7 +313,7 @@ fn attack_all(
     victims: &[String],
 ) -> anyhow::Result<()> {
     for attack in suite {
-        policy(site, attack)?;
+        policy(site, "patient", attack)?;
         let name = "attacker";
         let _ = std::fs::remove_dir_all(site.dir().join("tenants").join(name));
         attacker(site, name, attack)?;
