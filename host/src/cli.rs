@@ -62,6 +62,10 @@ enum Command {
         /// The host's data folder [default: DIR/.tidegate, or what the Host resource says].
         #[arg(long)]
         data: Option<PathBuf>,
+        /// Apply it even if a tenant uses more memory than its policy would allow from now
+        /// on: its dataflows are drained and start anew.
+        #[arg(long)]
+        force: bool,
     },
     /// Run one graph over JSON lines, then end.
     Run(run::RunArgs),
@@ -122,7 +126,7 @@ enum Command {
     /// The compile process: a component on standard input, compiled for an engine on standard
     /// output. Given a map's size, it is that map and then its provider.
     #[command(hide = true)]
-    CompileComponent { tuning: String, cpu_ms_max: u64, map_bytes: Option<usize> },
+    CompileComponent { tuning: String, cpu_ms_max: u64, memory_bytes_max: u64, map_bytes: Option<usize> },
     /// The process that runs one tenant's models: requests on standard input, answers on
     /// standard output.
     #[command(hide = true)]
@@ -134,8 +138,8 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let json = args.json;
     let result = match args.command {
-        Command::CompileComponent { tuning, cpu_ms_max, map_bytes } => {
-            compile::child_main(&tuning, cpu_ms_max, map_bytes)
+        Command::CompileComponent { tuning, cpu_ms_max, memory_bytes_max, map_bytes } => {
+            compile::child_main(&tuning, cpu_ms_max, memory_bytes_max, map_bytes)
                 .map(|code| ExitCode::from(code as u8))
                 .map_err(Into::into)
         }
@@ -145,7 +149,7 @@ pub fn main() -> ExitCode {
                 .map_err(Into::into)
         }
         Command::Up(args) => up::up(args),
-        Command::Apply { dir, data } => apply(&dir, data, json),
+        Command::Apply { dir, data, force } => apply(&dir, data, force, json),
         Command::Run(args) => run::run(args, json),
         Command::Test(args) => test::test(args, json),
         Command::Check { paths, explain } => check(&paths, explain.as_deref(), json),
@@ -291,7 +295,7 @@ fn data_of(dir: &Path, given: Option<PathBuf>, config: &HostConfig) -> PathBuf {
     given.unwrap_or_else(|| dir.join(&config.data))
 }
 
-fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
+fn apply(dir: &Path, data: Option<PathBuf>, force: bool, json: bool) -> anyhow::Result<ExitCode> {
     let (site, diagnostics) = Site::load(dir);
     let Some(site) = site else {
         report(&diagnostics, json);
@@ -299,7 +303,8 @@ fn apply(dir: &Path, data: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCo
     };
     let data = data_of(dir, data, &site.host);
     let dir = std::path::absolute(dir)?;
-    let (status, answer) = runtime()?.block_on(control::ask(&data, "/apply", json!({ "dir": dir })))?;
+    let body = json!({ "dir": dir, "force": force });
+    let (status, answer) = runtime()?.block_on(control::ask(&data, "/apply", body))?;
     if json {
         print_json(&answer);
     } else if let Some(text) = answer.get("text").and_then(Value::as_str) {

@@ -28,8 +28,9 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// What a host is asked over its socket.
 #[derive(Debug)]
 pub enum Ask {
-    /// Read the site folder again and apply it.
-    Apply { dir: PathBuf },
+    /// Read the site folder again and apply it; by `force` tenants are drained that use
+    /// more than they may from now on.
+    Apply { dir: PathBuf, force: bool },
     /// Let a dataflow go on that is paused or in quarantine.
     Resume { tenant: String, dataflow: String },
     /// Live state of one tenant, of all, or of so many of the busiest.
@@ -152,7 +153,9 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
     let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
     match (method, path.as_str()) {
         (Method::POST, "/apply") => {
-            text("dir").map(|dir| Ask::Apply { dir: dir.into() }).ok_or_else(|| "`dir` is missing".to_owned())
+            let force = body.get("force").and_then(Value::as_bool).unwrap_or(false);
+            let dir = text("dir").ok_or_else(|| "`dir` is missing".to_owned())?;
+            Ok(Ask::Apply { dir: dir.into(), force })
         }
         (Method::POST, "/resume") => match (text("tenant"), text("dataflow")) {
             (Some(tenant), Some(dataflow)) => Ok(Ask::Resume { tenant, dataflow }),

@@ -292,8 +292,8 @@ fn compile_one(
 ) -> Result<(), String> {
     let bytes_max = tenant.limits.component_bytes_max;
     let compile = |code: Code<'_>| {
-        let time_max = tenant.limits.compile_time_max;
-        cache.compile(tenant.limits.engine, admitted.digest, code, time_max).map_err(|error| chain(&error))
+        let Limits { engine, compile, .. } = &tenant.limits;
+        cache.compile(*engine, admitted.digest, code, *compile).map_err(|error| chain(&error))
     };
     if let (Some(provider), Some(parts)) = (&module.provider, admitted.fused) {
         let read = read_parts(&module.path, &provider.path, parts, bytes_max);

@@ -223,6 +223,15 @@ impl Prepared<'_> {
     }
 }
 
+/// What becomes of an apply that would leave a tenant a smaller total than it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverTotal {
+    /// It is refused, with the amount.
+    Refuse,
+    /// Its dataflows are drained and start anew, within the total.
+    Drain,
+}
+
 /// What an apply changed, as names `tenant/dataflow`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -343,7 +352,11 @@ impl Host {
 
     /// Runs what the site says: added dataflows start, removed ones drain, changed
     /// ones are replaced. With an error anywhere nothing changes.
-    pub async fn apply(&mut self, site: &Site) -> Result<(Applied, Diagnostics), Diagnostics> {
+    pub async fn apply(
+        &mut self,
+        site: &Site,
+        over_total: OverTotal,
+    ) -> Result<(Applied, Diagnostics), Diagnostics> {
         let mut diagnostics = Diagnostics::default();
         if let Some(stranger) = site.unchanged.iter().find(|name| !self.tenants.contains_key(*name)) {
             let message = format!("the site was read as if the tenant `{stranger}` ran already");
@@ -351,6 +364,7 @@ impl Host {
             return Err(diagnostics);
         }
         let mut prepared = task::block_in_place(|| self.prepare(site, &mut diagnostics));
+        self.check_totals(site, over_total, &mut diagnostics);
         if diagnostics.has_errors() {
             self.components.forget_ahead();
             return Err(diagnostics);
@@ -453,6 +467,40 @@ impl Host {
         }
         self.check_capacity(site, &prepared, diagnostics);
         prepared
+    }
+
+    /// Whether tenants whose total becomes less use no more than that already.
+    fn check_totals(&self, site: &Site, over_total: OverTotal, diagnostics: &mut Diagnostics) {
+        for tenant in &site.tenants {
+            let Some(running) = self.tenants.get(&tenant.name) else { continue };
+            let used = running.tenant.memory().total();
+            let before = running.tenant.limits.memory_total_bytes_max;
+            let allowed = tenant.limits.memory_total_bytes_max;
+            if allowed >= before || used <= allowed {
+                continue;
+            }
+            let message = format!(
+                "`{}` uses {} KiB of memory, and `memory.total` would allow {} KiB",
+                tenant.name,
+                used.div_ceil(1 << 10),
+                allowed >> 10
+            );
+            match over_total {
+                OverTotal::Refuse => {
+                    let label =
+                        "`tidegate apply --force` drains its dataflows and starts them anew within that";
+                    diagnostics.error("tenant/over-total", None, message, label);
+                }
+                OverTotal::Drain => {
+                    diagnostics.warning(
+                        "tenant/over-total",
+                        None,
+                        message,
+                        "its dataflows are drained first",
+                    );
+                }
+            }
+        }
     }
 
     /// Whether the machine has what all its tenants ask for, those that stay among them.

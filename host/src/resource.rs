@@ -26,6 +26,6 @@ pub use engine::{EngineKind, PerEngine, PoolLayout};
 pub use footprint::Seen;
 pub use graph::{Graph, OperationKind};
 pub use host::HostConfig;
-pub use policy::{Grants, Late, Limits, OnError, Policy};
+pub use policy::{CompileLimits, Grants, Late, Limits, OnError, Policy};
 pub use schemas::Schemas;
 pub use site::Site;

@@ -31,7 +31,7 @@ use crate::{
     control::{self, Ask, Lock, Question},
     dead_letter::filter::Filter,
     deploy::chain,
-    host::{self, Host, HostError, ResumeError, Which, replay::Outcome},
+    host::{self, Host, HostError, OverTotal, ResumeError, Which, replay::Outcome},
     resource::{Diagnostics, Site},
     usage::Query,
 };
@@ -140,7 +140,7 @@ async fn run(
     }
     let (asks, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let control = tokio::spawn(control::serve(listener, asks));
-    match host.apply(&site).await {
+    match host.apply(&site, OverTotal::Refuse).await {
         Ok((applied, warnings)) => {
             report(&warnings, false);
             if let Some(before) = before {
@@ -229,7 +229,7 @@ async fn supervise(
                 }
             }
             _ = reload.recv() => {
-                let (_, answer) = apply(host, &home).await;
+                let (_, answer) = apply(host, &home, OverTotal::Refuse).await;
                 print::to_err(format_args!("{}", answer["text"].as_str().unwrap_or_default()));
                 match answer.get("applied") {
                     Some(applied) => out!("reloaded: {applied}"),
@@ -238,8 +238,9 @@ async fn supervise(
             }
             Some((ask, reply)) = questions.recv() => {
                 let answer = match ask {
-                    Ask::Apply { dir } => {
-                        let (code, mut answer) = apply(host, &dir).await;
+                    Ask::Apply { dir, force } => {
+                        let over_total = if force { OverTotal::Drain } else { OverTotal::Refuse };
+                        let (code, mut answer) = apply(host, &dir, over_total).await;
                         if code.is_success() {
                             home = dir;
                             let tried = host.tried();
@@ -349,14 +350,14 @@ pub(super) fn missing_connections(count: u64) -> String {
     format!("{count} connections are not there yet, see `tidegate status`")
 }
 
-async fn apply(host: &mut Host, dir: &Path) -> (StatusCode, Value) {
+async fn apply(host: &mut Host, dir: &Path, over_total: OverTotal) -> (StatusCode, Value) {
     let refused = |diagnostics: Diagnostics| {
         let body = json!({ "diagnostics": diagnostics.to_json(), "text": diagnostics.to_text(false) });
         (StatusCode::UNPROCESSABLE_ENTITY, body)
     };
     let (site, mut diagnostics) = Site::load_since(dir, host.seen());
     let Some(site) = site else { return refused(diagnostics) };
-    match host.apply(&site).await {
+    match host.apply(&site, over_total).await {
         Ok((applied, warnings)) => {
             diagnostics.extend(warnings);
             let applied = json!({

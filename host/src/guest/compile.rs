@@ -26,15 +26,12 @@ use crate::{
         compose::Fusion,
         engine::{self, Engines, Tuning},
     },
-    resource::{EngineKind, PerEngine},
+    resource::{CompileLimits, EngineKind, PerEngine},
     stats::ComponentStats,
 };
 
 /// The hidden subcommand that turns the binary into the compile process.
 pub const SUBCOMMAND: &str = "compile-component";
-
-/// Memory that the compile process may use.
-const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
 
 /// What compiles: the same binary run again, or this process.
 #[derive(Clone, Debug)]
@@ -65,7 +62,8 @@ pub enum CompileError {
     #[error("the component does not compile: {cause}")]
     Refused { cause: String },
     #[error(
-        "the compile process ended with {status}: it may have used more than {memory_bytes_max} bytes of memory"
+        "the compile process ended with {status}: it may have needed more than {memory_bytes_max} bytes of memory, \
+         policy's `component.compileMemory`"
     )]
     Died { status: ExitStatus, memory_bytes_max: u64 },
     #[error("cannot run the compile process")]
@@ -130,7 +128,7 @@ impl Cache {
         engine: EngineKind,
         digest: Digest,
         code: Code<'_>,
-        time_max: Duration,
+        limits: CompileLimits,
     ) -> Result<(), CompileError> {
         if self.has(engine, digest) {
             return Ok(());
@@ -142,7 +140,7 @@ impl Cache {
             Compiler::InProcess => {
                 precompile(tuning, code).map_err(|cause| CompileError::Refused { cause })?
             }
-            Compiler::Child { program } => compile_in_child(program, tuning, code, time_max)?,
+            Compiler::Child { program } => compile_in_child(program, tuning, code, limits)?,
         };
         let mac = *self.mac(engine, digest, &compiled).as_bytes();
         self.bytes.fetch_add(compiled.len() as u64, Ordering::Relaxed);
@@ -321,7 +319,7 @@ fn compile_in_child(
     program: &Path,
     tuning: Tuning,
     code: Code<'_>,
-    time_max: Duration,
+    CompileLimits { time_max, memory_bytes_max }: CompileLimits,
 ) -> Result<Vec<u8>, CompileError> {
     let (first, second) = match code {
         Code::Whole(bytes) => (bytes, None),
@@ -331,6 +329,7 @@ fn compile_in_child(
         .arg(SUBCOMMAND)
         .arg(tuning.name())
         .arg(time_max.as_millis().max(1).to_string())
+        .arg(memory_bytes_max.to_string())
         .args(second.map(|_| first.len().to_string()))
         .env_clear()
         .stdin(Stdio::piped())
@@ -365,9 +364,7 @@ fn compile_in_child(
         (Some(status), _, _) if status.code() == Some(TOO_LONG) || is_cpu_limit(status) => {
             Err(CompileError::TooLong { limit: time_max })
         }
-        (Some(status), _, _) => {
-            Err(CompileError::Died { status, memory_bytes_max: COMPILE_MEMORY_BYTES_MAX })
-        }
+        (Some(status), _, _) => Err(CompileError::Died { status, memory_bytes_max }),
         (None, _, _) => Err(CompileError::TooLong { limit: time_max }),
     }
 }
@@ -412,7 +409,12 @@ fn wait_until(child: &mut std::process::Child, deadline: Instant) -> io::Result<
 /// compiled one to standard output, under limits that it sets for itself first.
 /// Exit status 1 with a text on standard error if the component is refused. With
 /// `map_bytes` a map of so many bytes comes first, and then the provider to fuse it with.
-pub fn child_main(tuning: &str, cpu_ms_max: u64, map_bytes: Option<usize>) -> io::Result<i32> {
+pub fn child_main(
+    tuning: &str,
+    cpu_ms_max: u64,
+    memory_bytes_max: u64,
+    map_bytes: Option<usize>,
+) -> io::Result<i32> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let tuning =
         Tuning::named(tuning).ok_or_else(|| io::Error::other(format!("no engine is named `{tuning}`")))?;
@@ -420,7 +422,7 @@ pub fn child_main(tuning: &str, cpu_ms_max: u64, map_bytes: Option<usize>) -> io
     // The compiler may use every core for the time that one would take. The system
     // counts whole seconds; what is between them is seen at the end.
     setrlimit(Resource::Cpu, limit(cpu_ms_max.div_ceil(1_000)))?;
-    setrlimit(Resource::As, limit(COMPILE_MEMORY_BYTES_MAX))?;
+    setrlimit(Resource::As, limit(memory_bytes_max))?;
     setrlimit(Resource::Core, limit(0))?;
     rustix::process::nice(10)?;
     let mut bytes = Vec::new();

@@ -104,7 +104,8 @@ pub struct Limits {
     /// From ingest to settlement.
     pub inflight_bytes_max: u64,
     pub component_bytes_max: u64,
-    pub compile_time_max: Duration,
+    /// What compiling one component may take.
+    pub compile: CompileLimits,
     pub fault_retries_max: u32,
     pub fault_cool_down: Duration,
     pub quarantine_after: u32,
@@ -132,6 +133,21 @@ pub struct Limits {
     /// Series of its operators' metrics.
     pub series_max: u32,
     pub dataflows_max: u32,
+}
+
+/// What the process that compiles one component may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompileLimits {
+    /// CPU time.
+    pub time_max: Duration,
+    /// Address space; the process itself has some 100 MiB before it compiles anything.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        CompileLimits { time_max: Duration::from_secs(20), memory_bytes_max: 2 << 30 }
+    }
 }
 
 /// Host calls a second by interface; `None` as many as it likes.
@@ -168,7 +184,7 @@ impl Default for Limits {
             payload_bytes_max: 256 << 10,
             inflight_bytes_max: 1 << 20,
             component_bytes_max: 8 << 20,
-            compile_time_max: Duration::from_secs(20),
+            compile: CompileLimits::default(),
             fault_retries_max: 2,
             fault_cool_down: Duration::from_secs(10),
             quarantine_after: 20,
@@ -211,7 +227,7 @@ impl Limits {
                 message_fuel_max: 200_000_000,
                 message_time_max: Duration::from_millis(100),
                 component_bytes_max: 64 << 20,
-                compile_time_max: Duration::from_secs(120),
+                compile: CompileLimits { time_max: Duration::from_secs(120), ..usual.compile },
                 ..usual
             },
         }
@@ -507,7 +523,9 @@ impl Limits {
         }
         if let Some(mut group) = reader.group(object, "component") {
             reader.read(&mut group, "size", some_bytes, &mut self.component_bytes_max);
-            reader.read(&mut group, "compileTime", some_time, &mut self.compile_time_max);
+            let CompileLimits { time_max, memory_bytes_max } = &mut self.compile;
+            reader.read(&mut group, "compileTime", some_time, time_max);
+            reader.read(&mut group, "compileMemory", some_bytes, memory_bytes_max);
             group.finish(reader.diagnostics);
         }
         if let Some(mut group) = reader.group(object, "faults") {

@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeSet, fs};
 
+use tidegate_benches::site::{Link, chain};
+
 use crate::{
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, numbers, publish_all},
@@ -279,6 +281,49 @@ fn a_disabled_dataflow_goes_on_where_it_stopped_and_a_removed_one_begins_anew() 
     site.write(path, &enabled);
     assert_eq!(site.apply().code, 0);
     eventually("removed and added again, all comes", || payloads(&output) == ["1", "2", "1", "2"]);
+    host.stop();
+}
+
+#[test]
+fn a_total_below_what_a_tenant_uses_is_refused_with_the_amount_and_forced_by_draining() {
+    let endpoints = [
+        ("in", "{ endpointType: File, fileSettings: { path: in.jsonl } }"),
+        ("out", "{ endpointType: File, fileSettings: { path: out.jsonl } }"),
+    ];
+    let site = Site::new(HOST, &endpoints);
+    let operators = &[("map", "hostile_attacks")];
+    site.flow(&Flow { from: ("in", "in"), to: ("out", "out"), operators, ..memory_flow("a") });
+    let link = Link { kind: "map", module: "hostile_attacks", configuration: &[("attack", "reserve")] };
+    site.write("tenants/a/artifacts/flow/1.yaml", &chain::graph("flow", &[link]));
+    fs::write(site.dir().join("in.jsonl"), "\"attack\"\n").expect("a file");
+    let host = site.up();
+    eventually("its instance has grown", || payloads(&site.dir().join("out.jsonl")).len() == 1);
+    let memory = |key: &str| site.status()["tenants"][0]["memory"][key].as_u64().expect("bytes");
+    assert!(memory("total") > 3 << 20, "{}", memory("total"));
+    let policy = fs::read_to_string(site.dir().join("platform/all.yaml")).expect("it is there");
+    // What it uses, though less than before, is no obstacle; what it does not, is.
+    for (total, code) in [("32Mi", 0), ("3Mi", 1)] {
+        let lowered =
+            policy.replace("spec:\n  world", &format!("spec:\n  memory: {{ total: {total} }}\n  world"));
+        site.write("platform/all.yaml", &lowered);
+        fs::write(site.dir().join("in.jsonl"), "\"attack\"\n\"attack\"\n").expect("a file");
+        let ran = site.apply();
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        eventually("both are through", || payloads(&site.dir().join("out.jsonl")).len() == 2);
+    }
+    let refused = site.apply();
+    assert!(refused.stderr.contains("`memory.total` would allow 3072 KiB"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("tidegate apply --force"), "{}", refused.stderr);
+    assert_eq!(memory("max"), 32 << 20, "what is refused changes nothing");
+    let forced = site.run(&["apply", "--force", site.dir().to_str().expect("UTF-8")]);
+    assert_eq!(
+        (forced.code, forced.stdout.as_str()),
+        (0, "replaced  a/flow\nunchanged 0\n"),
+        "{}",
+        forced.stderr
+    );
+    assert_eq!(memory("max"), 3 << 20);
+    assert!(memory("total") <= 3 << 20, "{}", memory("total"));
     host.stop();
 }
 

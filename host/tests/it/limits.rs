@@ -157,6 +157,16 @@ const BITES: &[Bite] = &[
         counts: ("", "in 5, out 5,"),
     },
     Bite {
+        key: "component.compileMemory",
+        // The process alone takes more.
+        low: "component: { compileMemory: 16Mi }",
+        high: "component: { compileMemory: 1Gi }",
+        link: ("map", "pass_through", &[]),
+        input: FIVE,
+        words: "more than 16777216 bytes of memory, policy's `component.compileMemory`",
+        counts: ("", "in 5, out 5,"),
+    },
+    Bite {
         key: "state.windows",
         low: "state: { windows: 0Ki }",
         high: "state: { windows: 1Mi }",
@@ -207,7 +217,7 @@ fn a_limit_bites_and_raised_it_lets_the_same_work_pass() {
             site.write("input", &(bite.input.join("\n") + "\n"));
             let artifacts = site.path().join("tenants/a/artifacts");
             // A cache of its own: what was compiled before takes no time.
-            let cache = if bite.key.ends_with("compileTime") {
+            let cache = if bite.key.starts_with("component.compile") {
                 site.path().to_owned()
             } else {
                 env!("CARGO_TARGET_TMPDIR").into()

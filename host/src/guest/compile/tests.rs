@@ -30,7 +30,7 @@ fn what_is_compiled_for_one_engine_is_not_there_for_one_with_other_settings() {
     let cache = Cache::open(dir.path(), &engines, Compiler::InProcess).unwrap();
     let bytes = dummy("export tidegate:operator/%map@0.1.0;");
     let digest = Digest::of(&bytes);
-    let compile = |engine| cache.compile(engine, digest, Code::Whole(&bytes), Duration::from_secs(60));
+    let compile = |engine| cache.compile(engine, digest, Code::Whole(&bytes), CompileLimits::default());
     let has = || EngineKind::ALL.map(|engine| cache.has(engine, digest));
     let loads = || EngineKind::ALL.map(|engine| cache.load(&engines, engine, digest).is_ok());
     compile(EngineKind::Fuel).unwrap();

@@ -35,7 +35,7 @@ instances: 8
 output: { messages: 32, bytes: 256Ki }
 payload: 128Ki
 inflight: 512Ki
-component: { size: 4Mi, compileTime: 10s }
+component: { size: 4Mi, compileTime: 10s, compileMemory: 1Gi }
 state: { keys: 100, bytes: 1Mi, value: 64Ki, windows: 2Mi }
 deadLetters: { count: 100, bytes: 1Mi, age: 1d }
 inference: { memory: 128Mi, time: 1s, model: 10Mi }
@@ -71,7 +71,7 @@ fn lower() -> Limits {
         payload_bytes_max: 128 << 10,
         inflight_bytes_max: 512 << 10,
         component_bytes_max: 4 << 20,
-        compile_time_max: Duration::from_secs(10),
+        compile: CompileLimits { time_max: Duration::from_secs(10), memory_bytes_max: 1 << 30 },
         fault_retries_max: 1,
         fault_cool_down: Duration::from_secs(5),
         quarantine_after: 10,
@@ -190,6 +190,7 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("inference: { memory: 64Mi, model: 1Mi }", false),
         ("component: { size: 5Mi }", true),
         ("component: { compileTime: 11s }", true),
+        ("component: { compileMemory: 1025Mi }", true),
         ("faults: { retries: 2 }", true),
         ("faults: { retries: 0 }", false),
         ("faults: { coolDown: 6s }", true),
@@ -235,6 +236,7 @@ fn limits_that_would_ban_everything_are_refused() {
         "inference: { model: 2Gi }",
         "component: { size: 0B }",
         "component: { compileTime: 0s }",
+        "component: { compileMemory: 0Mi }",
     ] {
         let (limits, found) = read(&Limits::default(), text, false);
         assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), ["policy/quantity"], "{text}");
