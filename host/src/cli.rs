@@ -2,6 +2,7 @@
 //! turns the result into text or JSON and an exit status: 0 good, 1 a problem was
 //! found or work failed, 2 wrong usage.
 
+mod calibrate;
 mod compose;
 mod dead_letters;
 mod plan;
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 use crate::{
     connector::broker,
     control, deploy,
-    guest::{compile, component, inspect::Inspection, world::PolicyWorld},
+    guest::{self, compile, component, inspect::Inspection, world::PolicyWorld},
     inference,
     resource::{Diagnostics, HostConfig, Severity, Site, policy, site},
 };
@@ -123,6 +124,12 @@ enum Command {
     Usage(usage::UsageArgs),
     /// List, read, export, replay and discard messages that dataflows gave up on.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Measure again how much fuel a second of CPU time is on this machine. A host measures it
+    /// once, when it first starts, and shows it in `status`.
+    Calibrate(calibrate::CalibrateArgs),
+    /// The process that measures it.
+    #[command(hide = true)]
+    MeasureFuel,
     /// The compile process: a component on standard input, compiled for an engine on standard
     /// output. Given a map's size, it is that map and then its provider.
     #[command(hide = true)]
@@ -148,6 +155,13 @@ pub fn main() -> ExitCode {
                 .map(|code| ExitCode::from(code as u8))
                 .map_err(Into::into)
         }
+        Command::MeasureFuel => guest::calibrate::child_main()
+            .map(|fuel| {
+                print::out!("{fuel}");
+                ExitCode::SUCCESS
+            })
+            .map_err(Into::into),
+        Command::Calibrate(args) => calibrate::calibrate(args, json),
         Command::Up(args) => up::up(args),
         Command::Apply { dir, data, force } => apply(&dir, data, force, json),
         Command::Run(args) => run::run(args, json),

@@ -39,6 +39,8 @@ pub enum Ask {
     Why { tenant: String, dataflow: String },
     /// What tenants used, a page of it.
     Usage { query: Query },
+    /// Measure again how much fuel a second of CPU time is.
+    Calibrate,
     /// Remove dead letters for good.
     Discard { filter: Filter },
     /// Send dead letters through their dataflows again.
@@ -171,6 +173,7 @@ async fn ask_of(request: Request<Incoming>) -> Result<Ask, String> {
                 (tenant, _) => Ok(Ask::Status { tenant, busiest }),
             }
         }
+        (Method::POST, "/calibrate") => Ok(Ask::Calibrate),
         (Method::POST, "/dead-letters/discard") => filter_of(body).map(|filter| Ask::Discard { filter }),
         (Method::POST, "/dead-letters/replay") => filter_of(body).map(|filter| Ask::Replay { filter }),
         (method, path) => Err(format!("there is no {method} {path}")),

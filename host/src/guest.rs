@@ -3,6 +3,7 @@
 //! neither Timely nor transports, does no I/O on a shard and never blocks.
 
 pub mod aio;
+pub mod calibrate;
 mod command_invoker;
 pub mod compile;
 pub mod component;

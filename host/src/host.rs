@@ -14,7 +14,10 @@ use std::{
     hash::Hash as _,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
     thread::JoinHandle,
     time::Duration,
@@ -58,6 +61,7 @@ use crate::{
     guest::compose::Parts,
     guest::{
         Operator,
+        calibrate::{self, CalibrateError},
         compile::{Cache, Compiler},
         component::{Components, Digest},
         engine::{EngineError, Engines, PoolSize},
@@ -114,6 +118,10 @@ pub enum HostError {
     Applied(#[from] AppliedError),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    #[error("there is no program to measure fuel with: it compiles in its own process")]
+    NoProgram,
 }
 
 /// How long whoever starts dataflows waits for their connections.
@@ -143,6 +151,9 @@ pub struct Host {
     seen: Arc<Seen>,
     /// Dataflows in quarantine, and why: what the store has.
     quarantined: BTreeMap<String, String>,
+    /// Fuel a second of CPU time is on this machine: what the store has; 0 until it was
+    /// measured.
+    fuel_per_second: Arc<AtomicU64>,
     rng: rand::rngs::StdRng,
 }
 
@@ -268,6 +279,7 @@ impl Host {
             None => store.host_name(draw_name)?,
         };
         let quarantined = store.quarantined()?;
+        let fuel_per_second = Arc::new(AtomicU64::new(store.fuel_per_second()?.unwrap_or(0)));
         let usage = UsageLedger::start(store.clone(), Clock::System).map_err(HostError::Thread)?;
         let broker = config.broker.map(|BrokerPorts { v5, v311 }| broker::start(broker::Ports { v5, v311 }));
         let known = Known::telling(begin_ahead(&components, &store, data));
@@ -287,6 +299,7 @@ impl Host {
             known,
             seen: Arc::default(),
             quarantined,
+            fuel_per_second,
             rng: rand::rngs::StdRng::from_os_rng(),
         };
         for shard in 0..config.shards {
@@ -1052,6 +1065,25 @@ impl Host {
         }
     }
 
+    /// Fuel that guests use in a second of CPU time on this machine, once that was measured.
+    pub fn fuel_per_second(&self) -> Option<u64> {
+        Some(self.fuel_per_second.load(Ordering::Relaxed)).filter(|fuel| *fuel > 0)
+    }
+
+    /// Measures that, and keeps it from now on.
+    pub fn calibrate(&self) -> impl Future<Output = Result<u64, HostError>> + Send + 'static {
+        let program = self.components.cache().program().map(Path::to_owned);
+        let (store, kept) = (self.store.clone(), self.fuel_per_second.clone());
+        let measure = move || {
+            let program = program.ok_or(HostError::NoProgram)?;
+            let fuel = calibrate::measure(&program)?;
+            store.keep_fuel_per_second(fuel)?;
+            kept.store(fuel, Ordering::Relaxed);
+            Ok(fuel)
+        };
+        async move { task::spawn_blocking(measure).await.expect("measuring does not panic") }
+    }
+
     /// What a tenant has used since it runs.
     pub fn used(&self, tenant: &str) -> Option<&crate::stats::TenantStats> {
         self.tenants.get(tenant).map(|running| &*running.tenant.stats)
@@ -1185,7 +1217,7 @@ impl Host {
             "host": self.name, "data": self.data, "broker": ports, "shards": shards,
             "componentsLoaded": self.components.loaded_count(),
             "components": counters(self.components.cache().stats().values()),
-            "storeFailure": self.store.failure(), "tenants": tenants, "totals": self.totals(),
+            "storeFailure": self.store.failure(), "fuelPerCpuSecond": self.fuel_per_second(), "tenants": tenants, "totals": self.totals(),
         })
     }
 

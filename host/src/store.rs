@@ -61,6 +61,7 @@ pub enum StoreError {
 
 /// Before the name of a dataflow that is in quarantine.
 const QUARANTINE: &str = "quarantine/";
+const FUEL_PER_SECOND: &str = "fuel-per-cpu-second";
 
 /// Clones share one store; it is closed when the last is dropped.
 #[derive(Clone, Debug)]
@@ -210,6 +211,21 @@ impl Store {
             database.meta.insert("host-name", name.as_bytes())?;
             database.db.flush()?;
             Ok(name)
+        })
+    }
+
+    /// Fuel a second of CPU time on this machine, once that was measured.
+    pub fn fuel_per_second(&self) -> Result<Option<u64>, StoreError> {
+        self.with(|database| {
+            let kept = database.meta.get(FUEL_PER_SECOND)?;
+            Ok(kept.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?))))
+        })
+    }
+
+    pub fn keep_fuel_per_second(&self, fuel: u64) -> Result<(), StoreError> {
+        self.with(|database| {
+            database.meta.insert(FUEL_PER_SECOND, &fuel.to_le_bytes())?;
+            database.db.flush().map(drop)
         })
     }
 

@@ -96,6 +96,9 @@ pub fn text(status: &Value, with_operators: bool) -> String {
         string(&status["host"]),
         status["componentsLoaded"]
     )];
+    if let Some(fuel) = status["fuelPerCpuSecond"].as_u64() {
+        lines.push(format!("a second of CPU time is {} of fuel", short(fuel)));
+    }
     if let Some(failure) = status["storeFailure"].as_str() {
         lines.push(format!("the store cannot be written, and is tried again: {failure}"));
     }

@@ -154,6 +154,14 @@ async fn run(
                     missing => out!("{ready}; {}", missing_connections(missing)),
                 }
             });
+            if host.fuel_per_second().is_none() {
+                let measuring = host.calibrate();
+                tokio::spawn(async move {
+                    if let Err(error) = measuring.await {
+                        tracing::warn!(error = %chain(&error), "how much fuel a second is, is not known");
+                    }
+                });
+            }
         }
         Err(diagnostics) => {
             report(&diagnostics, false);
@@ -266,6 +274,10 @@ async fn supervise(
                         usage(host, query, reply);
                         continue;
                     }
+                    Ask::Calibrate => {
+                        calibrate(host, reply);
+                        continue;
+                    }
                     Ask::Discard { filter } => {
                         discard(host, filter, reply);
                         continue;
@@ -311,6 +323,18 @@ fn usage(host: &Host, query: Query, reply: oneshot::Sender<(StatusCode, Value)>)
     tokio::spawn(async move {
         let answer = match reading.await {
             Ok(page) => (StatusCode::OK, page.to_json()),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
+        };
+        let _ = reply.send(answer);
+    });
+}
+
+/// Measures beside everything else: it takes a while.
+fn calibrate(host: &Host, reply: oneshot::Sender<(StatusCode, Value)>) {
+    let (before, measuring) = (host.fuel_per_second(), host.calibrate());
+    tokio::spawn(async move {
+        let answer = match measuring.await {
+            Ok(fuel) => (StatusCode::OK, json!({ "before": before, "fuelPerCpuSecond": fuel })),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": chain(&error) })),
         };
         let _ = reply.send(answer);

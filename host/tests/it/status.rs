@@ -97,6 +97,26 @@ fn status_and_dead_letters_say_what_happened() {
 }
 
 #[test]
+fn how_much_fuel_a_second_is_stays_until_a_command_measures_it_again() {
+    let site = site();
+    let host = site.up();
+    let kept = || site.status()["fuelPerCpuSecond"].as_u64();
+    eventually("it is measured", || kept().is_some());
+    let first = kept().expect("it is");
+    // No machine is so slow or so fast.
+    assert!((10_000_000..100_000_000_000).contains(&first), "{first}");
+    host.stop();
+    let host = site.up_from_data();
+    assert_eq!(kept(), Some(first), "it is measured once");
+    let ran = site.run(&["calibrate", "--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let answer: Value = serde_json::from_str(&ran.stdout).expect("a document");
+    assert_eq!(answer["before"], first);
+    assert_eq!(kept(), answer["fuelPerCpuSecond"].as_u64());
+    host.stop();
+}
+
+#[test]
 fn watching_gives_plain_lines_where_there_is_no_terminal() {
     let site = Site::new("{ shards: 1 }", &ENDPOINTS);
     let host = site.up();
