@@ -321,12 +321,17 @@ impl Shared {
         if state.closing {
             return false;
         }
+        let mut is_news = urgent && !state.urgent;
+        state.urgent |= urgent;
         if !state.changed.contains_key(&space.tenant) {
             state.changed.insert(space.tenant.clone(), space.clone());
+            is_news = true;
         }
-        state.urgent |= urgent;
         drop(state);
-        self.changed.notify_all();
+        // The thread would wake to find that it knows.
+        if is_news {
+            self.changed.notify_all();
+        }
         true
     }
 
@@ -444,9 +449,12 @@ impl Shared {
         Self::committed(commits);
         self.usage_written(usage);
         for (space, unwritten) in written {
-            let mut state = self.state();
-            if !space.written(unwritten) {
-                state.changed.remove(&space.tenant);
+            // Shards take this lock, and what follows is long. Changes that come meanwhile put
+            // it back by themselves, unless they were announced before.
+            self.state().changed.remove(&space.tenant);
+            if space.written(unwritten) {
+                self.state().changed.entry(space.tenant.clone()).or_insert(space);
+                self.changed.notify_all();
             }
         }
         Ok(())
