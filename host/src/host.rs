@@ -74,7 +74,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
-        endpoint::MqttSettings,
+        endpoint::{Login, MqttSettings},
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
     },
@@ -585,7 +585,7 @@ impl Host {
                     if let EndpointKind::Mqtt(settings) = kind {
                         let id = mqtt::source_client_id(&self.name, &tenant.name, flow, name);
                         let filters = topics.iter().map(|(filter, _)| filter.clone()).collect();
-                        self.end_session(settings, id, filters);
+                        self.end_session(&now.home, settings, id, filters);
                     }
                 }
             }
@@ -593,7 +593,7 @@ impl Host {
     }
 
     /// Takes a session over and says goodbye for good, taking nothing from it.
-    fn end_session(&mut self, settings: &MqttSettings, id: String, filters: Vec<TopicFilter>) {
+    fn end_session(&mut self, home: &Path, settings: &MqttSettings, id: String, filters: Vec<TopicFilter>) {
         let stop = Stop::default();
         let options = SourceOptions {
             filters,
@@ -608,7 +608,7 @@ impl Host {
         let ledger = Ledger::new(Batch::BYTES_MAX);
         let all_credit = ledger.try_acquire(Batch::BYTES_MAX).expect("nobody else has any");
         let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), ledger);
-        let session = SourceSession::new(self.mqtt_settings(settings, id.clone()), options, door);
+        let session = SourceSession::new(self.mqtt_settings(home, settings, id.clone()), options, door);
         let status = mqtt::Session::status(&session).clone();
         let address = settings.address.clone();
         let running = mqtt::run(address, Box::new(session), self.clock.clone());
@@ -837,7 +837,8 @@ impl Host {
             let sink = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
                     let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
-                    let session = SinkSession::new(self.mqtt_settings(settings, id), queue.clone());
+                    let session =
+                        SinkSession::new(self.mqtt_settings(&site.home, settings, id), queue.clone());
                     status = Some(mqtt::Session::status(&session).clone());
                     Sink::Mqtt(settings.address.clone(), Box::new(session))
                 }
@@ -870,7 +871,7 @@ impl Host {
         };
         let id = mqtt::command_client_id(&self.name, &tenant.name, endpoint);
         let address = settings.address.clone();
-        let settings = self.mqtt_settings(settings, id);
+        let settings = self.mqtt_settings(&site.home, settings, id);
         let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint);
         let grants = grants.expect("the endpoint is granted").clone();
         let door = Commands::new(settings.client_id.clone(), grants, running.tenant.calls.clone());
@@ -927,7 +928,8 @@ impl Host {
                         ),
                         stop: stop.clone(),
                     };
-                    let session = SourceSession::new(self.mqtt_settings(settings, id), options, door);
+                    let session =
+                        SourceSession::new(self.mqtt_settings(&site.home, settings, id), options, door);
                     status = Some(mqtt::Session::status(&session).clone());
                     Source::Mqtt(settings.address.clone(), Box::new(session))
                 }
@@ -987,9 +989,11 @@ impl Host {
         FileSource::later(options, door)
     }
 
-    fn mqtt_settings(&mut self, settings: &MqttSettings, id: String) -> mqtt::Settings {
+    fn mqtt_settings(&mut self, home: &Path, settings: &MqttSettings, id: String) -> mqtt::Settings {
         let embedded = self.broker.is_some_and(|ports| settings.address.ends_with(&format!(":{}", ports.v5)));
+        let login = settings.login.as_ref();
         mqtt::Settings {
+            login: login.map(|it| Login { user: it.user.clone(), password: it.password.below(home) }),
             keep_alive: settings.keep_alive,
             session_expiry: settings.session_expiry,
             qos: if settings.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },

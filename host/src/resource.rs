@@ -14,6 +14,7 @@ pub mod json_path;
 pub mod policy;
 pub mod quantity;
 pub mod schemas;
+pub mod secret;
 pub mod site;
 pub mod tenant;
 pub mod test_case;

@@ -179,6 +179,7 @@ impl Tenant {
                 .then(|| Bucket::new(limits.fuel_rate, limits.fuel_burst, now)),
             calls: calls.collect(),
             stats: self.stats.clone(),
+            models_charged_ns: self.stats.models_cpu_ns.get(),
         }
     }
 

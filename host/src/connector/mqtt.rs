@@ -22,7 +22,10 @@ use std::{sync::Arc, task::Context, time::Duration};
 use bytes::BytesMut;
 
 use super::status::Status;
-use crate::clock::Instant;
+use crate::{
+    clock::Instant,
+    resource::{endpoint::Login, secret::SecretError},
+};
 
 pub use self::{
     commands::{CommandOptions, CommandSession},
@@ -37,6 +40,7 @@ pub struct Settings {
     /// Stable, so that the broker keeps the session: [`source_client_id`],
     /// [`sink_client_id`], [`command_client_id`].
     pub client_id: String,
+    /// Its password is read anew for each connection.
     pub login: Option<Login>,
     pub keep_alive: Duration,
     /// How long the broker keeps the session of a client that is gone.
@@ -132,19 +136,6 @@ pub trait Session {
     fn status(&self) -> &Arc<Status>;
 }
 
-/// Name and password that the broker asks for.
-#[derive(Clone)]
-pub struct Login {
-    pub name: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 /// How often a message may come: at most once, or at least once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qos {
@@ -190,6 +181,8 @@ pub enum SessionError {
     Silent { question: &'static str, within: Duration },
     #[error("connection closed by the broker")]
     Closed,
+    #[error("the password is not known")]
+    Secret(#[from] SecretError),
     #[error("connection failed")]
     Io(#[source] std::io::Error),
 }

@@ -66,6 +66,9 @@ pub struct Share {
     /// No more host calls than these, where they are limited.
     pub calls: Vec<(Interface, Bucket)>,
     pub stats: Arc<TenantStats>,
+    /// Of the CPU time of its models, which run in a process of their own, so much is charged
+    /// already, in ns.
+    pub models_charged_ns: u64,
 }
 
 impl Share {
@@ -76,7 +79,9 @@ impl Share {
     }
 
     fn spend(&mut self, used: &Used) {
-        self.cpu.spend(used.cpu_ns);
+        let models_ns = self.stats.models_cpu_ns.get();
+        self.cpu.spend(used.cpu_ns + models_ns.saturating_sub(self.models_charged_ns));
+        self.models_charged_ns = models_ns;
         self.fuel.iter_mut().for_each(|fuel| fuel.spend(used.fuel));
         self.calls.iter_mut().for_each(|(of, calls)| calls.spend(used.calls.of(*of).into()));
         self.stats.cpu_ns.add(used.cpu_ns);

@@ -6,6 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::resource::{
     diagnostic::Diagnostics,
     host::number,
+    secret::Secret,
     yaml::{Object, Text, Unknown},
 };
 
@@ -31,12 +32,20 @@ pub enum EndpointKind {
 pub struct MqttSettings {
     /// `host:port`.
     pub address: String,
+    pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
     pub keep_alive: Duration,
     pub session_expiry: Duration,
     /// Unacknowledged messages at once, either way.
     pub inflight_max: u16,
+}
+
+/// Whom a client says it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Login {
+    pub user: String,
+    pub password: Secret,
 }
 
 /// In-flight windows beyond these bounds cost more than they give: below 64 a round
@@ -105,15 +114,7 @@ fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Mqt
         let message = format!("protocol `{}` is not there yet", protocol.text);
         diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
     }
-    if let Some(mut authentication) = mqtt.object("authentication", diagnostics) {
-        match authentication.need_text("method", diagnostics) {
-            Some(method) if method.text != "Anonymous" => {
-                let message = format!("authentication `{}` is not there yet", method.text);
-                diagnostics.error("endpoint/authentication", method.place, message, "use `Anonymous`");
-            }
-            _ => authentication.finish(diagnostics),
-        }
-    }
+    let login = mqtt.object("authentication", diagnostics).and_then(|it| read_login(it, diagnostics));
     if let Some(mut tls) = mqtt.object("tls", diagnostics) {
         if let Some(mode) = tls.text("mode", diagnostics)
             && mode.text != "Disabled"
@@ -143,5 +144,39 @@ fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Mqt
         }
     }
     mqtt.finish(diagnostics);
-    Some(MqttSettings { address, qos, keep_alive, session_expiry, inflight_max })
+    Some(MqttSettings { address, login, qos, keep_alive, session_expiry, inflight_max })
+}
+
+/// `None` for a client that says nothing of itself.
+fn read_login(mut authentication: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Login> {
+    let method = authentication.need_text("method", diagnostics)?;
+    let login = match method.text.as_str() {
+        "Anonymous" => None,
+        // AIO has no such method; brokers outside Azure do.
+        "UserPassword" => {
+            let mut settings =
+                authentication.object("userPasswordSettings", diagnostics).unwrap_or_else(|| {
+                    let message = "`UserPassword` takes `userPasswordSettings`";
+                    let label = "with `user`, and `passwordFile` or `passwordVariable`";
+                    diagnostics.error("endpoint/authentication", method.place, message, label);
+                    Object::absent("userPasswordSettings")
+                });
+            if !settings.is_there() {
+                return None;
+            }
+            let user = settings.need_text("user", diagnostics);
+            let password =
+                Secret::read_keys(&mut settings, ["passwordFile", "passwordVariable"], diagnostics);
+            settings.finish(diagnostics);
+            Some(Login { user: user?.text, password: password? })
+        }
+        other => {
+            let message = format!("authentication `{other}` is not there yet");
+            let label = "use `Anonymous` or `UserPassword`";
+            diagnostics.error("endpoint/authentication", method.place, message, label);
+            return None;
+        }
+    };
+    authentication.finish(diagnostics);
+    login
 }

@@ -23,6 +23,7 @@ mod kill;
 mod languages;
 mod letters;
 mod limits;
+mod login;
 mod mosquitto;
 mod mqtt;
 #[cfg(feature = "wasi-nn")]

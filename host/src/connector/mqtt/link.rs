@@ -120,7 +120,10 @@ impl Link {
             clean_start: false,
             properties: Some(properties),
         };
-        let login = self.settings.login.as_ref().map(|login| Login::new(&login.name, &login.password));
+        let login = match &self.settings.login {
+            Some(login) => Some(Login::new(&login.user, login.password.reveal()?)),
+            None => None,
+        };
         connect
             .write(&None, &login, &mut self.outgoing)
             .map_err(|source| SessionError::Codec { packet: "CONNECT", source })?;

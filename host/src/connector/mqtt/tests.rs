@@ -185,9 +185,3 @@ fn client_ids_tell_tenants_and_ends_apart() {
     assert_eq!(sink_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/_out/local");
     assert_eq!(command_client_id("edge-1", "weather", "local"), "tg/edge-1/weather/_commands/local");
 }
-
-#[test]
-fn a_password_is_not_shown() {
-    let login = Login { name: "anna".into(), password: "secret".into() };
-    assert!(!format!("{login:?}").contains("secret"));
-}

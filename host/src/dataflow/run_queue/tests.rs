@@ -12,6 +12,7 @@ fn share(weight: u32) -> Share {
         fuel: None,
         calls: Vec::new(),
         stats: Arc::default(),
+        models_charged_ns: 0,
     }
 }
 
@@ -220,6 +221,21 @@ fn a_capped_tenant_has_its_rate_in_every_second_and_leaves_the_rest() {
         let got = mill.spent[0] as f64 / (500 * MS) as f64;
         assert!((got - 1.0).abs() < 0.03, "{got} of its rate with slices of {slice_ns} ns");
     }
+}
+
+#[test]
+fn what_its_models_use_elsewhere_counts_against_its_cap() {
+    let share = rated(1, 50, true);
+    let stats = share.stats.clone();
+    let mut mill = Mill::new(vec![share]);
+    let slice = |_| {
+        stats.models_cpu_ns.add(900_000);
+        100_000
+    };
+    mill.run(&[0], slice, 10_000 * MS);
+    // A tenth of what it may use is its own.
+    let got = mill.spent[0] as f64 / (50 * MS) as f64;
+    assert!((got - 1.0).abs() < 0.05, "{got}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-authentication.yaml", 9, 15, Error, "endpoint/authentication"),
     ("platform/endpoint-host.yaml", 7, 11, Error, "endpoint/host"),
     ("platform/endpoint-inflight.yaml", 8, 26, Warning, "endpoint/inflight"),
+    ("platform/endpoint-password.yaml", 12, 23, Error, "endpoint/secret"),
     ("platform/endpoint-protocol.yaml", 8, 15, Error, "endpoint/protocol"),
     ("platform/endpoint-tls.yaml", 8, 18, Error, "endpoint/tls"),
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),

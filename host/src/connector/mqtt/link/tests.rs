@@ -11,6 +11,7 @@ use crate::{
         },
         status::ConnectionState,
     },
+    resource::secret::Secret,
     write::SinkQueue,
 };
 
@@ -146,15 +147,24 @@ fn a_refused_connection_says_why() {
 
 #[test]
 fn connect_asks_for_a_session_that_stays() {
-    let settings = Settings {
-        login: Some(crate::connector::mqtt::Login { name: "anna".into(), password: "secret".into() }),
-        ..Settings::new("tg/h/t/out/e".into())
-    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("password");
+    let login =
+        crate::resource::endpoint::Login { user: "anna".into(), password: Secret::File(file.clone()) };
+    let settings = Settings { login: Some(login), ..Settings::new("tg/h/t/out/e".into()) };
     let mut session = SinkSession::new(settings, SinkQueue::new(1 << 20));
-    session.connected(Instant(0)).expect("CONNECT can be written");
-    let packet = Packet::read(session.outgoing(), None).expect("valid");
-    let Packet::Connect(connect, None, Some(login)) = packet else { panic!("{packet:?}") };
-    assert_eq!((login.username.as_str(), login.password.as_str()), ("anna", "secret"));
+    let unknown = session.connected(Instant(0)).expect_err("there is no password");
+    assert_eq!(unknown.to_string(), "the password is not known");
+    let mut connect = |password: &str| {
+        std::fs::write(&file, password).expect("a file");
+        session.connected(Instant(0)).expect("CONNECT can be written");
+        let packet = Packet::read(session.outgoing(), None).expect("valid");
+        let Packet::Connect(connect, None, Some(login)) = packet else { panic!("{packet:?}") };
+        assert_eq!((login.username.as_str(), login.password.as_str()), ("anna", password));
+        connect
+    };
+    connect("first");
+    let connect = connect("another one");
     assert_eq!(
         (connect.client_id.as_str(), connect.clean_start, connect.keep_alive),
         ("tg/h/t/out/e", false, 60)
