@@ -97,7 +97,7 @@ pub fn text(status: &Value, with_operators: bool) -> String {
         status["componentsLoaded"]
     )];
     if let Some(fuel) = status["fuelPerCpuSecond"].as_u64() {
-        lines.push(format!("a second of CPU time is {} of fuel", short(fuel)));
+        lines.push(format!("fuel for a second of CPU time: {}", short(fuel)));
     }
     if let Some(failure) = status["storeFailure"].as_str() {
         lines.push(format!("the store cannot be written, and is tried again: {failure}"));
