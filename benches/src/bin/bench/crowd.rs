@@ -93,7 +93,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 }
 
 fn is_on_mqtt(tenant: usize) -> bool {
-    tenant % MQTT_EVERY == 0
+    tenant.is_multiple_of(MQTT_EVERY)
 }
 
 fn attacker_name(place: usize) -> String {
