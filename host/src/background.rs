@@ -1,6 +1,6 @@
-//! Threads that use the disk for everybody: behind shards and connections wherever both
-//! want a core, so that a tenant that has much written or read does not slow the guests of
-//! others. Knows nothing of what they do there.
+//! Threads that write to the disk for everybody: behind shards and connections wherever
+//! both want a core, so that a tenant that has much written does not slow the guests of
+//! others. Knows nothing of what they write.
 
 use std::{
     io,

@@ -67,7 +67,6 @@ use crate::{
         engine::{EngineError, Engines, PoolSize},
         linker::Linkers,
         metrics::{Reading, Series},
-        ticker,
     },
     ledger::Ledger,
     queue::{Queue, SourceDoor},
@@ -326,10 +325,6 @@ impl Host {
         let runtime = Shard::runtime().map_err(HostError::Thread)?;
         let handle = runtime.handle().clone();
         let run = move || {
-            // Without it, only latency suffers.
-            if let Err(error) = ticker::shorten_slices() {
-                tracing::debug!(%error, "a shard gets a core as late as any other thread");
-            }
             let setup =
                 ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed };
             let (shard, door) = Shard::new(setup);

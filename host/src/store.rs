@@ -158,8 +158,9 @@ impl Store {
         let closer = Closer { shared: shared.clone(), thread: Mutex::new(Some(thread)) };
         let (reads, asked) = mpsc::channel();
         let reading = Arc::downgrade(&shared);
-        // Guests wait for it, but others' guests are not to: it wakes for each miss.
-        crate::background::spawn("store-read", move || read_all(&reading, &asked))
+        std::thread::Builder::new()
+            .name("store-read".into())
+            .spawn(move || read_all(&reading, &asked))
             .map_err(StoreError::Thread)?;
         Ok(Store {
             shared,
