@@ -112,15 +112,30 @@ impl SiteFolder {
     /// The folder of a tenant with one dataflow `flow`, from `TENANT/in` through the
     /// links in a row to `TENANT/out/t`.
     pub fn tenant(&self, name: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
-        self.dataflow(name, "flow", links)
+        self.tenant_on("local", name, links)
+    }
+
+    /// The same, from and to another endpoint than `local`.
+    pub fn tenant_on(&self, endpoint: &str, name: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
+        self.dataflow_on(endpoint, name, "flow", links)
     }
 
     /// A dataflow of a tenant: as [`Self::tenant`], with a name of its own.
     pub fn dataflow(&self, tenant: &str, flow: &str, links: &[Link<'_>]) -> anyhow::Result<()> {
+        self.dataflow_on("local", tenant, flow, links)
+    }
+
+    fn dataflow_on(
+        &self,
+        endpoint: &str,
+        tenant: &str,
+        flow: &str,
+        links: &[Link<'_>],
+    ) -> anyhow::Result<()> {
         let graph = if flow == "flow" { "graph".to_owned() } else { format!("graph-{flow}") };
         self.write(&format!("tenants/{tenant}/artifacts/{graph}/1.yaml"), &chain::graph(&graph, links))?;
         let (from, to) = (format!("{tenant}/in"), format!("{tenant}/out/t"));
-        let dataflow = chain::dataflow(flow, &graph, ("local", &from), ("local", &to));
+        let dataflow = chain::dataflow(flow, &graph, (endpoint, &from), (endpoint, &to));
         self.write(&format!("tenants/{tenant}/dataflows/{flow}.yaml"), &dataflow)
     }
 

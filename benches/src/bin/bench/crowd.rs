@@ -15,7 +15,7 @@ use tidegate_benches::{
     inside::{CONVERT, FILTER, Inside, delivery, load},
     mosquitto::Broker,
     report::{Case, Hold, Report},
-    site::{self, Link, MEMORY, SiteFolder, chain, policy_like_standard},
+    site::{self, Link, MEMORY, SiteFolder, policy_like_standard},
 };
 use tidegate_loadtest::{
     client::{Publisher, Subscriber, Take},
@@ -112,10 +112,7 @@ fn lay_out(dir: &Path, broker: &Broker, attacks: &[Attack]) -> anyhow::Result<()
     let mut tenants = Vec::new();
     for tenant in 0..TENANTS {
         let (name, endpoint) = (name(tenant), if is_on_mqtt(tenant) { "broker" } else { "local" });
-        site.tenant(&name, &links)?;
-        let (from, to) = (format!("{name}/in"), format!("{name}/out/t"));
-        let flow = chain::dataflow("flow", "graph", (endpoint, &from), (endpoint, &to));
-        site.write(&format!("tenants/{name}/dataflows/flow.yaml"), &flow)?;
+        site.tenant_on(endpoint, &name, &links)?;
         site.component(&name, "filter", "json_filter", None)?;
         site.component(&name, "convert", "unit_convert", None)?;
         tenants.push((name, "crowd".to_owned()));
@@ -208,13 +205,18 @@ impl Crowd {
         Ok(())
     }
 
+    /// Of the messages of both phases, so many have come out.
+    fn came(&self, phases: &[PhaseId; 2]) -> u64 {
+        phases.iter().map(|phase| self.ledger().tally(*phase).came).sum()
+    }
+
     /// Messages a second that come out while as many as fit are under way.
     fn sustained(&mut self, within: Duration) -> anyhow::Result<f64> {
         let phases = [(); 2].map(|()| self.ledger().begin_phase());
         let begin = Instant::now();
         let mut sent = 0;
         while begin.elapsed() < within {
-            let came: u64 = phases.iter().map(|phase| self.ledger().tally(*phase).came).sum();
+            let came = self.came(&phases);
             if sent - came >= UNDER_WAY_MAX {
                 thread::sleep(Duration::from_micros(200));
             }
@@ -224,8 +226,7 @@ impl Crowd {
             }
             self.publisher.flush()?;
         }
-        let came: u64 = phases.iter().map(|phase| self.ledger().tally(*phase).came).sum();
-        let rate = came as f64 / begin.elapsed().as_secs_f64();
+        let rate = self.came(&phases) as f64 / begin.elapsed().as_secs_f64();
         self.settled(&phases)?;
         Ok(rate)
     }
