@@ -24,7 +24,7 @@ mod schema_registry;
 pub mod signature;
 pub mod state;
 mod state_store;
-mod ticker;
+pub mod ticker;
 pub mod world;
 
 use std::{fmt, sync::Arc};

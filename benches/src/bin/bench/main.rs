@@ -64,7 +64,11 @@ enum Bench {
     /// What a tenant with a cap gets in any second.
     Cap,
     /// Quiet tenants beside each attack of the list.
-    Scorecard,
+    Scorecard {
+        /// Only the attacks whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
     /// Ten thousand tenants with and without ten attackers.
     Crowd,
     /// The noisy neighbour of `scorecard` in another engine, beside the same here.
@@ -94,7 +98,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Windows => windows::run(args.quick)?,
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
-        Bench::Scorecard => scorecard::run(args.quick)?,
+        Bench::Scorecard { only } => scorecard::run(args.quick, &only)?,
         Bench::Crowd => crowd::run(args.quick)?,
         Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,

@@ -121,11 +121,14 @@ pub fn score(attack: Attack, quick: bool) -> anyhow::Result<Score> {
     Ok(Score { attack, alone, beside, all_alone, all_beside, seconds, longest_slice_ms })
 }
 
-pub fn run(quick: bool) -> anyhow::Result<Report> {
+/// Of the attacks whose names contain `only`.
+pub fn run(quick: bool, only: &str) -> anyhow::Result<Report> {
     let (started_at, begun) = (humantime::format_rfc3339_seconds(SystemTime::now()), Instant::now());
     let (mut cases, mut rows, mut checks) = (Vec::new(), Vec::new(), Vec::new());
     let (mut worst, mut all, mut measured) = (0.0_f64, [Vec::new(), Vec::new()], 0.0);
-    for attack in on_messages() {
+    let attacks: Vec<_> = on_messages().filter(|attack| attack.name.contains(only)).collect();
+    anyhow::ensure!(!attacks.is_empty(), "no attack that comes with messages has `{only}` in its name");
+    for attack in attacks {
         eprintln!("{}", attack.name);
         let score = score(attack, quick)?;
         let Score { attack, alone, beside, longest_slice_ms, .. } = &score;

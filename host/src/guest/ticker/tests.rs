@@ -62,3 +62,15 @@ fn the_first_signal_that_finds_no_guest_stops_the_timer_until_the_next() {
     assert!(ENGINE.with(|current| current.load(Ordering::SeqCst)).is_null());
     assert!(ticks(&engine(), Duration::from_millis(5)) >= 1);
 }
+
+#[test]
+fn a_thread_with_short_slices_keeps_its_nice_value() {
+    std::thread::spawn(|| {
+        let this = Some(rustix::thread::gettid());
+        rustix::process::setpriority_process(this, 3).expect("who is nicer needs no right");
+        shorten_slices().expect("Linux takes it, whether it heeds it or not");
+        assert_eq!(rustix::process::getpriority_process(this), Ok(3));
+    })
+    .join()
+    .expect("it holds");
+}
