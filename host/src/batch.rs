@@ -331,7 +331,8 @@ impl BatchBuilder {
             || (!self.entries.is_empty() && self.arena.len() + bytes > Batch::BYTES_MAX)
     }
 
-    /// Adds a message; the ingest operator stamps it. `properties` yields key and
+    /// Adds a message; the ingest operator stamps it, with the time of its arrival if it
+    /// has none. `properties` yields key and
     /// value in order.
     pub fn push<'p>(
         &mut self,
@@ -365,6 +366,13 @@ impl BatchBuilder {
             properties,
             schema: Span::ABSENT,
         });
+    }
+
+    /// The message that was added last has this time, in ms since the Unix epoch, unless
+    /// it says another one itself.
+    pub fn date_last(&mut self, ms: u64) {
+        let entry = self.entries.last_mut().expect("one was added");
+        (entry.seconds, entry.nanos) = (ms / 1000, (ms % 1000) as u32 * 1_000_000);
     }
 
     /// Adds a copy of a message of another arena, and of nothing else that is there.

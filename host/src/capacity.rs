@@ -42,6 +42,10 @@ pub struct Demand {
     pub cpu_milli: u64,
 }
 
+/// What a Kafka client opens beside its first connection: one more for the group's
+/// coordinator or another broker each, and pipes by which its threads wake each other.
+const KAFKA_FILES: u64 = 12;
+
 impl Demand {
     /// Of a tenant with those of its dataflows that are to run.
     pub fn of<'a>(
@@ -60,6 +64,10 @@ impl Demand {
         let (mut sinks, mut commands) = (BTreeSet::new(), BTreeSet::new());
         let mut ends = |endpoint: &str| match endpoints.get(endpoint) {
             Some(EndpointKind::Mqtt(_)) => demand.connections += 1,
+            Some(EndpointKind::Kafka(_)) => {
+                demand.connections += 1;
+                demand.files += KAFKA_FILES;
+            }
             Some(EndpointKind::File { .. }) => demand.files += 1,
             Some(EndpointKind::Memory) | None => {}
         };

@@ -3,14 +3,19 @@
 //! the far side; none knows dataflows, guests or shards.
 
 pub mod broker;
+pub mod client_id;
 pub mod file;
+pub mod kafka;
 pub mod memory;
 pub mod mqtt;
+mod route;
 pub mod status;
 pub mod stop;
+mod waiter;
 
 use self::{
     file::{FileError, FileSink, FileSource},
+    kafka::{KafkaSink, KafkaSource},
     memory::{MemorySink, MemorySource},
     mqtt::{SinkSession, SourceSession},
 };
@@ -20,6 +25,7 @@ use crate::clock::Clock;
 pub enum Source {
     /// And the broker's `host:port`.
     Mqtt(String, Box<SourceSession>),
+    Kafka(Box<KafkaSource>),
     Memory(MemorySource),
     File(Box<FileSource>),
 }
@@ -28,6 +34,7 @@ pub enum Source {
 pub enum Sink {
     /// And the broker's `host:port`.
     Mqtt(String, Box<SinkSession>),
+    Kafka(Box<KafkaSink>),
     Memory(MemorySink),
     File(FileSink),
 }
@@ -39,6 +46,7 @@ impl Source {
             // Apart, or the others would take as much memory.
             Source::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
             Source::Memory(source) => source.run().await,
+            Source::Kafka(source) => on_a_thread(move || source.run()).await,
             Source::File(source) => return on_a_thread(move || source.run()).await,
         }
         Ok(())
@@ -52,6 +60,7 @@ impl Sink {
             // As above.
             Sink::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
             Sink::Memory(sink) => sink.run().await,
+            Sink::Kafka(sink) => on_a_thread(move || sink.run()).await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,
         }
         Ok(())

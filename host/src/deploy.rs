@@ -205,8 +205,8 @@ pub fn check_commands<'a>(
         }
     }
     if let Some(name) = last {
-        let is_mqtt = |name: &str| matches!(endpoints.get(name), Some(EndpointKind::Mqtt(_)));
-        tenant.check_connections(tenant.connections(is_mqtt) + over.len(), name, diagnostics);
+        let is_connection = |name: &str| endpoints.get(name).is_some_and(EndpointKind::is_connection);
+        tenant.check_connections(tenant.connections(is_connection) + over.len(), name, diagnostics);
     }
 }
 

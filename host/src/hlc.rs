@@ -61,7 +61,7 @@ impl Hlc {
     }
 
     /// Gives every message of a delivery its logical time: its own `__ts` if it
-    /// has one that can be read, the host's otherwise. One that is far ahead would
+    /// has one that can be read, that of its source, the host's otherwise. One that is far ahead would
     /// complete every window before it, so that it is held back.
     pub fn stamp(&mut self, batch: &mut Batch, wall: Duration) -> Amended {
         let arena = batch.arena.clone();
@@ -100,12 +100,17 @@ enum Own {
 }
 
 fn own_time(entry: &Entry, arena: &[u8]) -> Own {
+    // The time that its source knows.
+    let of_source = || {
+        let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+        if ms == 0 { Own::Nothing } else { Own::At(Point { ms, counter: entry.counter }, entry.node) }
+    };
     if entry.properties.is_absent() {
-        return Own::Nothing;
+        return of_source();
     }
     let encoded = entry.properties.bytes(arena);
     let Some((_, value)) = Properties::of(encoded).find(|(key, _)| *key == PROPERTY.as_bytes()) else {
-        return Own::Nothing;
+        return of_source();
     };
     let Some((point, node)) = parse(value) else { return Own::Unreadable };
     // Where the node stands in the arena: both are slices of it.

@@ -39,8 +39,9 @@ use crate::{
     clock::Clock,
     command::Commands,
     connector::{
-        Sink, Source, broker,
+        Sink, Source, broker, client_id,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
+        kafka::{self, KafkaOptions, KafkaSink, KafkaSource},
         memory::{Doors, MemorySource},
         mqtt::{
             self, CommandOptions, CommandSession, InflightMax, Qos, SinkSession, SourceOptions, SourceSession,
@@ -67,6 +68,7 @@ use crate::{
         engine::{EngineError, Engines, PoolSize},
         linker::Linkers,
         metrics::{Reading, Series},
+        ticker,
     },
     ledger::Ledger,
     queue::{Queue, SourceDoor},
@@ -74,7 +76,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
-        endpoint::{Login, MqttSettings},
+        endpoint::MqttSettings,
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
     },
@@ -90,7 +92,6 @@ const SINK_BYTES_MAX: usize = 1 << 20;
 /// How long a dataflow may take to empty when it is replaced or the host stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Why a host does not start.
 /// Why a dataflow cannot be resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
@@ -100,6 +101,7 @@ pub enum ResumeError {
     NotHeld { name: String },
 }
 
+/// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error(transparent)]
@@ -325,6 +327,10 @@ impl Host {
         let runtime = Shard::runtime().map_err(HostError::Thread)?;
         let handle = runtime.handle().clone();
         let run = move || {
+            // Without it, only latency suffers.
+            if let Err(error) = ticker::shorten_slices() {
+                tracing::debug!(%error, "a shard gets a core as late as any other thread");
+            }
             let setup =
                 ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed };
             let (shard, door) = Shard::new(setup);
@@ -583,7 +589,7 @@ impl Host {
                     let name = &node.name.text;
                     self.store.forget_position(&format!("{}/{flow}/{name}", tenant.name));
                     if let EndpointKind::Mqtt(settings) = kind {
-                        let id = mqtt::source_client_id(&self.name, &tenant.name, flow, name);
+                        let id = client_id::of_source(&self.name, &tenant.name, flow, name);
                         let filters = topics.iter().map(|(filter, _)| filter.clone()).collect();
                         self.end_session(&now.home, settings, id, filters);
                     }
@@ -836,11 +842,18 @@ impl Host {
             let name = format!("{}/{}", running.tenant.name, endpoint.text);
             let sink = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
-                    let id = mqtt::sink_client_id(&self.name, &running.tenant.name, &endpoint.text);
+                    let id = client_id::of_sink(&self.name, &running.tenant.name, &endpoint.text);
                     let session =
                         SinkSession::new(self.mqtt_settings(&site.home, settings, id), queue.clone());
                     status = Some(mqtt::Session::status(&session).clone());
                     Sink::Mqtt(settings.address.clone(), Box::new(session))
+                }
+                EndpointKind::Kafka(settings) => {
+                    let id = client_id::of_sink(&self.name, &running.tenant.name, &endpoint.text);
+                    let settings = settings.below(&site.home);
+                    let sink = KafkaSink::new(settings, id, self.name.clone(), queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::Kafka(Box::new(sink))
                 }
                 EndpointKind::Memory => Sink::Memory(self.memory.sink(name.clone(), queue.clone())),
                 EndpointKind::File { path } => {
@@ -869,7 +882,7 @@ impl Host {
         let EndpointKind::Mqtt(settings) = &site.endpoints[endpoint] else {
             unreachable!("commands go over MQTT alone")
         };
-        let id = mqtt::command_client_id(&self.name, &tenant.name, endpoint);
+        let id = client_id::of_commands(&self.name, &tenant.name, endpoint);
         let address = settings.address.clone();
         let settings = self.mqtt_settings(&site.home, settings, id);
         let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint);
@@ -914,7 +927,7 @@ impl Host {
             let mut status = None;
             let source = match &site.endpoints[&endpoint.text] {
                 EndpointKind::Mqtt(settings) => {
-                    let id = mqtt::source_client_id(&self.name, &running.tenant.name, &plan.dataflow, name);
+                    let id = client_id::of_source(&self.name, &running.tenant.name, &plan.dataflow, name);
                     let options = SourceOptions {
                         filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
                         payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
@@ -932,6 +945,31 @@ impl Host {
                         SourceSession::new(self.mqtt_settings(&site.home, settings, id), options, door);
                     status = Some(mqtt::Session::status(&session).clone());
                     Source::Mqtt(settings.address.clone(), Box::new(session))
+                }
+                EndpointKind::Kafka(settings) => {
+                    let options = KafkaOptions {
+                        client_id: client_id::of_source(
+                            &self.name,
+                            &running.tenant.name,
+                            &plan.dataflow,
+                            name,
+                        ),
+                        group: kafka::group(settings, &running.tenant.name, &plan.dataflow, name),
+                        topics: topics.iter().map(|(topic, _)| topic.as_str().to_owned()).collect(),
+                        node: self.name.clone(),
+                        payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
+                        identifies: !plan.windows.is_empty(),
+                        oversize: oversize::bury_record(
+                            plan.clone(),
+                            name.clone(),
+                            self.dead_letters.clone(),
+                            self.clock.clone(),
+                        ),
+                        stop: stop.clone(),
+                    };
+                    let source = KafkaSource::new(settings.below(&site.home), options, door);
+                    status = Some(source.status().clone());
+                    Source::Kafka(Box::new(source))
                 }
                 // Nothing ever comes from memory but what a program puts there.
                 EndpointKind::Memory => {
@@ -991,9 +1029,8 @@ impl Host {
 
     fn mqtt_settings(&mut self, home: &Path, settings: &MqttSettings, id: String) -> mqtt::Settings {
         let embedded = self.broker.is_some_and(|ports| settings.address.ends_with(&format!(":{}", ports.v5)));
-        let login = settings.login.as_ref();
         mqtt::Settings {
-            login: login.map(|it| Login { user: it.user.clone(), password: it.password.below(home) }),
+            login: settings.login.as_ref().map(|it| it.below(home)),
             keep_alive: settings.keep_alive,
             session_expiry: settings.session_expiry,
             qos: if settings.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
@@ -1281,6 +1318,7 @@ fn why_facts(
         name: name.to_owned(),
         state: status.as_ref().map(|status| status.state()),
         waiting,
+        lag: status.as_ref().and_then(|status| status.lag()),
     };
     let is_written =
         |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
@@ -1395,7 +1433,11 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
             })
         });
         let sources = it.sources.iter().map(|source| {
-            json!({ "name": source.name, "connection": state(&source.status), "counters": traffic(&source.status) })
+            let lag = source.status.as_ref().and_then(|status| status.lag());
+            json!({
+                "name": source.name, "connection": state(&source.status), "lag": lag,
+                "counters": traffic(&source.status),
+            })
         });
         let health = it.plan.health();
         json!({

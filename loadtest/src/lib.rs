@@ -7,6 +7,7 @@ pub mod client;
 pub mod cores;
 pub mod diagnostic;
 pub mod host;
+pub mod kafka;
 pub mod ledger;
 pub mod mqtt;
 pub mod page;

@@ -33,8 +33,7 @@ pub fn cargo(
 /// the unit tests.
 const TESTED: &str = "tidegate/planted-bugs,tidegate/wasi-nn";
 
-/// Every test: guests natively and as components, then the host's, against a real
-/// mosquitto.
+/// Every test: guests natively and as components, then the host's, against real brokers.
 pub fn test(args: &[String]) -> anyhow::Result<()> {
     guests::build()?;
     let without = languages_missing()?;
@@ -50,6 +49,15 @@ pub fn test(args: &[String]) -> anyhow::Result<()> {
         Err(error) => {
             eprintln!("NOT TESTED: everything against a real MQTT broker. {error:#}");
             variables.push(("TIDEGATE_WITHOUT_MOSQUITTO", OsStr::new("1")));
+        }
+    }
+    let kafka = tools::kafka();
+    match &kafka {
+        Ok(path) => variables.push(("TIDEGATE_KAFKA", path.as_os_str())),
+        Err(_) if std::env::var_os("CI").is_some() => {}
+        Err(error) => {
+            eprintln!("NOT TESTED: everything against a real Kafka. {error:#}");
+            variables.push(("TIDEGATE_WITHOUT_KAFKA", OsStr::new("1")));
         }
     }
     variables.push(("TIDEGATE_WITHOUT_LANGUAGES", OsStr::new(&without)));
@@ -142,6 +150,9 @@ fn run_bench(name: &str, quick: bool) -> anyhow::Result<Output> {
     command.arg(name).args(quick.then_some("--quick")).current_dir(root()).stderr(Stdio::inherit());
     if let Ok(path) = tools::mosquitto() {
         command.env("TIDEGATE_MOSQUITTO", path);
+    }
+    if let Ok(path) = tools::kafka() {
+        command.env("TIDEGATE_KAFKA", path);
     }
     let output = command.output().context("cannot run the bench")?;
     print!("{}", String::from_utf8_lossy(&output.stdout));

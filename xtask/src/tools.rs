@@ -100,6 +100,41 @@ fn runs(program: &Path) -> bool {
     program.is_file() && help.status().is_ok_and(|status| status.code().is_some_and(|code| code < 100))
 }
 
+/// How to get what Kafka is fetched and run with.
+const JAVA_INSTALL: &str = "sudo apt-get install default-jdk-headless maven";
+
+/// The jars of Apache Kafka: `TIDEGATE_KAFKA`, those that were fetched before, or fetched
+/// now with Maven, whose settings say from where.
+pub fn kafka() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TIDEGATE_KAFKA") {
+        return Ok(path.into());
+    }
+    let java = Command::new("java").arg("-version").stderr(Stdio::null()).status();
+    if !java.is_ok_and(|status| status.success()) {
+        bail!("there is no java to run Kafka with: `{JAVA_INSTALL}`");
+    }
+    let (folder, wanted) = (root().join("target/tools/kafka"), root().join("xtask/kafka.pom.xml"));
+    let (libs, pin) = (folder.join("libs"), folder.join("pom.xml"));
+    if fs::read(&pin).ok() == fs::read(&wanted).ok() {
+        return Ok(libs);
+    }
+    eprintln!("fetching Kafka");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut maven = Command::new("mvn");
+    maven.args(["--quiet", "--batch-mode", "-DincludeScope=runtime", "dependency:copy-dependencies", "--file"]);
+    maven.arg(&wanted).arg(format!("-DoutputDirectory={}", libs.display()));
+    let status = maven.status().with_context(|| format!("cannot run Maven: `{JAVA_INSTALL}`"))?;
+    if !status.success() {
+        bail!("Maven cannot fetch Kafka: {status}");
+    }
+    // Last: a fetch that was cut short begins anew.
+    fs::copy(wanted, pin)?;
+    Ok(libs)
+}
+
 fn on_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     // Debian installs servers where only root's PATH leads.

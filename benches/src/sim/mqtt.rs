@@ -13,8 +13,8 @@ use tidegate::{
     clock::Instant,
     connector::{
         mqtt::{
-            InflightMax, Oversize, Settings, SinkSession, SourceOptions, SourceSession, sink_client_id,
-            source_client_id,
+            InflightMax, Oversize, Settings, SinkSession, SourceOptions, SourceSession, client_id::of_sink,
+            client_id::of_source,
         },
         stop::{Farewell, Stop},
     },
@@ -61,7 +61,7 @@ pub(super) enum Loss {
 
 impl Mqtt {
     pub fn new(name: &str, messages: usize, queue: Arc<SinkQueue>, stage: &mut Stage) -> Self {
-        let settings = settings(sink_client_id("host", name, "out"), stage);
+        let settings = settings(client_id::of_sink("host", name, "out"), stage);
         Mqtt {
             name: name.into(),
             publisher: Publisher::new(messages, stage),
@@ -90,7 +90,7 @@ impl Mqtt {
             oversize: Box::new(move |oversize| tx.send(oversize).unwrap_or_default()),
             stop: self.stop.clone(),
         };
-        let settings = settings(source_client_id("host", &self.name, "flow", "in"), stage);
+        let settings = settings(client_id::of_source("host", &self.name, "flow", "in"), stage);
         self.source = Some(Client::new(SourceSession::new(settings, options, door)));
     }
 

@@ -11,12 +11,8 @@ use std::{
     io::{self, IsTerminal, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -27,7 +23,7 @@ use self::{
     line::{Message, write_line},
     reading::{Fate, Found, Reading},
 };
-use super::{status::Status, stop::Stop};
+use super::{status::Status, stop::Stop, waiter::Waiter};
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     clock::Clock,
@@ -636,51 +632,6 @@ pub fn write_lines(batch: &Batch) -> BytesMut {
     let mut text = BytesMut::new();
     write_batch(batch, &mut text);
     text
-}
-
-/// Parks a thread until a door wakes it.
-struct Waiter {
-    waker: Waker,
-    woken: Arc<Woken>,
-}
-
-struct Woken {
-    thread: Thread,
-    flag: AtomicBool,
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.flag.store(true, Ordering::SeqCst);
-        self.thread.unpark();
-    }
-}
-
-impl Default for Waiter {
-    fn default() -> Self {
-        let woken = Arc::new(Woken { thread: thread::current(), flag: AtomicBool::new(false) });
-        Waiter { waker: Waker::from(woken.clone()), woken }
-    }
-}
-
-impl Waiter {
-    fn context(&self) -> Context<'_> {
-        Context::from_waker(&self.waker)
-    }
-
-    /// Until it was woken since it last waited.
-    fn wait(&self) {
-        while !self.woken.flag.swap(false, Ordering::SeqCst) {
-            thread::park();
-        }
-    }
-
-    /// Until then, or until the time is over.
-    fn wait_for(&self, time: Duration) {
-        if !self.woken.flag.swap(false, Ordering::SeqCst) {
-            thread::park_timeout(time);
-        }
-    }
 }
 
 #[cfg(test)]

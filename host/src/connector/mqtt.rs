@@ -37,8 +37,7 @@ pub use self::{
 /// How a client connects. AIO's `mqttSettings`, parsed.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Stable, so that the broker keeps the session: [`source_client_id`],
-    /// [`sink_client_id`], [`command_client_id`].
+    /// Stable, so that the broker keeps the session: see [`client_id`](super::client_id).
     pub client_id: String,
     /// Its password is read anew for each connection.
     pub login: Option<Login>,
@@ -91,22 +90,6 @@ impl Default for InflightMax {
     fn default() -> Self {
         InflightMax(100)
     }
-}
-
-/// The client of one dataflow's source.
-pub fn source_client_id(host: &str, tenant: &str, dataflow: &str, source: &str) -> String {
-    format!("tg/{host}/{tenant}/{dataflow}/{source}")
-}
-
-/// The client of one tenant's writes to one endpoint. No dataflow has such a name, or
-/// its source could have the same id.
-pub fn sink_client_id(host: &str, tenant: &str, endpoint: &str) -> String {
-    format!("tg/{host}/{tenant}/_out/{endpoint}")
-}
-
-/// The client of what one tenant asks over one endpoint. No dataflow has such a name.
-pub fn command_client_id(host: &str, tenant: &str, endpoint: &str) -> String {
-    format!("tg/{host}/{tenant}/_commands/{endpoint}")
 }
 
 /// One end of the connector, to be driven over a transport.

@@ -39,10 +39,14 @@ impl std::fmt::Display for ConnectionState {
     }
 }
 
+const NO_LAG: u64 = u64::MAX;
+
 /// State and counters of one connection.
 #[derive(Debug)]
 pub struct Status {
     state: Mutex<ConnectionState>,
+    /// Messages that wait at the far side; [`NO_LAG`] if it does not say.
+    lag: AtomicU64,
     /// Whoever waits for the end of the first attempt.
     tried: Notify,
     pub messages_in: Counter,
@@ -57,6 +61,8 @@ pub struct Status {
     pub unwanted: Counter,
     /// Messages over the policy's `payload`.
     pub oversize: Counter,
+    /// Headers that no user property can carry.
+    pub headers_removed: Counter,
     /// Messages that the far side, or what policy grants, refused for good.
     pub rejected: Counter,
     /// Connections that were lost or failed.
@@ -67,6 +73,7 @@ impl Status {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Status {
             state: Mutex::new(ConnectionState::Connecting),
+            lag: AtomicU64::new(NO_LAG),
             tried: Notify::new(),
             messages_in: Counter::default(),
             messages_out: Counter::default(),
@@ -76,6 +83,7 @@ impl Status {
             dropped: Counter::default(),
             unwanted: Counter::default(),
             oversize: Counter::default(),
+            headers_removed: Counter::default(),
             rejected: Counter::default(),
             failures: Counter::default(),
         })
@@ -86,6 +94,7 @@ impl Status {
         // Naming every field makes a forgotten one a build error.
         let Status {
             state: _,
+            lag: _,
             tried: _,
             messages_in,
             messages_out,
@@ -95,6 +104,7 @@ impl Status {
             dropped,
             unwanted,
             oversize,
+            headers_removed,
             rejected,
             failures,
         } = self;
@@ -107,6 +117,7 @@ impl Status {
             ("dropped", dropped),
             ("unwanted", unwanted),
             ("oversize", oversize),
+            ("headers_removed", headers_removed),
             ("rejected", rejected),
             ("failures", failures),
         ]
@@ -131,6 +142,15 @@ impl Status {
         if self.state() == ConnectionState::Connecting {
             ended.await;
         }
+    }
+
+    /// Messages that wait at the far side, where it says so, as it last did.
+    pub fn lag(&self) -> Option<u64> {
+        Some(self.lag.load(Ordering::Relaxed)).filter(|lag| *lag != NO_LAG)
+    }
+
+    pub(super) fn set_lag(&self, messages: u64) {
+        self.lag.store(messages, Ordering::Relaxed);
     }
 
     pub(super) fn set_connected(&self) {

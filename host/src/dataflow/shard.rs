@@ -183,6 +183,9 @@ struct Removal {
     reply: oneshot::Sender<Removed>,
 }
 
+/// Bounded by what policies let tenants connect; a thread that waits costs little.
+const BLOCKING_THREADS_MAX: usize = 1 << 16;
+
 impl Shard {
     pub fn new(setup: ShardSetup) -> (Self, ShardDoor) {
         let ShardSetup { clock, components, linkers, dead_letters, slots_max, components_max, seed } = setup;
@@ -237,6 +240,8 @@ impl Shard {
             .enable_all()
             .event_interval(POLLS_MAX)
             .on_thread_park(lull::park)
+            // Connectors that block have one each, as long as they run.
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
     }
 

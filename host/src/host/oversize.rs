@@ -8,10 +8,11 @@ use std::{
 };
 
 use crate::{
-    batch::BatchBuilder,
+    batch::{Batch, BatchBuilder},
     clock::Clock,
     connector::{
         file::{LineError, Problem},
+        kafka,
         mqtt::Oversize,
     },
     dataflow::plan::Plan,
@@ -105,37 +106,70 @@ impl Wake for Told {
     }
 }
 
+/// Where a thread that reads for a source puts what never enters the path.
+struct Grave {
+    plan: Arc<Plan>,
+    source: String,
+    dead_letters: DeadLetters,
+    clock: Clock,
+}
+
+impl Grave {
+    /// Returns once the dead letter is on disk.
+    fn bury(&self, sequence: u64, reason: Reason, detail: String, message: Batch) {
+        let letter = DeadLetter {
+            tenant: self.plan.tenant.name.clone(),
+            dataflow: self.plan.dataflow.clone(),
+            operation: None,
+            source: self.source.clone(),
+            sequence,
+            reason,
+            detail,
+            fuel: 0,
+            component: None,
+            message,
+            at: self.clock.wall(),
+            replayed: None,
+        };
+        self.plan.stats.received.add(1);
+        self.plan.stats.dead.add(1);
+        let (tx, safe) = mpsc::channel();
+        let confirms = Confirms::new(Arc::new(Told(tx)).into());
+        self.dead_letters.submit(vec![letter], 0, &confirms);
+        // Without this one, a writer that is gone ends the wait.
+        drop(confirms);
+        let _ = safe.recv();
+    }
+}
+
 /// What a file source calls, on its own thread, with each line that is no message.
-/// Returns once the dead letter is on disk.
 pub fn bury_line(plan: Arc<Plan>, source: String, dead_letters: DeadLetters, clock: Clock) -> Problem {
+    let grave = Grave { plan, source, dead_letters, clock };
     Box::new(move |number, error, line| {
-        let mut builder = BatchBuilder::new(&source);
+        let mut builder = BatchBuilder::new(&grave.source);
         builder.push(b"", None, &line[..line.len().min(LINE_HEAD_BYTES)], []);
         let reason = match error {
             LineError::TooLong { .. } | LineError::PayloadTooLong { .. } => Reason::Oversize,
             _ => Reason::BadLine,
         };
-        let letter = DeadLetter {
-            tenant: plan.tenant.name.clone(),
-            dataflow: plan.dataflow.clone(),
-            operation: None,
-            source: source.clone(),
-            sequence: number,
-            reason,
-            detail: chain(&error),
-            fuel: 0,
-            component: None,
-            message: builder.finish(),
-            at: clock.wall(),
-            replayed: None,
-        };
-        plan.stats.received.add(1);
-        plan.stats.dead.add(1);
-        let (tx, safe) = mpsc::channel();
-        let confirms = Confirms::new(Arc::new(Told(tx)).into());
-        dead_letters.submit(vec![letter], 0, &confirms);
-        // Without this one, a writer that is gone ends the wait.
-        drop(confirms);
-        let _ = safe.recv();
+        grave.bury(number, reason, chain(&error), builder.finish());
+    })
+}
+
+/// What a Kafka source calls, on its own thread, with each record over the limit.
+pub fn bury_record(
+    plan: Arc<Plan>,
+    source: String,
+    dead_letters: DeadLetters,
+    clock: Clock,
+) -> kafka::Oversize {
+    let grave = Grave { plan, source, dead_letters, clock };
+    Box::new(move |topic, partition, offset, bytes, message| {
+        let limit = grave.plan.tenant.limits.payload_bytes_max;
+        let detail = format!(
+            "a value of {bytes} bytes at offset {offset} of partition {partition} of `{topic}`, and policy's \
+             `payload` allows {limit}"
+        );
+        grave.bury(offset as u64, Reason::Oversize, detail, message);
     })
 }

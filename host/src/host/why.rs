@@ -41,6 +41,8 @@ pub struct End {
     pub state: Option<ConnectionState>,
     /// Writes that the sink has not taken.
     pub waiting: usize,
+    /// Messages that wait at the far side of the source, where it says so.
+    pub lag: Option<u64>,
 }
 
 /// Messages of all time.
@@ -85,7 +87,8 @@ impl End {
     }
 
     fn shown(&self) -> String {
-        self.state.as_ref().map_or("no connection to lose".to_owned(), ToString::to_string)
+        let state = self.state.as_ref().map_or("no connection to lose".to_owned(), ToString::to_string);
+        self.lag.map_or(state.clone(), |lag| format!("{state}, {lag} messages behind"))
     }
 }
 
@@ -283,7 +286,7 @@ impl Facts {
         let Facts { tenant, dataflow, health, on_shard, sources, sinks, counts, credit, .. } = self;
         let end = |end: &End| {
             let state = end.state.as_ref().map(ToString::to_string);
-            json!({ "name": end.name, "connection": state, "waitingWrites": end.waiting })
+            json!({ "name": end.name, "connection": state, "waitingWrites": end.waiting, "lag": end.lag })
         };
         let Counts { received, written, filtered, errors, late, absorbed, dead } = counts;
         let mut document = json!({

@@ -1,13 +1,26 @@
-//! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT,
-//! and our own kinds of it for memory and files.
+//! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT and
+//! Kafka, and our own kinds of it for memory and files.
 
-use std::{path::PathBuf, time::Duration};
+mod kafka;
+mod security;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::resource::{
     diagnostic::Diagnostics,
     host::number,
     secret::Secret,
     yaml::{Object, Text, Unknown},
+};
+
+pub use self::{
+    kafka::{
+        Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl, is_topic as is_kafka_topic,
+    },
+    security::{Certificate, Tls},
 };
 
 #[derive(Clone, Debug)]
@@ -19,6 +32,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointKind {
     Mqtt(MqttSettings),
+    Kafka(KafkaSettings),
     /// JSON lines; the path is below the site folder unless absolute.
     File {
         path: PathBuf,
@@ -48,9 +62,23 @@ pub struct Login {
     pub password: Secret,
 }
 
+impl Login {
+    /// The same, with the password's file looked for below the site folder.
+    pub fn below(&self, home: &Path) -> Self {
+        Login { user: self.user.clone(), password: self.password.below(home) }
+    }
+}
+
 /// In-flight windows beyond these bounds cost more than they give: below 64 a round
 /// trip limits the rate, and 65,535 allocates megabytes for each connection.
 const INFLIGHT: (u16, u16) = (64, 1024);
+
+impl EndpointKind {
+    /// Whether each of its ends is a connection that policy counts.
+    pub fn is_connection(&self) -> bool {
+        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_))
+    }
+}
 
 impl Endpoint {
     /// Reads a DataflowEndpoint's `spec`; `ours` if the apiVersion is Tidegate's.
@@ -58,6 +86,7 @@ impl Endpoint {
         let kind = spec.need_text("endpointType", diagnostics)?;
         let kind = match (kind.text.as_str(), ours) {
             ("Mqtt", _) => EndpointKind::Mqtt(read_mqtt(&mut spec, diagnostics)?),
+            ("Kafka", _) => EndpointKind::Kafka(KafkaSettings::read(&mut spec, diagnostics)?),
             ("Memory", true) => EndpointKind::Memory,
             ("File", true) => {
                 let mut file = Object::of(
@@ -80,14 +109,14 @@ impl Endpoint {
                 );
                 return None;
             }
-            ("Kafka" | "OpenTelemetry" | "Http", _) => {
+            ("OpenTelemetry" | "Http", _) => {
                 let message = format!("endpoint type `{}` is not there yet", kind.text);
-                diagnostics.error("endpoint/type", kind.place, message, "`Mqtt`, `File` and `Memory` are");
+                diagnostics.error("endpoint/type", kind.place, message, "`Mqtt`, `Kafka`, `File` and `Memory` are");
                 return None;
             }
             _ => {
                 let message = format!("unknown endpoint type `{}`", kind.text);
-                diagnostics.error("endpoint/type", kind.place, message, "one of `Mqtt`, `File`, `Memory`");
+                diagnostics.error("endpoint/type", kind.place, message, "one of `Mqtt`, `Kafka`, `File`, `Memory`");
                 return None;
             }
         };
@@ -100,14 +129,12 @@ fn read_mqtt(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Mqt
     let mut mqtt =
         Object::of(spec.need("mqttSettings", diagnostics)?, "`mqttSettings`", Unknown::Warning, diagnostics);
     let host = mqtt.need_text("host", diagnostics)?;
-    let address = match host.text.rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => host.text,
-        _ => {
-            let message = format!("`{}` is no address", host.text);
-            diagnostics.error("endpoint/host", host.place, message, "write `host:port`");
-            return None;
-        }
-    };
+    if !security::is_address(&host.text) {
+        let message = format!("`{}` is no address", host.text);
+        diagnostics.error("endpoint/host", host.place, message, "write `host:port`");
+        return None;
+    }
+    let address = host.text;
     if let Some(protocol) = mqtt.text("protocol", diagnostics)
         && protocol.text != "Mqtt"
     {

@@ -15,8 +15,9 @@ use crate::dataflow::{watermark::Timing, window::Keeping};
 use crate::guest::component::Digest;
 use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
-    dataflow::{FlowNodeKind, Provider},
+    dataflow::{FlowNode, FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
+    endpoint::{KafkaSettings, is_kafka_topic},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
     policy::{
@@ -64,13 +65,13 @@ pub struct TenantSite {
 
 impl TenantSite {
     /// Connections that the ends of its dataflows need.
-    pub fn connections(&self, is_mqtt: impl Fn(&str) -> bool) -> usize {
+    pub fn connections(&self, is_connection: impl Fn(&str) -> bool) -> usize {
         let mut sources = 0;
         let mut sinks = BTreeSet::new();
         for node in self.dataflows.iter().filter(|it| it.dataflow.enabled).flat_map(|it| &it.dataflow.nodes) {
             match &node.kind {
-                FlowNodeKind::Source { endpoint, .. } if is_mqtt(&endpoint.text) => sources += 1,
-                FlowNodeKind::Destination { endpoint, .. } if is_mqtt(&endpoint.text) => {
+                FlowNodeKind::Source { endpoint, .. } if is_connection(&endpoint.text) => sources += 1,
+                FlowNodeKind::Destination { endpoint, .. } if is_connection(&endpoint.text) => {
                     sinks.insert(&endpoint.text);
                 }
                 _ => {}
@@ -789,6 +790,9 @@ impl Raw {
                     format!("granted: {}", names.join(", "))
                 }
             };
+            if let EndpointKind::Kafka(settings) = &self.endpoints[&endpoint.text].kind {
+                check_kafka(node, endpoint, settings, diagnostics);
+            }
             match &node.kind {
                 FlowNodeKind::Source { topics, .. } => {
                     for (topic, at) in topics {
@@ -854,15 +858,42 @@ impl Raw {
     }
 }
 
-/// One connection for each MQTT source, one for each MQTT endpoint written to.
+/// What Kafka does not let a source or a destination have.
+fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagnostics: &mut Diagnostics) {
+    let mut no_topic = |name: &str, at: &Text| {
+        let message = format!("Kafka has no topic `{name}`");
+        let label = "letters, digits, `.`, `_` and `-`, at most 249 of them; no wildcards";
+        diagnostics.error("dataflow/kafka-topic", at.place.clone(), message, label);
+    };
+    match &node.kind {
+        FlowNodeKind::Source { topics, .. } => {
+            for (topic, at) in topics.iter().filter(|(topic, _)| !is_kafka_topic(topic.as_str())) {
+                no_topic(topic.as_str(), at);
+            }
+            if settings.group.is_none() {
+                let message = format!("`{}` has no `consumerGroupId`", endpoint.text);
+                let label = "a source needs one; the platform team writes it in the endpoint's `kafkaSettings`";
+                diagnostics.error("dataflow/kafka-group", endpoint.place.clone(), message, label);
+            }
+        }
+        FlowNodeKind::Destination { topic, at, .. } => {
+            if let Some(fixed) = topic.fixed().filter(|fixed| !is_kafka_topic(fixed)) {
+                no_topic(fixed, at);
+            }
+        }
+        FlowNodeKind::Graph { .. } => {}
+    }
+}
+
+/// One connection for each source, one for each endpoint written to, where they are such.
 fn check_connections(
     tenant: &TenantSite,
     endpoints: &BTreeMap<String, Endpoint>,
     at: &Text,
     diagnostics: &mut Diagnostics,
 ) {
-    let is_mqtt = |name: &str| matches!(endpoints.get(name).map(|it| &it.kind), Some(EndpointKind::Mqtt(_)));
-    let needed = tenant.connections(is_mqtt);
+    let needed =
+        tenant.connections(|name| endpoints.get(name).is_some_and(|endpoint| endpoint.kind.is_connection()));
     tenant.check_connections(needed, at, diagnostics);
 }
 
@@ -908,6 +939,8 @@ fn check_volatile(
                 Some(EndpointKind::Mqtt(_)) => {
                     "a broker keeps few messages unacknowledged: fewer than a window may need"
                 }
+                // A source gives all its partitions one place to go on from here.
+                Some(EndpointKind::Kafka(_)) => "partitions are read again from different places",
                 Some(EndpointKind::Memory) => "nothing gives again what came from memory",
                 Some(EndpointKind::File { .. }) | None => continue,
             };

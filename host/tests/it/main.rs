@@ -19,6 +19,7 @@ mod hostile_site;
 #[cfg(feature = "wasi-nn")]
 mod inference;
 mod input;
+mod kafka;
 mod kill;
 mod languages;
 mod letters;

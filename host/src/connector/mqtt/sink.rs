@@ -3,7 +3,6 @@
 //! PUBACKs came. Its own memory of unconfirmed messages outlives every connection;
 //! it knows neither sockets nor dataflows.
 
-mod route;
 mod window;
 
 use std::{
@@ -15,10 +14,7 @@ use std::{
 
 use bytes::BytesMut;
 
-use self::{
-    route::Route,
-    window::{Slot, Window},
-};
+use self::window::{Slot, Window};
 use super::{
     Session, SessionError, Settings,
     frame::{self, Deframer, Piece},
@@ -29,7 +25,7 @@ use super::{
 use crate::{
     batch::{Batch, Entry, Kind, Properties},
     clock::Instant,
-    connector::{status::Status, stop::Farewell},
+    connector::{route::Route, status::Status, stop::Farewell},
     planted::{self, Bug},
     topic::is_text,
     write::{Rejected, SinkQueue, Write},

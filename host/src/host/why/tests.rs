@@ -9,6 +9,7 @@ fn description() -> Description {
         last_in: None,
         last_written: None,
         waiting: 0,
+        lag: None,
         unsettled: 0,
         holding: None,
         circuit: State::Closed,
@@ -25,7 +26,7 @@ fn level(of: LevelOf, level: i64, opens_in: Option<Duration>) -> Level {
 }
 
 fn end(name: &str, state: Option<ConnectionState>) -> End {
-    End { name: name.to_owned(), state, waiting: 0 }
+    End { name: name.to_owned(), state, waiting: 0, lag: None }
 }
 
 fn away() -> Option<ConnectionState> {

@@ -13,7 +13,7 @@ use crate::{
     clock::VirtualClock,
     command::{Call, Calls, Request, pattern::Patterns},
     connector::mqtt::{
-        command_client_id,
+        client_id::of_commands,
         tests::{Stepper, connack, encode, puback, puback_ids, publish_with, sent},
     },
     resource::Grants,
@@ -29,7 +29,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let id = command_client_id("edge", "a", "local");
+        let id = client_id::of_commands("edge", "a", "local");
         let all = || vec![TopicFilter::parse("#").expect("a filter")];
         let grants =
             Grants { endpoint: "local".into(), read: all(), write: all(), rates: Default::default() };

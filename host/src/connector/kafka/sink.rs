@@ -1,0 +1,414 @@
+//! `KafkaSink`: one tenant's records to one endpoint. Takes writes from the sink's door,
+//! hands their messages to a producer, and confirms each write when there is a report for
+//! all of it. Keeps what is not reported, so that a producer that cannot go on is replaced
+//! and given it again, in order.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+};
+
+use super::{ClientError, Outgoing, producer};
+use crate::{
+    clock::Clock,
+    connector::{
+        route::Route,
+        status::Status,
+        waiter::Waiter,
+    },
+    deploy::chain,
+    resource::endpoint::{KafkaSettings, is_kafka_topic},
+    write::{Rejected, SinkQueue, Write},
+};
+
+/// With as many bytes unreported, no write is taken.
+const UNREPORTED_BYTES_MAX: usize = 8 << 20;
+/// So long the thread waits for reports before it looks for writes again.
+const REPORTS_WAIT: Duration = Duration::from_millis(2);
+/// Without anything to do, the producer's other news is read so often.
+const NEWS_EVERY: Duration = Duration::from_secs(10);
+/// How long the brokers may take to answer when it begins, until `status` says so.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Once its queue is closed, what is unreported is waited for so long.
+const CLOSES_WITHIN: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct KafkaSink {
+    settings: KafkaSettings,
+    client_id: String,
+    /// The host's node name.
+    node: String,
+    queue: Arc<SinkQueue>,
+    shared: Arc<Shared>,
+    route: Route,
+}
+
+struct Shared {
+    unreported: Mutex<Unreported>,
+    status: Arc<Status>,
+    /// The producer has ended for good.
+    failed: AtomicBool,
+}
+
+/// Writes that are not confirmed, in order.
+#[derive(Default)]
+struct Unreported {
+    writes: VecDeque<Pending>,
+    /// Number of the first of them.
+    first: u64,
+    bytes: usize,
+}
+
+struct Pending {
+    write: Write,
+    /// For each message, whether it has its report.
+    reported: Vec<bool>,
+    unreported: usize,
+    rejected: Vec<Rejected>,
+}
+
+impl Unreported {
+    /// Message `index` of write `number` is taken, or refused for good.
+    fn report(&mut self, number: u64, index: u32, refusal: Option<String>) {
+        // Reports of a producer that was replaced may come twice.
+        let Some(place) = number.checked_sub(self.first) else { return };
+        let Some(pending) = self.writes.get_mut(place as usize) else { return };
+        if std::mem::replace(&mut pending.reported[index as usize], true) {
+            return;
+        }
+        pending.unreported -= 1;
+        pending.rejected.extend(refusal.map(|reason| Rejected { index, reason }));
+        self.confirm();
+    }
+
+    /// Confirms the writes that are reported, in order.
+    fn confirm(&mut self) {
+        while self.writes.front().is_some_and(|pending| pending.unreported == 0) {
+            let Some(Pending { write, mut rejected, .. }) = self.writes.pop_front() else { return };
+            self.first += 1;
+            self.bytes -= write.batch.bytes_held();
+            rejected.sort_by_key(|rejected| rejected.index);
+            write.confirm(rejected);
+        }
+    }
+}
+
+/// A message of a write, as the library carries it through.
+fn opaque(number: u64, index: u32) -> usize {
+    (number << INDEX_BITS | u64::from(index)) as usize
+}
+
+/// More messages than a write has.
+const INDEX_BITS: u32 = 24;
+
+/// What the library tells of a producer.
+struct Reports(Arc<Shared>);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+        self.0.status.set_degraded(Clock::System.now(), format!("{error}: {reason}"));
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let (number, index) = (opaque as u64 >> INDEX_BITS, (opaque & ((1 << INDEX_BITS) - 1)) as u32);
+        let refusal = match result {
+            Ok(_) => {
+                if self.0.status.is_missing() {
+                    self.0.status.set_connected();
+                }
+                None
+            }
+            Err((error, _)) => match error.rdkafka_error_code() {
+                // Given up by a producer that is replaced, which is given it again.
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => return,
+                Some(code) if is_refusal(code) => {
+                    self.0.status.rejected.add(1);
+                    Some(format!("Kafka refused it: {error}"))
+                }
+                _ => {
+                    tracing::warn!(%error, "a record was not delivered; it is sent again");
+                    self.0.failed.store(true, Ordering::SeqCst);
+                    return;
+                }
+            },
+        };
+        self.0.lock().report(number, index, refusal);
+    }
+}
+
+/// Whether the brokers would say the same to the same record for ever.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+    )
+}
+
+
+/// How a producer ended.
+enum End {
+    /// All was confirmed, or nobody waits for it any more.
+    Closed,
+    /// Another one is to go on.
+    Failed(ClientError),
+}
+
+impl KafkaSink {
+    pub fn new(settings: KafkaSettings, client_id: String, node: String, queue: Arc<SinkQueue>) -> Self {
+        let shared =
+            Shared { unreported: Mutex::default(), status: Status::new(), failed: AtomicBool::new(false) };
+        KafkaSink { settings, client_id, node, queue, shared: Arc::new(shared), route: Route::default() }
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.shared.status
+    }
+
+    /// Writes until its queue is closed and empty. Blocks its thread.
+    pub fn run(mut self) {
+        let waiter = Waiter::default();
+        let mut retry_after = RETRY_AFTER;
+        loop {
+            let error = match self.produce(&waiter, &mut retry_after) {
+                Ok(End::Closed) => break,
+                Ok(End::Failed(error)) | Err(error) => error,
+            };
+            self.shared.status.set_degraded(Clock::System.now(), chain(&error));
+            if self.queue.is_closed() {
+                // Nobody waits any more for what it still holds.
+                break;
+            }
+            waiter.wait_for(retry_after);
+            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        }
+        self.shared.status.set_closed();
+    }
+
+    /// With one producer, as long as it lasts.
+    fn produce(&mut self, waiter: &Waiter, retry_after: &mut Duration) -> Result<End, ClientError> {
+        self.shared.failed.store(false, Ordering::SeqCst);
+        let config = producer(&self.settings, &self.client_id)?;
+        let producer: BaseProducer<Reports> = config.create_with_context(Reports(self.shared.clone()))?;
+        self.reach(&producer)?;
+        *retry_after = RETRY_AFTER;
+        self.send_again(&producer);
+        let mut closing_since = None;
+        loop {
+            if self.shared.failed.load(Ordering::SeqCst) {
+                let reason = producer.client().fatal_error().map_or_else(
+                    || "a record was not delivered".to_owned(),
+                    |(code, text)| format!("{code}: {text}"),
+                );
+                return Ok(End::Failed(ClientError::Fatal { reason }));
+            }
+            let has_room = self.shared.lock().bytes < UNREPORTED_BYTES_MAX;
+            let polled = if has_room {
+                self.queue.poll_next(&mut waiter.context())
+            } else {
+                Poll::Pending
+            };
+            match polled {
+                Poll::Ready(Some(write)) => {
+                    self.take(write, &producer);
+                    // Reports that are there, without waiting for more.
+                    producer.poll(Duration::ZERO);
+                    continue;
+                }
+                Poll::Ready(None) if self.shared.lock().writes.is_empty() => return Ok(End::Closed),
+                Poll::Ready(None) => {
+                    let since = *closing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > CLOSES_WITHIN {
+                        return Ok(End::Closed);
+                    }
+                }
+                Poll::Pending => {}
+            }
+            if self.shared.lock().writes.is_empty() {
+                producer.poll(Duration::ZERO);
+                waiter.wait_for(NEWS_EVERY);
+            } else {
+                producer.poll(REPORTS_WAIT);
+            }
+        }
+    }
+
+    /// Until a broker has answered, or too much time is over.
+    fn reach(&self, producer: &BaseProducer<Reports>) -> Result<(), ClientError> {
+        let until = Instant::now() + ANSWER_WITHIN;
+        while !self.queue.is_closed() {
+            let step = Duration::from_millis(500);
+            if producer.client().fetch_cluster_id(step).is_some() {
+                self.shared.status.set_connected();
+                return Ok(());
+            }
+            if Instant::now() > until {
+                break;
+            }
+        }
+        Err(ClientError::Silent { address: self.settings.address.clone() })
+    }
+
+    fn take(&mut self, write: Write, producer: &BaseProducer<Reports>) {
+        let number = {
+            let mut unreported = self.shared.lock();
+            unreported.bytes += write.batch.bytes_held();
+            let messages = write.batch.len();
+            let number = unreported.first + unreported.writes.len() as u64;
+            let pending = Pending {
+                write,
+                reported: vec![false; messages],
+                unreported: messages,
+                rejected: Vec::new(),
+            };
+            unreported.writes.push_back(pending);
+            number
+        };
+        self.send(number, producer);
+    }
+
+    fn send_again(&mut self, producer: &BaseProducer<Reports>) {
+        let numbers = {
+            let unreported = self.shared.lock();
+            unreported.first..unreported.first + unreported.writes.len() as u64
+        };
+        numbers.for_each(|number| self.send(number, producer));
+    }
+
+    /// Hands those messages of a write to the producer that have no report.
+    fn send(&mut self, number: u64, producer: &BaseProducer<Reports>) {
+        // Of its own: reports come while it is read.
+        let (batch, destination, reported) = {
+            let unreported = self.shared.lock();
+            let Some(place) = number.checked_sub(unreported.first) else { return };
+            let Some(pending) = unreported.writes.get(place as usize) else { return };
+            let reported = pending.reported.clone();
+            (pending.write.batch.clone(), pending.write.destination.clone(), reported)
+        };
+        if batch.is_empty() {
+            return self.shared.lock().confirm();
+        }
+        for (index, entry) in batch.entries.iter().enumerate().filter(|(index, _)| !reported[*index]) {
+            let index = index as u32;
+            let made = Outgoing::of(
+                entry,
+                &batch,
+                &self.settings.partition,
+                self.settings.copies_properties,
+                &self.node,
+            );
+            let outgoing = match made {
+                Ok(outgoing) => outgoing,
+                Err(reason) => {
+                    self.shared.reject(number, index, reason);
+                    continue;
+                }
+            };
+            let topic = self.route.topic(&destination, entry.topic.bytes(&batch.arena));
+            let topic = topic.and_then(|topic| {
+                let topic = std::str::from_utf8(topic).map_err(|error| error.to_string())?;
+                if is_kafka_topic(topic) { Ok(topic) } else { Err(format!("Kafka has no topic `{topic}`")) }
+            });
+            let topic = match topic {
+                Ok(topic) => topic,
+                Err(reason) => {
+                    self.shared.reject(number, index, reason);
+                    continue;
+                }
+            };
+            if let Err(reason) = hand_over(producer, topic, &outgoing, opaque(number, index), &self.shared) {
+                self.shared.reject(number, index, reason);
+            } else {
+                self.shared.status.messages_out.add(1);
+                self.shared.status.bytes_out.add(outgoing.value.len() as u64);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Unreported> {
+        self.unreported.lock().expect("no panic under this lock")
+    }
+
+    fn reject(&self, number: u64, index: u32, reason: String) {
+        self.status.rejected.add(1);
+        self.lock().report(number, index, Some(reason));
+    }
+}
+
+/// Gives one record to the producer, once that has room.
+fn hand_over(
+    producer: &BaseProducer<Reports>,
+    topic: &str,
+    outgoing: &Outgoing<'_>,
+    opaque: usize,
+    shared: &Shared,
+) -> Result<(), String> {
+    let mut record: BaseRecord<'_, [u8], [u8], usize> =
+        BaseRecord::with_opaque_to(topic, opaque).payload(outgoing.value);
+    record.key = outgoing.key;
+    record.timestamp = outgoing.timestamp;
+    if !outgoing.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
+        let add = |headers: OwnedHeaders, (key, value): &(&str, &[u8])| {
+            headers.insert(Header { key, value: Some(*value) })
+        };
+        record.headers = Some(outgoing.headers.iter().fold(headers, add));
+    }
+    loop {
+        let (error, again) = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => producer.poll(REPORTS_WAIT),
+            // Found out by the library itself.
+            Some(code) if is_refusal(code) => return Err(format!("Kafka refused it: {error}")),
+            // It is given to the next producer.
+            _ => {
+                shared.failed.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
+        }
+        record = again;
+        if shared.failed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! `KafkaSource`: one member of a consumer group, whose partitions become one stream of
+//! deliveries. An offset is stored, and so committed, once all up to it is settled.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
+    error::{KafkaError, KafkaResult},
+    message::{BorrowedMessage, Headers as _},
+};
+
+use super::{ClientError, Record, consumer};
+use crate::{
+    batch::{Batch, BatchBuilder},
+    clock::Clock,
+    connector::{
+        status::Status,
+        stop::Stop,
+        waiter::Waiter,
+    },
+    deploy::chain,
+    queue::{Marks, Places, SourceDoor},
+    resource::endpoint::KafkaSettings,
+};
+
+/// How often a source looks at its doors though nothing woke it: the group must hear of it
+/// in `max.poll.interval.ms`, which is minutes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So long a delivery waits for credit before its partitions are paused, which throws away
+/// what was fetched.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// While paused, the group is asked for news so often.
+const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long partitions that go to another member wait for what is under way.
+const DRAIN: Duration = Duration::from_secs(5);
+const COMMIT_EVERY: Duration = Duration::from_millis(20);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// A record whose value is over the policy's `payload`: its place, its size and its
+/// beginning. It is passed over when this returns.
+pub type Oversize = Box<dyn FnMut(&str, i32, i64, usize, Batch) + Send>;
+
+/// What a [`KafkaSource`] reads, and whom it tells.
+pub struct KafkaOptions {
+    pub client_id: String,
+    /// See [`group`](super::group).
+    pub group: String,
+    pub topics: Vec<String>,
+    /// The host's node name, for messages without a timestamp of their own.
+    pub node: String,
+    pub payload_bytes_max: usize,
+    /// Whether messages are known by their places: windows take each in once.
+    pub identifies: bool,
+    pub oversize: Oversize,
+    pub stop: Stop,
+}
+
+/// See the module.
+pub struct KafkaSource {
+    settings: KafkaSettings,
+    options: KafkaOptions,
+    status: Arc<Status>,
+    door: SourceDoor,
+}
+
+/// Of a record that is too large, what goes into its dead letter.
+const OVERSIZE_HEAD_BYTES: usize = 64 << 10;
+
+impl KafkaSource {
+    pub fn new(settings: KafkaSettings, options: KafkaOptions, door: SourceDoor) -> Self {
+        KafkaSource { settings, options, status: Status::new(), door }
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Delivers until it is stopped and nothing is under way, or its dataflow is gone.
+    /// Blocks its thread.
+    pub fn run(self) {
+        let waiter = Waiter::default();
+        let KafkaSource { settings, mut options, status, door } = self;
+        let mut retry_after = RETRY_AFTER;
+        let shared = Arc::new(Shared {
+            progress: Mutex::new(Progress { door, unsettled: VecDeque::new(), topics: Vec::new() }),
+            status: status.clone(),
+            stop: options.stop.clone(),
+        });
+        let consumer = loop {
+            if shared.is_stopped(&waiter) {
+                return status.set_closed();
+            }
+            match open(&settings, &options, &shared, &waiter) {
+                Ok(consumer) => break consumer,
+                Err(error) => {
+                    status.set_degraded(Clock::System.now(), chain(&error));
+                    waiter.wait_for(retry_after);
+                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+                }
+            }
+        };
+        let node = options.node.clone();
+        let mut reading = Reading {
+            consumer: &consumer,
+            shared: &shared,
+            waiter: &waiter,
+            copies_properties: settings.copies_properties,
+            builder: BatchBuilder::new(&node),
+            ends: Vec::new(),
+            places: Vec::new(),
+            options: &mut options,
+        };
+        reading.run();
+        // Closing leaves the group, after what is stored was committed.
+        drop(consumer);
+        status.set_closed();
+    }
+}
+
+fn open(
+    settings: &KafkaSettings,
+    options: &KafkaOptions,
+    shared: &Arc<Shared>,
+    waiter: &Waiter,
+) -> Result<BaseConsumer<Group>, ClientError> {
+    let config = consumer(settings, &options.client_id, &options.group)?;
+    let mut consumer: BaseConsumer<Group> = config.create_with_context(Group(shared.clone()))?;
+    let waker = waiter.waker();
+    consumer.set_nonempty_callback(move || waker.wake_by_ref());
+    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics)?;
+    Ok(consumer)
+}
+
+/// Which partition of which topic, by the number of the topic.
+type Partition = (usize, i32);
+
+/// What has been delivered, and where it stood.
+struct Progress {
+    door: SourceDoor,
+    /// For each delivery that is not settled, what is done with once it is: the next offset
+    /// of each partition that it took from.
+    unsettled: VecDeque<(u64, Vec<(Partition, i64)>)>,
+    /// Numbered in the order in which they came.
+    topics: Vec<String>,
+}
+
+struct Shared {
+    progress: Mutex<Progress>,
+    status: Arc<Status>,
+    stop: Stop,
+}
+
+impl Shared {
+    /// Never held while the library runs: it calls back on this very thread.
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().expect("no panic under this lock")
+    }
+
+    fn is_stopped(&self, waiter: &Waiter) -> bool {
+        self.stop.poll_stopped(&mut waiter.context()).is_ready() || self.lock().door.is_abandoned()
+    }
+
+    /// The offsets up to which everything is settled that was not told yet.
+    fn take_settled(&self) -> Option<TopicPartitionList> {
+        let mut progress = self.lock();
+        let settled = progress.door.settled_upto();
+        let mut next = BTreeMap::new();
+        while progress.unsettled.front().is_some_and(|(number, _)| *number <= settled) {
+            let (_, places) = progress.unsettled.pop_front().expect("there is one");
+            next.extend(places);
+        }
+        if next.is_empty() {
+            return None;
+        }
+        let mut list = TopicPartitionList::with_capacity(next.len());
+        for ((topic, partition), offset) in next {
+            // Offsets that were read fit.
+            let _ = list.add_partition_offset(&progress.topics[topic], partition, Offset::Offset(offset));
+        }
+        Some(list)
+    }
+}
+
+/// What the library tells a member of the group.
+struct Group(Arc<Shared>);
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let lag: i64 = partitions.map(|it| it.consumer_lag_stored.max(0)).sum();
+        self.0.status.set_lag(lag as u64);
+        if statistics.brokers.values().any(|broker| broker.state == "UP" && broker.nodeid >= 0) {
+            self.0.status.set_connected();
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.status.set_degraded(Clock::System.now(), format!("{error}: {reason}"));
+    }
+}
+
+impl ConsumerContext for Group {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(list) = rebalance else { return };
+        if consumer.assignment_lost() {
+            // Others have them already: nothing can be committed any more.
+            return;
+        }
+        let topics = self.0.lock().topics.clone();
+        let revoked: Vec<Partition> = list
+            .elements()
+            .iter()
+            .filter_map(|it| topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition())))
+            .collect();
+        let last = {
+            let progress = self.0.lock();
+            let takes = |places: &[(Partition, i64)]| places.iter().any(|(it, _)| revoked.contains(it));
+            progress.unsettled.iter().rev().find(|(_, places)| takes(places)).map(|(number, _)| *number)
+        };
+        if let Some(last) = last {
+            self.drain(last);
+        }
+        if let Some(settled) = self.0.take_settled()
+            && let Err(error) = consumer.store_offsets(&settled).and_then(|()| {
+                // Now, or another member begins before it.
+                consumer.commit(&settled, CommitMode::Sync)
+            })
+        {
+            tracing::debug!(%error, "what was settled of partitions that go is not committed");
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                tracing::info!(partitions = list.count(), "partitions came");
+                self.0.status.set_connected();
+            }
+            Rebalance::Revoke(list) => tracing::info!(partitions = list.count(), "partitions went"),
+            Rebalance::Error(error) => {
+                self.0.status.set_degraded(Clock::System.now(), format!("no partitions: {error}"));
+            }
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "offsets were not committed; the next commit covers them");
+        }
+    }
+}
+
+impl Group {
+    /// Waits until the delivery `last` is settled, but not for ever: what is then under way
+    /// comes again from whoever has the partition next.
+    fn drain(&self, last: u64) {
+        let waiter = Waiter::default();
+        let until = std::time::Instant::now() + DRAIN;
+        loop {
+            let is_done = {
+                let progress = self.0.lock();
+                let seen = progress.door.settled_upto();
+                seen >= last
+                    || progress.door.is_abandoned()
+                    || (progress.door.poll_settled(seen, &mut waiter.context()).is_pending()
+                        && progress.door.poll_idle(&mut waiter.context()).is_ready())
+            };
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if is_done || left.is_zero() {
+                return;
+            }
+            waiter.wait_for(left);
+        }
+    }
+}
+
+/// A source while it runs.
+struct Reading<'s> {
+    consumer: &'s BaseConsumer<Group>,
+    shared: &'s Shared,
+    waiter: &'s Waiter,
+    options: &'s mut KafkaOptions,
+    copies_properties: bool,
+    /// The delivery that is being made.
+    builder: BatchBuilder,
+    /// Behind each of its messages, if they are identified.
+    ends: Vec<i64>,
+    /// The next offset of each partition that it took from.
+    places: Vec<(Partition, i64)>,
+}
+
+impl Reading<'_> {
+    fn run(&mut self) {
+        let mut stored_at = std::time::Instant::now();
+        while !self.shared.is_stopped(self.waiter) {
+            let is_more = self.read(usize::MAX);
+            if !self.builder.is_empty() {
+                self.deliver();
+            }
+            if !is_more {
+                self.store();
+                self.wait_for_more(LOOK_EVERY);
+                stored_at = std::time::Instant::now();
+            } else if stored_at.elapsed() > COMMIT_EVERY {
+                self.store();
+                stored_at = std::time::Instant::now();
+            }
+        }
+        // Nothing more is taken; what is under way may still be settled.
+        self.pause();
+        while self.shared.lock().door.poll_idle(&mut self.waiter.context()).is_pending() {
+            self.waiter.wait_for(PAUSED_LOOK_EVERY);
+            self.read(0);
+            self.store();
+        }
+        self.store();
+    }
+
+    /// Sleeps until there is a record, or something is settled, or it is to stop.
+    fn wait_for_more(&self, time: Duration) {
+        {
+            let progress = self.shared.lock();
+            let seen = progress.door.settled_upto();
+            if progress.unsettled.front().is_some_and(|(number, _)| *number <= seen)
+                || progress.door.poll_settled(seen, &mut self.waiter.context()).is_ready()
+            {
+                return;
+            }
+        }
+        self.waiter.wait_for(time);
+    }
+
+    /// Takes records until the delivery is full, or there are none, or so many were taken.
+    /// Whether there may be more at once.
+    fn read(&mut self, most: usize) -> bool {
+        let mut taken = 0;
+        loop {
+            match self.consumer.poll(Duration::ZERO) {
+                // Either no event at all, or one that was not a record.
+                None => return false,
+                Some(Ok(message)) => {
+                    self.take(&message);
+                    taken += 1;
+                    if taken >= most || self.is_full() {
+                        return true;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.shared.status.set_degraded(Clock::System.now(), error.to_string());
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        // The next record may be as large as the last ones were.
+        let bytes = self.builder.bytes_len() / self.builder.len().max(1);
+        let bytes_max = self.shared.lock().door.delivery_bytes_max();
+        self.builder.is_full_for(bytes) || self.builder.bytes_len() + bytes > bytes_max
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let topic = message.topic();
+        let partition = (self.topic(topic), message.partition());
+        // What is identified stands in one stream.
+        if self.options.identifies
+            && self.places.first().is_some_and(|(first, _)| *first != partition)
+            && !self.builder.is_empty()
+        {
+            self.deliver();
+        }
+        let value = message.payload().unwrap_or_default();
+        self.shared.status.messages_in.add(1);
+        self.shared.status.bytes_in.add((message.payload_len() + message.key_len()) as u64);
+        let is_oversize = value.len() > self.options.payload_bytes_max;
+        let headers = message.headers().map_or(Vec::new(), |headers| {
+            headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect()
+        });
+        let record = Record {
+            topic,
+            key: message.key(),
+            value: if is_oversize { &value[..value.len().min(OVERSIZE_HEAD_BYTES)] } else { value },
+            timestamp: message.timestamp().to_millis(),
+            headers,
+        };
+        let next = message.offset() + 1;
+        if is_oversize {
+            self.shared.status.oversize.add(1);
+            let mut builder = BatchBuilder::new(&self.options.node);
+            record.push(self.copies_properties, &mut builder);
+            (self.options.oversize)(topic, partition.1, message.offset(), value.len(), builder.finish());
+        } else {
+            let left_out = record.push(self.copies_properties, &mut self.builder);
+            self.shared.status.headers_removed.add(left_out);
+            if self.options.identifies {
+                self.ends.push(next);
+            }
+        }
+        match self.places.iter_mut().find(|(known, _)| *known == partition) {
+            Some((_, offset)) => *offset = next,
+            None => self.places.push((partition, next)),
+        }
+        if is_oversize && self.builder.is_empty() {
+            // Done with as soon as what came before it is.
+            let mut progress = self.shared.lock();
+            let before = progress.door.settled_upto() + progress.door.unsettled();
+            progress.unsettled.push_back((before, std::mem::take(&mut self.places)));
+        }
+    }
+
+    fn topic(&self, name: &str) -> usize {
+        let mut progress = self.shared.lock();
+        if let Some(known) = progress.topics.iter().position(|topic| topic == name) {
+            return known;
+        }
+        progress.topics.push(name.to_owned());
+        progress.topics.len() - 1
+    }
+
+    /// Hands over what was read, once there is credit for it.
+    fn deliver(&mut self) {
+        let builder = std::mem::replace(&mut self.builder, BatchBuilder::new(&self.options.node));
+        let (places, ends) = (std::mem::take(&mut self.places), std::mem::take(&mut self.ends));
+        let batch = builder.finish();
+        let marks = self.options.identifies.then(|| {
+            let (topic, partition) = places[0].0;
+            let name = &self.shared.lock().topics[topic];
+            let ends = ends.iter().map(|end| *end as u64).collect();
+            Marks::Places(Places { stream: [stream(name), partition as u64], ends })
+        });
+        let bytes = batch.bytes_held();
+        let waits_since = std::time::Instant::now();
+        let mut is_paused = false;
+        let credit = loop {
+            if self.shared.is_stopped(self.waiter) {
+                // It was read but not delivered: its offsets are not stored.
+                return;
+            }
+            let polled = self.shared.lock().door.poll_credit(bytes, &mut self.waiter.context());
+            if let Poll::Ready(credit) = polled {
+                break credit;
+            }
+            self.store();
+            self.waiter.wait_for(if is_paused { PAUSED_LOOK_EVERY } else { PATIENCE });
+            if is_paused || waits_since.elapsed() >= PATIENCE {
+                // Partitions may have come that are not paused. What they gave already waits
+                // in the next delivery.
+                self.pause();
+                is_paused = true;
+                self.read(1);
+            }
+        };
+        {
+            let mut progress = self.shared.lock();
+            let number = progress.door.deliver_marked(credit, batch, marks);
+            progress.unsettled.push_back((number, places));
+        }
+        if is_paused {
+            self.resume();
+        }
+    }
+
+    /// Tells the library what is settled, so that it commits it.
+    fn store(&self) {
+        let Some(settled) = self.shared.take_settled() else { return };
+        if let Err(error) = self.consumer.store_offsets(&settled) {
+            // Of partitions that went meanwhile.
+            tracing::debug!(%error, "offsets are not stored");
+        }
+    }
+
+    fn pause(&self) {
+        self.with_assignment("pause", |list| self.consumer.pause(list));
+    }
+
+    fn resume(&self) {
+        self.with_assignment("resume", |list| self.consumer.resume(list));
+    }
+
+    fn with_assignment(&self, what: &str, ask: impl Fn(&TopicPartitionList) -> KafkaResult<()>) {
+        if let Err(error) = self.consumer.assignment().and_then(|list| ask(&list)) {
+            tracing::warn!(%error, what, "partitions do as before");
+        }
+    }
+}
+
+/// Names a topic among the streams of a source: FNV-1a, the same in every run.
+fn stream(topic: &str) -> u64 {
+    topic.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,369 @@
+//! Kafka at both ends, on a real one: what comes through, what is committed, and what a kill
+//! of either side loses, which is nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{Header, Headers as _, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use tidegate_loadtest::kafka::{Kafka, find};
+
+use crate::{
+    mosquitto::{Mosquitto, eventually},
+    outside::{Subscriber, numbers, publish_all},
+    site::{Flow, Site},
+};
+
+/// A running Kafka and its folder; ended when dropped.
+pub struct Server {
+    pub kafka: Mutex<Kafka>,
+    pub port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// `None` only where `cargo xtask test` has said so.
+    pub fn start(options: &[&str]) -> Option<Self> {
+        let Some(libs) = find() else {
+            assert!(
+                std::env::var_os("TIDEGATE_WITHOUT_KAFKA").is_some(),
+                "no Kafka: run `cargo xtask test`, which fetches it"
+            );
+            eprintln!("SKIPPED: no Kafka");
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let kafka = Kafka::start(libs, folder.path(), &[], options).expect("Kafka starts");
+        Some(Server { port: kafka.port(), kafka: Mutex::new(kafka), _folder: folder })
+    }
+
+    /// One for all tests that run meanwhile and do not disturb it.
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().expect("no panic under this lock");
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Server::start(&[])?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn with<T>(&self, run: impl FnOnce(&mut Kafka) -> anyhow::Result<T>) -> T {
+        run(&mut self.kafka.lock().expect("no panic under this lock")).expect("Kafka does it")
+    }
+
+    pub fn topic(&self, name: &str, partitions: u32) {
+        self.with(|kafka| kafka.create_topic(name, partitions));
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.address());
+        config
+    }
+
+    fn producer(&self) -> BaseProducer {
+        self.client().set("partitioner", "murmur2_random").create().expect("a producer")
+    }
+
+    /// Sends records with a key, each a number.
+    pub fn send(&self, topic: &str, range: std::ops::Range<u64>) {
+        let producer = self.producer();
+        for number in range {
+            let (key, value) = (format!("k{}", number % 7), number.to_string());
+            let record = BaseRecord::to(topic).key(&key).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).expect("it is taken");
+        }
+        producer.flush(Duration::from_secs(60)).expect("Kafka has them");
+    }
+
+    /// All records of a topic so far that can be read when read-committed.
+    pub fn records(&self, topic: &str) -> Vec<Seen> {
+        let consumer: BaseConsumer =
+            self.client().set("group.id", "outside").create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(60)).expect("metadata");
+        let mut list = TopicPartitionList::new();
+        let mut ends = BTreeMap::new();
+        for partition in metadata.topics()[0].partitions() {
+            let watermarks = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(60));
+            let (_, end) = watermarks.expect("there are some");
+            if end > 0 {
+                list.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("valid");
+                ends.insert(partition.id(), end);
+            }
+        }
+        consumer.assign(&list).expect("it is assigned");
+        let mut seen = Vec::new();
+        while !ends.is_empty() {
+            let message = consumer.poll(Duration::from_secs(60)).expect("there is more").expect("a record");
+            let headers = message.headers().map_or(Vec::new(), |headers| {
+                let text = |header: Header<'_, &[u8]>| {
+                    let value = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+                    (header.key.to_owned(), value)
+                };
+                headers.iter().map(text).collect()
+            });
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            seen.push(Seen {
+                partition: message.partition(),
+                key: text(message.key()),
+                value: text(message.payload()),
+                ms: message.timestamp().to_millis().unwrap_or_default(),
+                headers,
+            });
+            if ends[&message.partition()] == message.offset() + 1 {
+                ends.remove(&message.partition());
+            }
+        }
+        seen
+    }
+
+    /// The values of all records, as numbers.
+    pub fn numbers(&self, topic: &str) -> Vec<u64> {
+        self.records(topic).iter().map(|seen| seen.value.parse().expect("a number")).collect()
+    }
+}
+
+/// A record as an independent client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    partition: i32,
+    key: String,
+    value: String,
+    ms: i64,
+    headers: Vec<(String, String)>,
+}
+
+fn endpoint(address: &str, more: &str) -> String {
+    format!(
+        "{{ endpointType: Kafka, kafkaSettings: {{ host: \"{address}\", consumerGroupId: tidegate{more} }} }}"
+    )
+}
+
+fn flow<'a>(from: (&'a str, &'a str), to: (&'a str, &'a str)) -> Flow<'a> {
+    Flow { tenant: "a", name: "flow", from, to, operators: &[("map", "pass_through")] }
+}
+
+/// Of each key, the numbers in the order of the partition.
+fn by_key(records: &[Seen]) -> BTreeMap<String, Vec<u64>> {
+    let mut keys: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for seen in records {
+        keys.entry(seen.key.clone()).or_default().push(seen.value.parse().expect("a number"));
+    }
+    keys
+}
+
+#[test]
+fn kafka_records_come_through_whole_in_order_and_are_committed() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("whole.in", "whole.out");
+    server.topic(from, 3);
+    server.topic(to, 3);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+    site.flow(&flow(("k", from), ("k", to)));
+    let producer = server.producer();
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "Content Type", value: Some("text/plain") })
+        .insert(Header { key: "team", value: Some("weather") })
+        .insert(Header { key: "bytes", value: Some(&[0xff, 0xfe][..]) });
+    let record = BaseRecord::to(from).key("k0").payload("0").timestamp(1_700_000_000_123).headers(headers);
+    producer.send(record).map_err(|(error, _)| error).expect("it is taken");
+    producer.flush(Duration::from_secs(60)).expect("Kafka has it");
+    server.send(from, 1..2_000);
+    let host = site.up();
+    eventually("all came", || server.records(to).len() >= 2_000);
+    let records = server.records(to);
+    let mut all = server.numbers(to);
+    all.sort_unstable();
+    assert_eq!(all, (0..2_000).collect::<Vec<_>>());
+    let first = records.iter().find(|seen| seen.value == "0").expect("it came");
+    assert_eq!((first.key.as_str(), first.ms), ("k0", 1_700_000_000_123));
+    let expected = [("Content Type", "text/plain"), ("team", "weather")];
+    assert_eq!(first.headers, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    for (key, numbers) in by_key(&records) {
+        assert!(numbers.is_sorted(), "{key}: {numbers:?}");
+        // The partitioner is that of Java's clients, here and there.
+        let partitions: BTreeSet<i32> =
+            records.iter().filter(|seen| seen.key == key).map(|seen| seen.partition).collect();
+        assert_eq!(partitions.len(), 1, "{key}");
+    }
+    eventually("its lag is known and none", || {
+        site.status()["tenants"][0]["dataflows"][0]["sources"][0]["lag"] == 0
+    });
+    host.stop();
+    // What was committed is not read again.
+    server.send(from, 2_000..2_100);
+    let host = site.up();
+    eventually("the rest came", || server.records(to).len() >= 2_100);
+    host.stop();
+    let mut all = server.numbers(to);
+    all.sort_unstable();
+    assert_eq!(all, (0..2_100).collect::<Vec<_>>());
+    let printed = server.with(|kafka| kafka.consume(to, 2_100, &["print.key=true"]));
+    assert_eq!(printed.len(), 2_100, "Kafka's own consumer sees as many");
+    assert!(printed.iter().any(|line| line == "k3\t10"), "{:?}", &printed[..10]);
+}
+
+#[test]
+fn kafka_and_mqtt_are_bridged_both_ways() {
+    let Some(server) = Server::shared() else { return };
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    server.topic("bridge.in", 2);
+    server.topic("bridge.out", 2);
+    let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
+    let site =
+        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "")), ("local", &mqtt)]);
+    site.flow(&flow(("k", "bridge.in"), ("local", "a/out")));
+    site.flow(&Flow {
+        tenant: "b",
+        name: "flow",
+        from: ("local", "b/in"),
+        to: ("k", "bridge.out"),
+        operators: &[("map", "pass_through")],
+    });
+    let host = site.up();
+    let subscriber = Subscriber::new(broker.port, "a/out");
+    server.send("bridge.in", 0..500);
+    publish_all(broker.port, numbers("b/in", 0..500));
+    eventually("Kafka's came", || subscriber.len() >= 500);
+    eventually("MQTT's came", || server.records("bridge.out").len() >= 500);
+    host.stop();
+    let mut came = subscriber.numbers();
+    came.sort_unstable();
+    assert_eq!(came, (0..500).collect::<Vec<_>>());
+    let mut came = server.numbers("bridge.out");
+    came.sort_unstable();
+    assert_eq!(came, (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn kafka_nothing_is_lost_when_the_host_is_killed_again_and_again() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("killed.in", "killed.out");
+    server.topic(from, 4);
+    server.topic(to, 4);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+    site.flow(&flow(("k", from), ("k", to)));
+    let mut came = 0;
+    for round in 0..4_u64 {
+        let host = site.up();
+        server.send(from, round * 3_000..(round + 1) * 3_000);
+        eventually("some more came", || server.records(to).len() > came);
+        host.kill();
+        came = server.records(to).len();
+    }
+    let host = site.up();
+    let all = || server.numbers(to).into_iter().collect::<BTreeSet<u64>>();
+    eventually("all came", || all().len() == 12_000);
+    host.stop();
+    // Repeated, but in order: each key's numbers go back only where a run began.
+    for (key, numbers) in by_key(&server.records(to)) {
+        let back = numbers.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert!(back <= 4, "{key} went back {back} times");
+    }
+}
+
+#[test]
+fn kafka_nothing_is_lost_when_the_broker_is_killed_or_frozen() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (from, to) = ("broken.in", "broken.out");
+    server.topic(from, 2);
+    server.topic(to, 2);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+    site.flow(&flow(("k", from), ("k", to)));
+    let host = site.up();
+    server.send(from, 0..2_000);
+    eventually("some came", || !server.records(to).is_empty());
+    server.with(Kafka::kill);
+    server.with(Kafka::restart);
+    server.send(from, 2_000..4_000);
+    let all = || server.numbers(to).into_iter().collect::<BTreeSet<u64>>();
+    eventually("all came after the kill", || all().len() == 4_000);
+    server.with(Kafka::freeze);
+    // The host sees that nobody answers, or does not; either way nothing is lost.
+    let waits = std::time::Instant::now();
+    eventually("a while is over", || waits.elapsed() > Duration::from_secs(2));
+    server.with(Kafka::go_on);
+    server.send(from, 4_000..6_000);
+    eventually("all came after the frost", || all().len() == 6_000);
+    host.stop();
+    assert_eq!(server.numbers(to).len(), 6_000, "an idempotent producer repeats nothing");
+    for (key, numbers) in by_key(&server.records(to)) {
+        assert!(numbers.is_sorted(), "{key}");
+    }
+}
+
+#[test]
+fn kafka_two_hosts_share_partitions_and_one_takes_over() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("shared.in", "shared.out");
+    server.topic(from, 4);
+    server.topic(to, 4);
+    let sites: Vec<Site> = (0..2)
+        .map(|_| {
+            let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+            site.flow(&flow(("k", from), ("k", to)));
+            site
+        })
+        .collect();
+    let mut hosts: Vec<_> = sites.iter().map(Site::up).collect();
+    let mut next = 0;
+    eventually("both get something", || {
+        server.send(from, next..next + 50);
+        next += 50;
+        sites.iter().all(|site| site.counter("a", "received") > 0)
+    });
+    hosts.pop().expect("two run").kill();
+    server.send(from, next..next + 500);
+    next += 500;
+    let all = || server.numbers(to).into_iter().collect::<BTreeSet<u64>>();
+    eventually("the other has all", || all().len() as u64 == next);
+    hosts.pop().expect("one runs").stop();
+}
+
+#[test]
+fn kafka_what_cannot_pass_is_a_dead_letter_and_holds_nothing_up() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("unfit.in", "unfit.out");
+    server.topic(from, 1);
+    server.topic(to, 1);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+    site.flow(&flow(("k", from), ("k", to)));
+    // Another dataflow writes where there is nothing.
+    site.flow(&Flow { name: "lost", ..flow(("k", from), ("k", "no.such.topic")) });
+    let host = site.up();
+    let producer = server.producer();
+    let large = "x".repeat(300 << 10);
+    for payload in ["1", &large, "2"] {
+        let record: BaseRecord<'_, str, str> = BaseRecord::to(from).payload(payload);
+        producer.send(record).map_err(|(error, _)| error).expect("it is taken");
+    }
+    // A record without a value.
+    producer.send(BaseRecord::<str, str>::to(from).key("k")).map_err(|(error, _)| error).expect("it is taken");
+    producer.flush(Duration::from_secs(60)).expect("Kafka has them");
+    eventually("what is fit came", || server.records(to).len() >= 3);
+    let values: Vec<String> = server.records(to).into_iter().map(|seen| seen.value).collect();
+    assert_eq!(values, ["1", "2", ""]);
+    let letters = || {
+        let ran = site.run(&["dead-letters", "list", "--json"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout
+    };
+    eventually("all letters are there", || letters().matches("\"dataflow\"").count() >= 5);
+    let letters = letters();
+    assert_eq!(letters.matches("at offset 1 of partition 0 of `unfit.in`").count(), 2, "{letters}");
+    assert_eq!(letters.matches("Kafka refused it").count(), 3, "{letters}");
+    host.stop();
+}

@@ -1,0 +1,159 @@
+//! An Apache Kafka for a run: one node that is broker and controller (KRaft), on free
+//! loopback ports, with a folder of its own; and its console tools.
+
+use std::{
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{broker::free_port, process::Process};
+
+/// How long it may take to listen: it is a JVM on whatever cores there are.
+const LISTEN_WITHIN: Duration = Duration::from_secs(120);
+
+/// How to get one, for messages.
+pub const INSTALL: &str =
+    "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
+
+pub struct Kafka {
+    libs: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    cores: Vec<usize>,
+    process: Option<Process>,
+}
+
+impl Kafka {
+    /// On a folder of its own below `folder`; `options` are further lines of its properties.
+    pub fn start(libs: PathBuf, folder: &Path, cores: &[usize], options: &[&str]) -> anyhow::Result<Self> {
+        let folder = folder.join("kafka");
+        std::fs::create_dir_all(&folder)?;
+        let (port, controller) = (free_port()?, free_port()?);
+        let mut properties = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n",
+            folder.join("logs").display()
+        );
+        properties += "offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=4\ngroup.initial.rebalance.delay.ms=0\n\
+             auto.create.topics.enable=false\n";
+        for option in options {
+            properties += option;
+            properties += "\n";
+        }
+        std::fs::write(folder.join("server.properties"), properties)?;
+        let mut kafka = Kafka { libs, folder, port, cores: cores.to_vec(), process: None };
+        let mut format = kafka.java("kafka.tools.StorageTool");
+        format.args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c"]);
+        let output = format.arg(kafka.folder.join("server.properties")).output().context("cannot run java")?;
+        ensure!(output.status.success(), "Kafka's folder: {}", String::from_utf8_lossy(&output.stderr));
+        kafka.run()?;
+        Ok(kafka)
+    }
+
+    /// One of Kafka's programs, with little memory.
+    fn java(&self, class: &str) -> Command {
+        let mut command = Command::new("java");
+        command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp"]);
+        command.arg(format!("{}/*", self.libs.display())).arg(class);
+        command
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.join("kafka.log"))?;
+        let mut command = self.java("kafka.Kafka");
+        command.arg(self.folder.join("server.properties"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = Process::start(&mut command, &self.cores)?;
+        let until = Instant::now() + LISTEN_WITHIN;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let log = || std::fs::read_to_string(self.folder.join("kafka.log")).unwrap_or_default();
+            if let Some(status) = process.ended() {
+                anyhow::bail!("Kafka ended with {status}: {}", log().trim_end());
+            }
+            ensure!(Instant::now() < until, "Kafka does not listen: {}", log().trim_end());
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it in order and starts it again, on the same port and folder.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = self.process.take() {
+            process.stop()?;
+        }
+        self.run()
+    }
+
+    /// kill -9; [`Self::restart`] brings it back.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), Process::kill)
+    }
+
+    /// Until [`Self::go_on`] it answers nobody, and keeps its connections.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub fn go_on(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        let process = self.process.as_mut().context("it runs")?;
+        Ok(kill_process(Pid::from_child(process.child()), signal)?)
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, topic: &str, partitions: u32) -> anyhow::Result<()> {
+        let partitions = partitions.to_string();
+        let args = ["--create", "--topic", topic, "--partitions", &partitions];
+        let output = self.tool("org.apache.kafka.tools.TopicCommand", &args)?;
+        ensure!(output.status.success(), "no topic: {}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    }
+
+    /// What the console consumer prints of the first `count` records of a topic, one a line,
+    /// with what `properties` ask it to print.
+    pub fn consume(&self, topic: &str, count: usize, properties: &[&str]) -> anyhow::Result<Vec<String>> {
+        let count = count.to_string();
+        let mut args = vec!["--topic", topic, "--from-beginning", "--max-messages", &count];
+        args.extend(["--timeout-ms", "60000"]);
+        args.extend(properties.iter().flat_map(|property| ["--property", property]));
+        let output = self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    fn tool(&self, class: &str, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.java(class);
+        command.args(["--bootstrap-server", &self.address()]).args(args).stdin(Stdio::null());
+        command.output().context("cannot run java")
+    }
+}
+
+/// Where Kafka's jars are: `TIDEGATE_KAFKA`, or what `cargo xtask` fetched; and a `java` is
+/// needed on the PATH.
+pub fn find() -> Option<PathBuf> {
+    let is_java_there = || Command::new("java").arg("-version").output().is_ok();
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/kafka/libs");
+    let libs = std::env::var_os("TIDEGATE_KAFKA").map_or(fetched, PathBuf::from);
+    (libs.is_dir() && is_java_there()).then_some(libs)
+}
