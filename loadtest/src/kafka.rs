@@ -18,8 +18,7 @@ use crate::{broker::free_port, process::Process};
 const LISTEN_WITHIN: Duration = Duration::from_secs(120);
 
 /// How to get one, for messages.
-pub const INSTALL: &str =
-    "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
+pub const INSTALL: &str = "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
 
 pub struct Kafka {
     libs: PathBuf,
@@ -54,7 +53,8 @@ impl Kafka {
         let mut kafka = Kafka { libs, folder, port, cores: cores.to_vec(), process: None };
         let mut format = kafka.java("kafka.tools.StorageTool");
         format.args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c"]);
-        let output = format.arg(kafka.folder.join("server.properties")).output().context("cannot run java")?;
+        let output =
+            format.arg(kafka.folder.join("server.properties")).output().context("cannot run java")?;
         ensure!(output.status.success(), "Kafka's folder: {}", String::from_utf8_lossy(&output.stderr));
         kafka.run()?;
         Ok(kafka)

@@ -18,7 +18,8 @@ use crate::resource::{
 
 pub use self::{
     kafka::{
-        Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl, is_topic as is_kafka_topic,
+        Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
+        is_topic as is_kafka_topic,
     },
     security::{Certificate, Tls},
 };
@@ -111,12 +112,22 @@ impl Endpoint {
             }
             ("OpenTelemetry" | "Http", _) => {
                 let message = format!("endpoint type `{}` is not there yet", kind.text);
-                diagnostics.error("endpoint/type", kind.place, message, "`Mqtt`, `Kafka`, `File` and `Memory` are");
+                diagnostics.error(
+                    "endpoint/type",
+                    kind.place,
+                    message,
+                    "`Mqtt`, `Kafka`, `File` and `Memory` are",
+                );
                 return None;
             }
             _ => {
                 let message = format!("unknown endpoint type `{}`", kind.text);
-                diagnostics.error("endpoint/type", kind.place, message, "one of `Mqtt`, `Kafka`, `File`, `Memory`");
+                diagnostics.error(
+                    "endpoint/type",
+                    kind.place,
+                    message,
+                    "one of `Mqtt`, `Kafka`, `File`, `Memory`",
+                );
                 return None;
             }
         };

@@ -872,7 +872,8 @@ fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagn
             }
             if settings.group.is_none() {
                 let message = format!("`{}` has no `consumerGroupId`", endpoint.text);
-                let label = "a source needs one; the platform team writes it in the endpoint's `kafkaSettings`";
+                let label =
+                    "a source needs one; the platform team writes it in the endpoint's `kafkaSettings`";
                 diagnostics.error("dataflow/kafka-group", endpoint.place.clone(), message, label);
             }
         }

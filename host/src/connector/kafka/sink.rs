@@ -24,11 +24,7 @@ use rdkafka::{
 use super::{ClientError, Outgoing, producer};
 use crate::{
     clock::Clock,
-    connector::{
-        route::Route,
-        status::Status,
-        waiter::Waiter,
-    },
+    connector::{route::Route, status::Status, waiter::Waiter},
     deploy::chain,
     resource::endpoint::{KafkaSettings, is_kafka_topic},
     write::{Rejected, SinkQueue, Write},
@@ -180,7 +176,6 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-
 /// How a producer ended.
 enum End {
     /// All was confirmed, or nobody waits for it any more.
@@ -238,11 +233,7 @@ impl KafkaSink {
                 return Ok(End::Failed(ClientError::Fatal { reason }));
             }
             let has_room = self.shared.lock().bytes < UNREPORTED_BYTES_MAX;
-            let polled = if has_room {
-                self.queue.poll_next(&mut waiter.context())
-            } else {
-                Poll::Pending
-            };
+            let polled = if has_room { self.queue.poll_next(&mut waiter.context()) } else { Poll::Pending };
             match polled {
                 Poll::Ready(Some(write)) => {
                     self.take(write, &producer);

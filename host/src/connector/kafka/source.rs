@@ -3,28 +3,28 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
 use rdkafka::{
-    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
+    ClientContext, Message, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers as _},
+    message::{Headers as _, OwnedMessage},
+    types::RDKafkaRespErr,
 };
 
 use super::{ClientError, Record, consumer};
 use crate::{
     batch::{Batch, BatchBuilder},
     clock::Clock,
-    connector::{
-        status::Status,
-        stop::Stop,
-        waiter::Waiter,
-    },
+    connector::{status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
     queue::{Marks, Places, SourceDoor},
     resource::endpoint::KafkaSettings,
@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long partitions that go to another member wait for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(1);
+const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 const COMMIT_EVERY: Duration = Duration::from_millis(20);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -90,9 +92,16 @@ impl KafkaSource {
         let KafkaSource { settings, mut options, status, door } = self;
         let mut retry_after = RETRY_AFTER;
         let shared = Arc::new(Shared {
-            progress: Mutex::new(Progress { door, unsettled: VecDeque::new(), topics: Vec::new() }),
+            progress: Mutex::new(Progress {
+                door,
+                unsettled: VecDeque::new(),
+                reading: Vec::new(),
+                delivered: BTreeMap::new(),
+                topics: Vec::new(),
+            }),
             status: status.clone(),
             stop: options.stop.clone(),
+            served: AtomicBool::new(false),
         });
         let consumer = loop {
             if shared.is_stopped(&waiter) {
@@ -114,8 +123,8 @@ impl KafkaSource {
             waiter: &waiter,
             copies_properties: settings.copies_properties,
             builder: BatchBuilder::new(&node),
+            held: VecDeque::new(),
             ends: Vec::new(),
-            places: Vec::new(),
             options: &mut options,
         };
         reading.run();
@@ -149,17 +158,61 @@ struct Progress {
     /// For each delivery that is not settled, what is done with once it is: the next offset
     /// of each partition that it took from.
     unsettled: VecDeque<(u64, Vec<(Partition, i64)>)>,
+    /// The next offset of each partition that what is read for the next delivery is from.
+    reading: Vec<(Partition, i64)>,
+    /// And of each that was ever delivered from in this run.
+    delivered: BTreeMap<Partition, i64>,
     /// Numbered in the order in which they came.
     topics: Vec<String>,
+}
+
+impl Progress {
+    /// The number of a topic, which it gets if it has none.
+    fn topic(&mut self, name: &str) -> usize {
+        self.topics.iter().position(|topic| topic == name).unwrap_or_else(|| {
+            self.topics.push(name.to_owned());
+            self.topics.len() - 1
+        })
+    }
+
+    /// Behind the last record that was read of a partition.
+    fn next(&self, partition: Partition) -> Option<i64> {
+        let reading = self.reading.iter().find(|(it, _)| *it == partition).map(|(_, next)| next);
+        reading.or_else(|| self.delivered.get(&partition)).copied()
+    }
+
+    /// What was read goes with the delivery of a number.
+    fn hand_over(&mut self, number: u64) {
+        let places = std::mem::take(&mut self.reading);
+        self.delivered.extend(places.iter().copied());
+        self.unsettled.push_back((number, places));
+    }
+
+    fn note_read(&mut self, partition: Partition, next: i64) {
+        match self.reading.iter_mut().find(|(it, _)| *it == partition) {
+            Some((_, known)) => *known = next,
+            None => self.reading.push((partition, next)),
+        }
+    }
+
+    fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
+        self.topics.iter().position(|name| name == topic).map(|topic| (topic, partition))
+    }
 }
 
 struct Shared {
     progress: Mutex<Progress>,
     status: Arc<Status>,
     stop: Stop,
+    /// The library has called back.
+    served: AtomicBool,
 }
 
 impl Shared {
+    fn take_served(&self) -> bool {
+        self.served.swap(false, Ordering::Relaxed)
+    }
+
     /// Never held while the library runs: it calls back on this very thread.
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().expect("no panic under this lock")
@@ -213,6 +266,26 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let (rebalance, done) = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.begin_where_it_read(consumer, list);
+                (Rebalance::Assign(list), consumer.incremental_assign(list))
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                let rebalance = Rebalance::Revoke(list);
+                self.pre_rebalance(consumer, &rebalance);
+                (rebalance, consumer.incremental_unassign(list))
+            }
+            other => (Rebalance::Error(KafkaError::Rebalance(other.into())), Ok(())),
+        };
+        self.0.served.store(true, Ordering::Relaxed);
+        if let Err(error) = done {
+            tracing::warn!(%error, "the library refuses a change of partitions");
+        }
+        self.post_rebalance(consumer, &rebalance);
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(list) = rebalance else { return };
         if consumer.assignment_lost() {
@@ -223,7 +296,9 @@ impl ConsumerContext for Group {
         let revoked: Vec<Partition> = list
             .elements()
             .iter()
-            .filter_map(|it| topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition())))
+            .filter_map(|it| {
+                topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition()))
+            })
             .collect();
         let last = {
             let progress = self.0.lock();
@@ -257,6 +332,7 @@ impl ConsumerContext for Group {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.0.served.store(true, Ordering::Relaxed);
         if let Err(error) = result {
             tracing::debug!(%error, "offsets were not committed; the next commit covers them");
         }
@@ -264,6 +340,32 @@ impl ConsumerContext for Group {
 }
 
 impl Group {
+    /// A partition that comes back, as after a loss of the connection, goes on behind what
+    /// was read of it: that is under way or done. What is committed may be behind.
+    fn begin_where_it_read(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let mut read = Vec::new();
+        {
+            let progress = self.0.lock();
+            for it in list.elements() {
+                let partition = progress.partition(it.topic(), it.partition());
+                if let Some(next) = partition.and_then(|partition| progress.next(partition)) {
+                    read.push((it.topic().to_owned(), it.partition(), next));
+                }
+            }
+        }
+        if read.is_empty() {
+            return;
+        }
+        // Another member may have had it meanwhile.
+        let Ok(committed) = consumer.committed_offsets(list.clone(), COMMITTED_WITHIN) else { return };
+        for (topic, partition, next) in read {
+            let known = committed.find_partition(&topic, partition).and_then(|it| it.offset().to_raw());
+            let next = Offset::Offset(known.unwrap_or(0).max(next));
+            // It is in the list.
+            let _ = list.set_partition_offset(&topic, partition, next);
+        }
+    }
+
     /// Waits until the delivery `last` is settled, but not for ever: what is then under way
     /// comes again from whoever has the partition next.
     fn drain(&self, last: u64) {
@@ -296,17 +398,17 @@ struct Reading<'s> {
     copies_properties: bool,
     /// The delivery that is being made.
     builder: BatchBuilder,
+    /// Read while nothing could be taken.
+    held: VecDeque<OwnedMessage>,
     /// Behind each of its messages, if they are identified.
     ends: Vec<i64>,
-    /// The next offset of each partition that it took from.
-    places: Vec<(Partition, i64)>,
 }
 
 impl Reading<'_> {
     fn run(&mut self) {
         let mut stored_at = std::time::Instant::now();
         while !self.shared.is_stopped(self.waiter) {
-            let is_more = self.read(usize::MAX);
+            let is_more = self.read();
             if !self.builder.is_empty() {
                 self.deliver();
             }
@@ -323,7 +425,7 @@ impl Reading<'_> {
         self.pause();
         while self.shared.lock().door.poll_idle(&mut self.waiter.context()).is_pending() {
             self.waiter.wait_for(PAUSED_LOOK_EVERY);
-            self.read(0);
+            self.serve();
             self.store();
         }
         self.store();
@@ -343,18 +445,25 @@ impl Reading<'_> {
         self.waiter.wait_for(time);
     }
 
-    /// Takes records until the delivery is full, or there are none, or so many were taken.
-    /// Whether there may be more at once.
-    fn read(&mut self, most: usize) -> bool {
-        let mut taken = 0;
+    /// Takes records until the delivery is full, or there are none. Whether there may be
+    /// more at once.
+    fn read(&mut self) -> bool {
+        while let Some(message) = self.held.pop_front() {
+            self.take(&message);
+            if self.is_full() {
+                return true;
+            }
+        }
         loop {
-            match self.consumer.poll(Duration::ZERO) {
-                // Either no event at all, or one that was not a record.
+            // What is taken is not kept waiting. An event that is no record, which is served
+            // while it waits, hides what is behind it otherwise.
+            let wait = if self.builder.is_empty() { GLANCE } else { Duration::ZERO };
+            match self.consumer.poll(wait) {
+                None if self.shared.take_served() => {}
                 None => return false,
                 Some(Ok(message)) => {
                     self.take(&message);
-                    taken += 1;
-                    if taken >= most || self.is_full() {
+                    if self.is_full() {
                         return true;
                     }
                 }
@@ -366,6 +475,17 @@ impl Reading<'_> {
         }
     }
 
+    /// Serves the group, and keeps for later what comes though all is paused: it is of
+    /// partitions that have just come.
+    fn serve(&mut self) {
+        self.pause();
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Ok(message)) => self.held.push_back(message.detach()),
+            Some(Err(error)) => self.shared.status.set_degraded(Clock::System.now(), error.to_string()),
+            None => {}
+        }
+    }
+
     fn is_full(&self) -> bool {
         // The next record may be as large as the last ones were.
         let bytes = self.builder.bytes_len() / self.builder.len().max(1);
@@ -373,19 +493,20 @@ impl Reading<'_> {
         self.builder.is_full_for(bytes) || self.builder.bytes_len() + bytes > bytes_max
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, message: &impl Message) {
         let topic = message.topic();
-        let partition = (self.topic(topic), message.partition());
+        let (partition, is_another) = {
+            let mut progress = self.shared.lock();
+            let partition = (progress.topic(topic), message.partition());
+            (partition, progress.reading.first().is_some_and(|(first, _)| *first != partition))
+        };
         // What is identified stands in one stream.
-        if self.options.identifies
-            && self.places.first().is_some_and(|(first, _)| *first != partition)
-            && !self.builder.is_empty()
-        {
+        if self.options.identifies && is_another && !self.builder.is_empty() {
             self.deliver();
         }
         let value = message.payload().unwrap_or_default();
         self.shared.status.messages_in.add(1);
-        self.shared.status.bytes_in.add((message.payload_len() + message.key_len()) as u64);
+        self.shared.status.bytes_in.add((value.len() + message.key().map_or(0, <[u8]>::len)) as u64);
         let is_oversize = value.len() > self.options.payload_bytes_max;
         let headers = message.headers().map_or(Vec::new(), |headers| {
             headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect()
@@ -410,37 +531,26 @@ impl Reading<'_> {
                 self.ends.push(next);
             }
         }
-        match self.places.iter_mut().find(|(known, _)| *known == partition) {
-            Some((_, offset)) => *offset = next,
-            None => self.places.push((partition, next)),
-        }
+        let mut progress = self.shared.lock();
+        progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {
             // Done with as soon as what came before it is.
-            let mut progress = self.shared.lock();
             let before = progress.door.settled_upto() + progress.door.unsettled();
-            progress.unsettled.push_back((before, std::mem::take(&mut self.places)));
+            progress.hand_over(before);
         }
-    }
-
-    fn topic(&self, name: &str) -> usize {
-        let mut progress = self.shared.lock();
-        if let Some(known) = progress.topics.iter().position(|topic| topic == name) {
-            return known;
-        }
-        progress.topics.push(name.to_owned());
-        progress.topics.len() - 1
     }
 
     /// Hands over what was read, once there is credit for it.
     fn deliver(&mut self) {
         let builder = std::mem::replace(&mut self.builder, BatchBuilder::new(&self.options.node));
-        let (places, ends) = (std::mem::take(&mut self.places), std::mem::take(&mut self.ends));
+        let ends = std::mem::take(&mut self.ends);
         let batch = builder.finish();
         let marks = self.options.identifies.then(|| {
-            let (topic, partition) = places[0].0;
-            let name = &self.shared.lock().topics[topic];
+            let progress = self.shared.lock();
+            let (topic, partition) = progress.reading[0].0;
+            let name = &progress.topics[topic];
             let ends = ends.iter().map(|end| *end as u64).collect();
-            Marks::Places(Places { stream: [stream(name), partition as u64], ends })
+            Marks::Places(Places { stream: [stream(name), partition as u64], is_one_of_many: true, ends })
         });
         let bytes = batch.bytes_held();
         let waits_since = std::time::Instant::now();
@@ -457,17 +567,14 @@ impl Reading<'_> {
             self.store();
             self.waiter.wait_for(if is_paused { PAUSED_LOOK_EVERY } else { PATIENCE });
             if is_paused || waits_since.elapsed() >= PATIENCE {
-                // Partitions may have come that are not paused. What they gave already waits
-                // in the next delivery.
-                self.pause();
                 is_paused = true;
-                self.read(1);
+                self.serve();
             }
         };
         {
             let mut progress = self.shared.lock();
             let number = progress.door.deliver_marked(credit, batch, marks);
-            progress.unsettled.push_back((number, places));
+            progress.hand_over(number);
         }
         if is_paused {
             self.resume();
@@ -500,7 +607,7 @@ impl Reading<'_> {
 
 /// Names a topic among the streams of a source: FNV-1a, the same in every run.
 fn stream(topic: &str) -> u64 {
-    topic.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    topic
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -224,11 +224,8 @@ fn read_authentication(
 
 /// AIO's defaults, where nothing is said.
 fn read_batching(kafka: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Batching {
-    let mut batching = Batching {
-        latency: Duration::from_millis(5),
-        bytes_max: 1_000_000,
-        messages_max: 100_000,
-    };
+    let mut batching =
+        Batching { latency: Duration::from_millis(5), bytes_max: 1_000_000, messages_max: 100_000 };
     let Some(mut settings) = kafka.object("batching", diagnostics) else { return batching };
     let modes = [("Enabled", true), ("Disabled", false)];
     let is_enabled = settings.choice("mode", &modes, diagnostics).unwrap_or(true);
