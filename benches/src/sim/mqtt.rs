@@ -12,10 +12,8 @@ use rand::Rng as _;
 use tidegate::{
     clock::Instant,
     connector::{
-        mqtt::{
-            InflightMax, Oversize, Settings, SinkSession, SourceOptions, SourceSession, client_id::of_sink,
-            client_id::of_source,
-        },
+        client_id,
+        mqtt::{InflightMax, Oversize, Settings, SinkSession, SourceOptions, SourceSession},
         stop::{Farewell, Stop},
     },
     dataflow::shard::Removed,

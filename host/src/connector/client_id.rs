@@ -16,3 +16,15 @@ pub fn of_sink(host: &str, tenant: &str, endpoint: &str) -> String {
 pub fn of_commands(host: &str, tenant: &str, endpoint: &str) -> String {
     format!("tg/{host}/{tenant}/_commands/{endpoint}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_ids_tell_tenants_and_ends_apart() {
+        assert_eq!(of_source("edge-1", "weather", "frost", "in"), "tg/edge-1/weather/frost/in");
+        assert_eq!(of_sink("edge-1", "weather", "local"), "tg/edge-1/weather/_out/local");
+        assert_eq!(of_commands("edge-1", "weather", "local"), "tg/edge-1/weather/_commands/local");
+    }
+}

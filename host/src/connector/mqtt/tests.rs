@@ -178,10 +178,3 @@ fn the_window_stays_within_what_a_connection_may_hold() {
         assert_eq!(InflightMax::nearest(asked).get(), given, "asked {asked}");
     }
 }
-
-#[test]
-fn client_ids_tell_tenants_and_ends_apart() {
-    assert_eq!(client_id::of_source("edge-1", "weather", "frost", "in"), "tg/edge-1/weather/frost/in");
-    assert_eq!(client_id::of_sink("edge-1", "weather", "local"), "tg/edge-1/weather/_out/local");
-    assert_eq!(client_id::of_commands("edge-1", "weather", "local"), "tg/edge-1/weather/_commands/local");
-}

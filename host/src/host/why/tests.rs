@@ -9,7 +9,6 @@ fn description() -> Description {
         last_in: None,
         last_written: None,
         waiting: 0,
-        lag: None,
         unsettled: 0,
         holding: None,
         circuit: State::Closed,

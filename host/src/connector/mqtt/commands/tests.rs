@@ -12,9 +12,9 @@ use super::*;
 use crate::{
     clock::VirtualClock,
     command::{Call, Calls, Request, pattern::Patterns},
-    connector::mqtt::{
-        client_id::of_commands,
-        tests::{Stepper, connack, encode, puback, puback_ids, publish_with, sent},
+    connector::{
+        client_id,
+        mqtt::tests::{Stepper, connack, encode, puback, puback_ids, publish_with, sent},
     },
     resource::Grants,
     topic::TopicFilter,
