@@ -1,4 +1,8 @@
-use std::sync::{Mutex, mpsc};
+use std::{
+    sync::{Mutex, mpsc},
+    task::{Wake, Waker},
+    thread,
+};
 
 use super::*;
 use crate::{
