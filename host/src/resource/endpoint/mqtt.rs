@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::resource::{
     diagnostic::Diagnostics,
-    endpoint::{Login, security::is_address},
+    endpoint::{
+        Login,
+        security::{Certificate, Tls, is_address},
+    },
     host::number,
     secret::Secret,
     yaml::{Object, Unknown},
@@ -15,6 +18,7 @@ use crate::resource::{
 pub struct MqttSettings {
     /// `host:port`.
     pub address: String,
+    pub tls: Option<Tls>,
     pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
@@ -49,15 +53,14 @@ impl MqttSettings {
             let message = format!("protocol `{}` is not there yet", protocol.text);
             diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
         }
-        let login = mqtt.object("authentication", diagnostics).and_then(|it| read_login(it, diagnostics));
-        if let Some(mut tls) = mqtt.object("tls", diagnostics) {
-            if let Some(mode) = tls.text("mode", diagnostics)
-                && mode.text != "Disabled"
-            {
-                diagnostics.error("endpoint/tls", mode.place, "TLS is not there yet", "write `Disabled`");
+        let (login, certificate) = read_authentication(&mut mqtt, diagnostics);
+        let mut tls = Tls::read(&mut mqtt, diagnostics);
+        if let Some(certificate) = certificate {
+            if let (None, Some(disabled)) = (&tls, mqtt.get("tls")) {
+                let message = "a certificate cannot be shown without TLS";
+                diagnostics.error("endpoint/tls", disabled.place.clone(), message, "write `mode: Enabled`");
             }
-            tls.get("trustedCaCertificateConfigMapRef");
-            tls.finish(diagnostics);
+            tls.get_or_insert_default().certificate = Some(certificate);
         }
         let mut get = |key, range| number(&mut mqtt, key, range, diagnostics);
         let qos = get("qos", 0..=1).unwrap_or(1) as u8;
@@ -79,40 +82,42 @@ impl MqttSettings {
             }
         }
         mqtt.finish(diagnostics);
-        Some(MqttSettings { address, login, qos, keep_alive, session_expiry, inflight_max })
+        Some(MqttSettings { address, tls, login, qos, keep_alive, session_expiry, inflight_max })
     }
 }
 
-/// `None` for a client that says nothing of itself.
-fn read_login(mut authentication: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Login> {
-    let method = authentication.need_text("method", diagnostics)?;
-    let login = match method.text.as_str() {
-        "Anonymous" => None,
+/// What a client says of itself.
+fn read_authentication(
+    mqtt: &mut Object<'_>,
+    diagnostics: &mut Diagnostics,
+) -> (Option<Login>, Option<Certificate>) {
+    let Some(mut authentication) = mqtt.object("authentication", diagnostics) else { return (None, None) };
+    let Some(method) = authentication.need_text("method", diagnostics) else { return (None, None) };
+    let read = match method.text.as_str() {
+        "Anonymous" => (None, None),
+        "X509Certificate" => (None, Certificate::read(&mut authentication, &method.place, diagnostics)),
         // AIO has no such method; brokers outside Azure do.
         "UserPassword" => {
-            let mut settings =
-                authentication.object("userPasswordSettings", diagnostics).unwrap_or_else(|| {
-                    let message = "`UserPassword` takes `userPasswordSettings`";
-                    let label = "with `user`, and `passwordFile` or `passwordVariable`";
-                    diagnostics.error("endpoint/authentication", method.place, message, label);
-                    Object::absent("userPasswordSettings")
-                });
-            if !settings.is_there() {
-                return None;
-            }
+            let Some(mut settings) = authentication.object("userPasswordSettings", diagnostics) else {
+                let message = "`UserPassword` takes `userPasswordSettings`";
+                let label = "with `user`, and `passwordFile` or `passwordVariable`";
+                diagnostics.error("endpoint/authentication", method.place, message, label);
+                return (None, None);
+            };
             let user = settings.need_text("user", diagnostics);
             let password =
                 Secret::read_keys(&mut settings, ["passwordFile", "passwordVariable"], diagnostics);
             settings.finish(diagnostics);
-            Some(Login { user: user?.text, password: password? })
+            let login = user.zip(password).map(|(user, password)| Login { user: user.text, password });
+            (login, None)
         }
         other => {
             let message = format!("authentication `{other}` is not there yet");
-            let label = "use `Anonymous` or `UserPassword`";
+            let label = "use `Anonymous`, `UserPassword` or `X509Certificate`";
             diagnostics.error("endpoint/authentication", method.place, message, label);
-            return None;
+            return (None, None);
         }
     };
     authentication.finish(diagnostics);
-    login
+    read
 }
