@@ -17,14 +17,14 @@ use self::{
     file::{FileError, FileSink, FileSource},
     kafka::{KafkaSink, KafkaSource},
     memory::{MemorySink, MemorySource},
-    mqtt::{SinkSession, SourceSession},
+    mqtt::{Remote, SinkSession, SourceSession},
 };
 use crate::clock::Clock;
 
 /// The source's end of a connector, ready to run.
 pub enum Source {
-    /// And the broker's `host:port`.
-    Mqtt(String, Box<SourceSession>),
+    /// And where its broker is.
+    Mqtt(Remote, Box<SourceSession>),
     Kafka(Box<KafkaSource>),
     Memory(MemorySource),
     File(Box<FileSource>),
@@ -32,8 +32,8 @@ pub enum Source {
 
 /// The sink's end of a connector, ready to run.
 pub enum Sink {
-    /// And the broker's `host:port`.
-    Mqtt(String, Box<SinkSession>),
+    /// And where its broker is.
+    Mqtt(Remote, Box<SinkSession>),
     Kafka(Box<KafkaSink>),
     Memory(MemorySink),
     File(FileSink),
@@ -44,7 +44,7 @@ impl Source {
     pub async fn run(self, clock: Clock) -> Result<(), FileError> {
         match self {
             // Apart, or the others would take as much memory.
-            Source::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
+            Source::Mqtt(remote, session) => Box::pin(mqtt::run(remote, session, clock)).await,
             Source::Memory(source) => source.run().await,
             Source::Kafka(source) => on_a_thread(move || source.run()).await,
             Source::File(source) => return on_a_thread(move || source.run()).await,
@@ -58,7 +58,7 @@ impl Sink {
     pub async fn run(self, clock: Clock) -> Result<(), FileError> {
         match self {
             // As above.
-            Sink::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
+            Sink::Mqtt(remote, session) => Box::pin(mqtt::run(remote, session, clock)).await,
             Sink::Memory(sink) => sink.run().await,
             Sink::Kafka(sink) => on_a_thread(move || sink.run()).await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,

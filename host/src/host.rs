@@ -44,7 +44,8 @@ use crate::{
         kafka::{self, KafkaOptions, KafkaSink, KafkaSource},
         memory::{Doors, MemorySource},
         mqtt::{
-            self, CommandOptions, CommandSession, InflightMax, Qos, SinkSession, SourceOptions, SourceSession,
+            self, CommandOptions, CommandSession, InflightMax, Qos, Remote, SinkSession, SourceOptions,
+            SourceSession,
         },
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
@@ -616,8 +617,8 @@ impl Host {
         let door = SourceDoor::new(0, Queue::new(Waker::noop().clone()), ledger);
         let session = SourceSession::new(self.mqtt_settings(home, settings, id.clone()), options, door);
         let status = mqtt::Session::status(&session).clone();
-        let address = settings.address.clone();
-        let running = mqtt::run(address, Box::new(session), self.clock.clone());
+        let remote = Remote::of(settings, home);
+        let running = mqtt::run(remote, Box::new(session), self.clock.clone());
         task::spawn(async move {
             let _all_credit = all_credit;
             let stopping = async {
@@ -846,7 +847,7 @@ impl Host {
                     let session =
                         SinkSession::new(self.mqtt_settings(&site.home, settings, id), queue.clone());
                     status = Some(mqtt::Session::status(&session).clone());
-                    Sink::Mqtt(settings.address.clone(), Box::new(session))
+                    Sink::Mqtt(Remote::of(settings, &site.home), Box::new(session))
                 }
                 EndpointKind::Kafka(settings) => {
                     let id = client_id::of_sink(&self.name, &running.tenant.name, &endpoint.text);
@@ -883,7 +884,7 @@ impl Host {
             unreachable!("commands go over MQTT alone")
         };
         let id = client_id::of_commands(&self.name, &tenant.name, endpoint);
-        let address = settings.address.clone();
+        let remote = Remote::of(settings, &site.home);
         let settings = self.mqtt_settings(&site.home, settings, id);
         let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint);
         let grants = grants.expect("the endpoint is granted").clone();
@@ -896,7 +897,7 @@ impl Host {
         let session = CommandSession::new(settings, options, door.clone());
         let status = mqtt::Session::status(&session).clone();
         let name = format!("{}/{endpoint} for commands", tenant.name);
-        let connection = mqtt::run(address, Box::new(session), self.clock.clone());
+        let connection = mqtt::run(remote, Box::new(session), self.clock.clone());
         let end = async move {
             connection.await;
             Ok(())
@@ -944,7 +945,7 @@ impl Host {
                     let session =
                         SourceSession::new(self.mqtt_settings(&site.home, settings, id), options, door);
                     status = Some(mqtt::Session::status(&session).clone());
-                    Source::Mqtt(settings.address.clone(), Box::new(session))
+                    Source::Mqtt(Remote::of(settings, &site.home), Box::new(session))
                 }
                 EndpointKind::Kafka(settings) => {
                     let options = KafkaOptions {

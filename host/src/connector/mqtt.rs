@@ -29,7 +29,7 @@ use crate::{
 
 pub use self::{
     commands::{CommandOptions, CommandSession},
-    connection::run,
+    connection::{Remote, TlsError, run},
     sink::SinkSession,
     source::{Oversize, SourceOptions, SourceSession},
 };
@@ -166,6 +166,8 @@ pub enum SessionError {
     Closed,
     #[error("the password is not known")]
     Secret(#[from] SecretError),
+    #[error("no encrypted connection")]
+    Tls(#[from] TlsError),
     #[error("connection failed")]
     Io(#[source] std::io::Error),
 }

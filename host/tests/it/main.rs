@@ -3,11 +3,13 @@
 mod aio_tests;
 mod applied;
 mod apply;
+mod authority;
 mod brokers;
 mod commands;
 mod compose;
 mod crowd;
 mod dense;
+mod encrypted;
 mod epoch;
 mod faults;
 mod file;

@@ -19,7 +19,7 @@ use tidegate::{
     clock::Clock,
     connector::{
         broker,
-        mqtt::{self, Oversize, Session, Settings, SinkSession, SourceOptions, SourceSession},
+        mqtt::{self, Oversize, Remote, Session, Settings, SinkSession, SourceOptions, SourceSession},
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },
@@ -32,6 +32,7 @@ use tidegate::{
 use tokio::runtime::Runtime;
 
 use crate::{
+    encrypted::Encrypted,
     mosquitto::{Mosquitto, Proxy, eventually},
     outside::{Subscriber, numbers, publish_all},
 };
@@ -144,10 +145,14 @@ struct RunningSource {
 impl Rig {
     /// The sink connects to `sink`; the source waits for [`Self::open_source`].
     fn new(sink: String) -> Self {
+        Self::over(Remote::plain(sink))
+    }
+
+    fn over(sink: Remote) -> Self {
         Self::with(sink, settings("tg/edge-1/t/out/local"))
     }
 
-    fn with(sink: String, settings: Settings) -> Self {
+    fn with(sink: Remote, settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let forward = Forward::start();
@@ -165,10 +170,14 @@ impl Rig {
     }
 
     fn open_source(&mut self, address: String) {
-        self.open_source_with(address, settings("tg/edge-1/t/forward/in"));
+        self.open_source_over(Remote::plain(address));
     }
 
-    fn open_source_with(&mut self, address: String, settings: Settings) {
+    fn open_source_over(&mut self, remote: Remote) {
+        self.open_source_with(remote, settings("tg/edge-1/t/forward/in"));
+    }
+
+    fn open_source_with(&mut self, remote: Remote, settings: Settings) {
         let stop = Stop::default();
         let oversize = self.oversize.clone();
         let options = SourceOptions {
@@ -184,7 +193,7 @@ impl Rig {
         let door = SourceDoor::new(0, self.forward.queue.clone(), self.ledger.clone());
         let session = SourceSession::new(settings, options, door);
         let status = session.status().clone();
-        let task = self.runtime.spawn(mqtt::run(address, Box::new(session), Clock::System));
+        let task = self.runtime.spawn(mqtt::run(remote, Box::new(session), Clock::System));
         eventually("the source is connected", || status.state() == ConnectionState::Connected);
         self.source = Some(RunningSource { status, stop, task });
     }
@@ -253,12 +262,25 @@ fn what_came_with_a_message_goes_with_it() {
 #[test]
 fn cut_connections_cost_duplicates_and_nothing_else() {
     let Some(broker) = Mosquitto::start(&["max_inflight_messages 0"]) else { return };
-    let subscriber = Subscriber::new(broker.port, "out/#");
-    let (before_source, before_sink) = (Proxy::before(broker.port), Proxy::before(broker.port));
-    let mut rig = Rig::new(before_sink.address());
-    rig.open_source(before_source.address());
+    cut(broker.port, broker.port, Remote::plain);
+}
+
+#[test]
+fn cut_connections_over_tls_cost_duplicates_and_nothing_else() {
+    let Some(encrypted) = Encrypted::start(&["max_inflight_messages 0"]) else { return };
+    cut(encrypted.broker.port, encrypted.port, |address| Remote {
+        address,
+        tls: Some(encrypted.tls.clone()),
+    });
+}
+
+/// Source and sink are at `remote` of what is before `inner`, all others at `port`.
+fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
+    let subscriber = Subscriber::new(port, "out/#");
+    let (before_source, before_sink) = (Proxy::before(inner), Proxy::before(inner));
+    let mut rig = Rig::over(remote(before_sink.address()));
+    rig.open_source_over(remote(before_source.address()));
     let count = 20_000;
-    let port = broker.port;
     let publisher = thread::spawn(move || publish_all(port, numbers("in/a", 0..count)));
     for cut in 1..=10u64 {
         eventually("it goes on", || subscriber.len() as u64 >= cut * count / 12);
@@ -395,7 +417,8 @@ fn a_paused_source_stays_connected() {
     let subscriber = Subscriber::new(broker.port, "out/#");
     let mut rig = Rig::new(broker.address());
     let keep_alive = Duration::from_secs(2);
-    rig.open_source_with(broker.address(), Settings { keep_alive, ..settings("tg/edge-1/t/forward/in") });
+    let remote = Remote::plain(broker.address());
+    rig.open_source_with(remote, Settings { keep_alive, ..settings("tg/edge-1/t/forward/in") });
     let all = rig.ledger.try_acquire(1 << 20).expect("nothing is in flight");
     publish_all(broker.port, numbers("in/a", 0..500));
     // The broker gives up a silent client after one and a half keep-alives; it
@@ -432,11 +455,11 @@ fn what_the_tenant_may_not_write_is_rejected_and_never_reaches_the_broker() {
 #[test]
 fn the_embedded_broker_carries_messages_both_ways() {
     let ports = broker::start(broker::Ports::default()).expect("loopback has free ports");
-    let address = format!("127.0.0.1:{}", ports.v5);
+    let remote = Remote::plain(format!("127.0.0.1:{}", ports.v5));
     let subscriber = Subscriber::new(ports.v5, "out/#");
     let settings = |client_id: &str| settings(&broker::client_id(client_id));
-    let mut rig = Rig::with(address.clone(), settings("tg/edge-1/t/out/local"));
-    rig.open_source_with(address, settings("tg/edge-1/t/forward/in"));
+    let mut rig = Rig::with(remote.clone(), settings("tg/edge-1/t/out/local"));
+    rig.open_source_with(remote, settings("tg/edge-1/t/forward/in"));
     publish_all(ports.v5, numbers("in/a", 0..2_000));
     let large = vec![b'7'; PAYLOAD_BYTES_MAX];
     publish_all(ports.v5, [("in/large".to_owned(), large.clone(), PublishProperties::default())]);

@@ -53,6 +53,7 @@ fn only_the_module_that_owns_a_library_names_it() {
         ("timely", "dataflow"),
         ("rumqttc", "connector"),
         ("rumqttd", "connector"),
+        ("tokio_rustls", "connector"),
         ("sled", "store"),
         ("tract_onnx", "inference"),
     ] {

@@ -1,7 +1,10 @@
-//! The connection of one MQTT client: a task that opens its socket, moves bytes
+//! The connection of one MQTT client: a task that opens its transport, moves bytes
 //! between it and the session, and opens it again when it is lost. One read and one
 //! write a turn, however many packets they hold; knows nothing of packets.
 
+mod remote;
+mod transport;
+mod tls;
 mod socket;
 
 use std::{
@@ -14,17 +17,15 @@ use std::{
 };
 
 use bytes::Buf;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Sleep, timeout},
-};
+use tokio::time::{Sleep, timeout};
 
-use self::socket::Socket;
+use self::transport::Transport;
 use super::{Session, SessionError};
 use crate::clock::{Clock, Instant};
 
-/// How long a TCP connection may take to come about.
+pub use self::{remote::Remote, tls::TlsError};
+
+/// How long a connection may take to come about, with a handshake if there is one.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// How long the last bytes may take.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
@@ -39,17 +40,17 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// Keeps `session` connected to `address` (`host:port`) until it has finished.
-pub async fn run<S: Session>(address: String, session: Box<S>, clock: Clock) {
+/// Keeps `session` connected to `remote` until it has finished.
+pub async fn run<S: Session>(remote: Remote, session: Box<S>, clock: Clock) {
     let timer = Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), fires_at: None };
     let mut connection = Connection { session, clock, timer };
-    while let Some(dialled) = connection.dial(&address).await {
+    while let Some(dialled) = connection.dial(&remote).await {
         let error = match dialled {
-            Ok(stream) => match connection.drive(stream).await {
+            Ok(transport) => match connection.drive(transport).await {
                 Ok(()) => return,
                 Err(error) => error,
             },
-            Err(error) => SessionError::Io(error),
+            Err(error) => error,
         };
         connection.session.disconnected(connection.clock.now(), &error);
     }
@@ -62,9 +63,9 @@ struct Connection<S> {
 }
 
 impl<S: Session> Connection<S> {
-    /// Waits until it is time, then opens a socket; `None` once the session has
+    /// Waits until it is time, then opens a transport; `None` once the session has
     /// finished.
-    async fn dial(&mut self, address: &str) -> Option<io::Result<TcpStream>> {
+    async fn dial(&mut self, remote: &Remote) -> Option<Result<Transport, SessionError>> {
         let due = poll_fn(|ctx| {
             loop {
                 let now = self.clock.now();
@@ -76,7 +77,7 @@ impl<S: Session> Connection<S> {
             }
         });
         due.await;
-        let mut dialling = pin!(timeout(DIAL_WITHIN, TcpStream::connect(address)));
+        let mut dialling = pin!(timeout(DIAL_WITHIN, remote.dial()));
         let dialled = poll_fn(|ctx| {
             let now = self.clock.now();
             if self.poll_offline(ctx, now).is_ready() && self.session.is_finished() {
@@ -86,43 +87,44 @@ impl<S: Session> Connection<S> {
         });
         match dialled.await? {
             Ok(dialled) => Some(dialled),
-            Err(_) => Some(Err(io::ErrorKind::TimedOut.into())),
+            Err(_) => Some(Err(SessionError::Io(io::ErrorKind::TimedOut.into()))),
         }
     }
 
-    /// Without a socket there is only the door to look at.
+    /// Without a transport there is only the door to look at.
     fn poll_offline(&mut self, ctx: &mut Context<'_>, now: Instant) -> Poll<()> {
         self.session.poll(ctx, now).expect("a session without a connection has nobody to fail it");
         Poll::Ready(())
     }
 
-    /// Moves bytes until the session has finished, or the socket is lost.
-    async fn drive(&mut self, stream: TcpStream) -> Result<(), SessionError> {
-        stream.set_nodelay(true).map_err(SessionError::Io)?;
-        let mut socket = Socket::new(stream);
+    /// Moves bytes until the session has finished, or the transport is lost.
+    async fn drive(&mut self, mut transport: Transport) -> Result<(), SessionError> {
         self.session.connected(self.clock.now())?;
-        poll_fn(|ctx| self.poll_turns(&mut socket, ctx)).await?;
-        let stream = socket.into_stream().map_err(SessionError::Io)?;
+        poll_fn(|ctx| self.poll_turns(&mut transport, ctx)).await?;
         // What is lost now, the last PUBACKs and our DISCONNECT, costs duplicates.
-        let _ = timeout(FAREWELL_WITHIN, leave(stream, self.session.outgoing())).await;
+        let _ = timeout(FAREWELL_WITHIN, transport.leave(self.session.outgoing())).await;
         Ok(())
     }
 
-    fn poll_turns(&mut self, socket: &mut Socket, ctx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+    fn poll_turns(
+        &mut self,
+        transport: &mut Transport,
+        ctx: &mut Context<'_>,
+    ) -> Poll<Result<(), SessionError>> {
         for _ in 0..TURNS_MAX {
             let now = self.clock.now();
             let wanted_read = self.session.wants_read();
-            let has_read = wanted_read && self.read(socket, now, ctx)?;
+            let has_read = wanted_read && self.read(transport, now, ctx)?;
             self.session.poll(ctx, now)?;
             if self.session.is_finished() {
                 return Poll::Ready(Ok(()));
             }
-            let has_written = self.write(socket, ctx)?;
+            let has_written = self.write(transport, ctx)?;
             if has_read || has_written {
                 continue;
             }
             let wants_read = self.session.wants_read();
-            let listens_again = socket.listen(wants_read).map_err(SessionError::Io)?;
+            let listens_again = transport.listen(wants_read).map_err(SessionError::Io)?;
             if listens_again || (wants_read && !wanted_read) {
                 // It has not been asked for yet.
                 continue;
@@ -136,11 +138,11 @@ impl<S: Session> Connection<S> {
     /// One read, if there is something.
     fn read(
         &mut self,
-        socket: &mut Socket,
+        transport: &mut Transport,
         now: Instant,
         ctx: &mut Context<'_>,
     ) -> Result<bool, SessionError> {
-        READ_BUFFER.with_borrow_mut(|bytes| match socket.poll_read(ctx, bytes) {
+        READ_BUFFER.with_borrow_mut(|bytes| match transport.poll_read(ctx, bytes) {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
             Poll::Ready(Ok(0)) => Err(SessionError::Closed),
@@ -149,12 +151,13 @@ impl<S: Session> Connection<S> {
     }
 
     /// One write, if there is something.
-    fn write(&mut self, socket: &mut Socket, ctx: &mut Context<'_>) -> Result<bool, SessionError> {
+    fn write(&mut self, transport: &mut Transport, ctx: &mut Context<'_>) -> Result<bool, SessionError> {
         let outgoing = self.session.outgoing();
         if outgoing.is_empty() {
+            transport.flush(ctx).map_err(SessionError::Io)?;
             return Ok(false);
         }
-        match socket.poll_write(ctx, outgoing) {
+        match transport.poll_write(ctx, outgoing) {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err(SessionError::Io(error)),
             // Clearing keeps the buffer where it is.
@@ -168,17 +171,6 @@ impl<S: Session> Connection<S> {
             }
         }
     }
-}
-
-/// Writes what is left and waits until the broker hangs up, which shows that it has
-/// read it: the next client of this id would otherwise take over the session before
-/// the broker has seen the last PUBACKs.
-async fn leave(mut stream: TcpStream, outgoing: &[u8]) -> io::Result<()> {
-    stream.write_all(outgoing).await?;
-    stream.shutdown().await?;
-    let mut bytes = [0; 1024];
-    while stream.read(&mut bytes).await? > 0 {}
-    Ok(())
 }
 
 /// A timer that is set anew only for an earlier deadline or when it has fired, not

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, Read, Write},
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -76,13 +77,36 @@ impl Socket {
         self.is_full = written.is_pending();
         written
     }
+}
 
-    /// The stream, to be waited for as usual.
-    pub(super) fn into_stream(self) -> io::Result<tokio::net::TcpStream> {
-        match self.stream {
-            Stream::Listening(stream) => Ok(stream),
-            Stream::Deaf(stream) => tokio::net::TcpStream::from_std(stream),
-            Stream::Lost => Err(io::ErrorKind::NotConnected.into()),
+/// For what lies between it and a session, and for the last bytes.
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Socket::poll_read(&mut self, ctx, buffer.initialize_unfilled()))?;
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, ctx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Socket::poll_write(&mut self, ctx, bytes)
+    }
+
+    /// What was written is the system's.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Listening(stream) => Pin::new(stream).poll_shutdown(ctx),
+            Stream::Deaf(stream) => Poll::Ready(stream.shutdown(Shutdown::Write)),
+            Stream::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

@@ -1,0 +1,123 @@
+//! AIO's `mqttSettings`.
+
+use std::time::Duration;
+
+use crate::resource::{
+    diagnostic::Diagnostics,
+    endpoint::{
+        Login,
+        security::{Certificate, Tls, is_address},
+    },
+    host::number,
+    secret::Secret,
+    yaml::{Object, Unknown},
+};
+
+/// AIO's `mqttSettings`, as far as they are done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MqttSettings {
+    /// `host:port`.
+    pub address: String,
+    pub tls: Option<Tls>,
+    pub login: Option<Login>,
+    /// 0 or 1.
+    pub qos: u8,
+    pub keep_alive: Duration,
+    pub session_expiry: Duration,
+    /// Unacknowledged messages at once, either way.
+    pub inflight_max: u16,
+}
+
+/// In-flight windows beyond these bounds cost more than they give: below 64 a round
+/// trip limits the rate, and 65,535 allocates megabytes for each connection.
+const INFLIGHT: (u16, u16) = (64, 1024);
+
+impl MqttSettings {
+    pub fn read(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let mut mqtt = Object::of(
+            spec.need("mqttSettings", diagnostics)?,
+            "`mqttSettings`",
+            Unknown::Warning,
+            diagnostics,
+        );
+        let host = mqtt.need_text("host", diagnostics)?;
+        if !is_address(&host.text) {
+            let message = format!("`{}` is no address", host.text);
+            diagnostics.error("endpoint/host", host.place, message, "write `host:port`");
+            return None;
+        }
+        let address = host.text;
+        if let Some(protocol) = mqtt.text("protocol", diagnostics)
+            && protocol.text != "Mqtt"
+        {
+            let message = format!("protocol `{}` is not there yet", protocol.text);
+            diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
+        }
+        let (login, certificate) = read_authentication(&mut mqtt, diagnostics);
+        let mut tls = Tls::read(&mut mqtt, diagnostics);
+        if let Some(certificate) = certificate {
+            if let (None, Some(disabled)) = (&tls, mqtt.get("tls")) {
+                let message = "a certificate cannot be shown without TLS";
+                diagnostics.error("endpoint/tls", disabled.place.clone(), message, "write `mode: Enabled`");
+            }
+            tls.get_or_insert_default().certificate = Some(certificate);
+        }
+        let mut get = |key, range| number(&mut mqtt, key, range, diagnostics);
+        let qos = get("qos", 0..=1).unwrap_or(1) as u8;
+        let keep_alive = Duration::from_secs(get("keepAliveSeconds", 1..=65_535).unwrap_or(60));
+        let session_expiry =
+            Duration::from_secs(get("sessionExpirySeconds", 0..=u64::from(u32::MAX)).unwrap_or(3600));
+        let asked = get("maxInflightMessages", 1..=65_535).unwrap_or(100) as u16;
+        let inflight_max = asked.clamp(INFLIGHT.0, INFLIGHT.1);
+        if asked != inflight_max {
+            let place = mqtt.get("maxInflightMessages").map(|node| node.place.clone());
+            let message = format!("`maxInflightMessages` is taken as {inflight_max}");
+            let label = format!("{} to {} messages can be in flight", INFLIGHT.0, INFLIGHT.1);
+            diagnostics.warning("endpoint/inflight", place, message, label);
+        }
+        for ignored in ["retain", "clientIdPrefix", "cloudEventAttributes"] {
+            if let Some(node) = mqtt.get(ignored) {
+                let message = format!("`{ignored}` has no effect yet");
+                diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
+            }
+        }
+        mqtt.finish(diagnostics);
+        Some(MqttSettings { address, tls, login, qos, keep_alive, session_expiry, inflight_max })
+    }
+}
+
+/// What a client says of itself.
+fn read_authentication(
+    mqtt: &mut Object<'_>,
+    diagnostics: &mut Diagnostics,
+) -> (Option<Login>, Option<Certificate>) {
+    let Some(mut authentication) = mqtt.object("authentication", diagnostics) else { return (None, None) };
+    let Some(method) = authentication.need_text("method", diagnostics) else { return (None, None) };
+    let read = match method.text.as_str() {
+        "Anonymous" => (None, None),
+        "X509Certificate" => (None, Certificate::read(&mut authentication, &method.place, diagnostics)),
+        // AIO has no such method; brokers outside Azure do.
+        "UserPassword" => {
+            let Some(mut settings) = authentication.object("userPasswordSettings", diagnostics) else {
+                let message = "`UserPassword` takes `userPasswordSettings`";
+                let label = "with `user`, and `passwordFile` or `passwordVariable`";
+                diagnostics.error("endpoint/authentication", method.place, message, label);
+                return (None, None);
+            };
+            let user = settings.need_text("user", diagnostics);
+            let password =
+                Secret::read_keys(&mut settings, ["passwordFile", "passwordVariable"], diagnostics);
+            settings.finish(diagnostics);
+            let login = user.zip(password).map(|(user, password)| Login { user: user.text, password });
+            (login, None)
+        }
+        other => {
+            let message = format!("authentication `{other}` is not there yet");
+            let label = "use `Anonymous`, `UserPassword` or `X509Certificate`";
+            diagnostics.error("endpoint/authentication", method.place, message, label);
+            return (None, None);
+        }
+    };
+    authentication.finish(diagnostics);
+    read
+}
