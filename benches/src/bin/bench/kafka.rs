@@ -18,7 +18,7 @@ use tidegate_benches::{
     report::{Case, Hold, Report},
     site::{Link, Process, SiteFolder, WITHIN, chain, tidegate},
 };
-use tidegate_loadtest::kafka::{INSTALL, Kafka, find};
+use tidegate_loadtest::kafka::{INSTALL, Kafka, Options, find};
 
 const PARTITIONS: u32 = 4;
 /// What the native program cost on the machine of the first measurements, in CPU seconds per
@@ -45,7 +45,7 @@ struct Bench {
 pub fn run(quick: bool) -> anyhow::Result<Report> {
     let libs = find().context(INSTALL)?;
     let folder = tempfile::tempdir()?;
-    let kafka = Kafka::start(libs.clone(), folder.path(), &[], &[])?;
+    let kafka = Kafka::start(libs.clone(), folder.path(), &[], Options::default())?;
     let (records, rounds) = if quick { (400_000, 1) } else { (2_000_000, 3) };
     let mut bench = Bench { kafka, libs, records, runs: 0 };
     eprintln!("{records} records");
@@ -114,7 +114,7 @@ impl Bench {
                 if number % 2 == 0 { 20.0 + (number % 29) as f64 } else { 51.0 + (number % 43) as f64 };
             let reading = format!("{{\"msg_id\":{number},\"temperature\":{temperature:.2}}}");
             let partition = (number / 100 % u64::from(PARTITIONS)) as i32;
-            let mut record: BaseRecord<'_, (), str> =
+            let mut record: BaseRecord<'_, (), String> =
                 BaseRecord::to(INPUT).payload(&reading).partition(partition);
             while let Err((_, again)) = producer.send(record) {
                 producer.poll(Duration::from_millis(5));

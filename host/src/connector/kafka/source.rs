@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -20,7 +20,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::{ClientError, Record, consumer};
+use super::{ClientError, Record, Transaction, consumer, is_about_secrets, transaction::Phase};
 use crate::{
     batch::{Batch, BatchBuilder},
     clock::Clock,
@@ -42,7 +42,10 @@ const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(1);
 const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
-const COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// How often the library is told what is settled.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+/// How long a transaction lasts, about.
+const CUT_EVERY: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
@@ -62,6 +65,8 @@ pub struct KafkaOptions {
     /// Whether messages are known by their places: windows take each in once.
     pub identifies: bool,
     pub oversize: Oversize,
+    /// What its offsets are part of.
+    pub transaction: Option<Arc<Transaction>>,
     pub stop: Stop,
 }
 
@@ -102,34 +107,38 @@ impl KafkaSource {
             status: status.clone(),
             stop: options.stop.clone(),
             served: AtomicBool::new(false),
+            refusal: Mutex::default(),
+            transaction: options.transaction.clone(),
         });
-        let consumer = loop {
-            if shared.is_stopped(&waiter) {
-                return status.set_closed();
-            }
-            match open(&settings, &options, &shared, &waiter) {
-                Ok(consumer) => break consumer,
-                Err(error) => {
-                    status.set_degraded(Clock::System.now(), chain(&error));
-                    waiter.wait_for(retry_after);
-                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        while !shared.is_stopped(&waiter) {
+            shared.refusal().take();
+            let error = match open(&settings, &options, &shared, &waiter) {
+                Ok(consumer) => {
+                    let node = options.node.clone();
+                    let mut reading = Reading {
+                        consumer: &consumer,
+                        shared: &shared,
+                        waiter: &waiter,
+                        copies_properties: settings.copies_properties,
+                        builder: BatchBuilder::new(&node),
+                        held: VecDeque::new(),
+                        ends: Vec::new(),
+                        options: &mut options,
+                    };
+                    // When the consumer goes it leaves the group, after what is stored was
+                    // committed.
+                    match reading.run() {
+                        Ok(()) => break,
+                        Err(error) => error,
+                    }
                 }
-            }
-        };
-        let node = options.node.clone();
-        let mut reading = Reading {
-            consumer: &consumer,
-            shared: &shared,
-            waiter: &waiter,
-            copies_properties: settings.copies_properties,
-            builder: BatchBuilder::new(&node),
-            held: VecDeque::new(),
-            ends: Vec::new(),
-            options: &mut options,
-        };
-        reading.run();
-        // Closing leaves the group, after what is stored was committed.
-        drop(consumer);
+                Err(error) => error,
+            };
+            shared.lock().reading.clear();
+            status.set_degraded(Clock::System.now(), chain(&error));
+            waiter.wait_for(retry_after);
+            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        }
         status.set_closed();
     }
 }
@@ -206,9 +215,16 @@ struct Shared {
     stop: Stop,
     /// The library has called back.
     served: AtomicBool,
+    /// Why the brokers do not let the client in.
+    refusal: Mutex<Option<String>>,
+    transaction: Option<Arc<Transaction>>,
 }
 
 impl Shared {
+    fn refusal(&self) -> MutexGuard<'_, Option<String>> {
+        self.refusal.lock().expect("no panic under this lock")
+    }
+
     fn take_served(&self) -> bool {
         self.served.swap(false, Ordering::Relaxed)
     }
@@ -261,7 +277,10 @@ impl ClientContext for Group {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.status.set_degraded(Clock::System.now(), format!("{error}: {reason}"));
+        if is_about_secrets(&error) {
+            *self.0.refusal() = Some(reason.to_owned());
+        }
+        self.0.status.set_degraded(Clock::System.now(), reason.to_owned());
     }
 }
 
@@ -290,7 +309,13 @@ impl ConsumerContext for Group {
         let Rebalance::Revoke(list) = rebalance else { return };
         if consumer.assignment_lost() {
             // Others have them already: nothing can be committed any more.
+            if let Some(transaction) = &self.0.transaction {
+                transaction.fail();
+            }
             return;
+        }
+        if let Some(transaction) = &self.0.transaction {
+            return self.cut_for_others(transaction, consumer);
         }
         let topics = self.0.lock().topics.clone();
         let revoked: Vec<Partition> = list
@@ -366,23 +391,37 @@ impl Group {
         }
     }
 
+    /// Ends the transaction before partitions go, or lets go of it.
+    fn cut_for_others(&self, transaction: &Transaction, consumer: &BaseConsumer<Self>) {
+        let last = self.0.lock().unsettled.back().map(|(number, _)| *number);
+        let is_done = last.is_none_or(|last| self.drain(last));
+        let settled = self.0.take_settled();
+        if !is_done {
+            transaction.fail();
+        } else if let Some(settled) = settled
+            && let Err(error) = transaction.commit(&settled, consumer.group_metadata())
+        {
+            tracing::debug!(%error, "what was done before partitions went is done again");
+        }
+    }
+
     /// Waits until the delivery `last` is settled, but not for ever: what is then under way
-    /// comes again from whoever has the partition next.
-    fn drain(&self, last: u64) {
+    /// comes again from whoever has the partition next. Whether it is settled.
+    fn drain(&self, last: u64) -> bool {
         let waiter = Waiter::default();
-        let until = std::time::Instant::now() + DRAIN;
+        let until = Instant::now() + DRAIN;
         loop {
-            let is_done = {
+            let (is_done, is_idle) = {
                 let progress = self.0.lock();
                 let seen = progress.door.settled_upto();
-                seen >= last
-                    || progress.door.is_abandoned()
+                let is_idle = progress.door.is_abandoned()
                     || (progress.door.poll_settled(seen, &mut waiter.context()).is_pending()
-                        && progress.door.poll_idle(&mut waiter.context()).is_ready())
+                        && progress.door.poll_idle(&mut waiter.context()).is_ready());
+                (seen >= last, is_idle)
             };
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            if is_done || left.is_zero() {
-                return;
+            let left = until.saturating_duration_since(Instant::now());
+            if is_done || is_idle || left.is_zero() {
+                return is_done;
             }
             waiter.wait_for(left);
         }
@@ -405,20 +444,29 @@ struct Reading<'s> {
 }
 
 impl Reading<'_> {
-    fn run(&mut self) {
-        let mut stored_at = std::time::Instant::now();
+    /// Until it is stopped, or another consumer is to go on.
+    fn run(&mut self) -> Result<(), ClientError> {
+        let mut told_at = Instant::now();
         while !self.shared.is_stopped(self.waiter) {
+            if let Some(reason) = self.shared.refusal().take() {
+                return Err(ClientError::Refused { reason });
+            }
+            self.wait_for_transaction()?;
             let is_more = self.read();
             if !self.builder.is_empty() {
                 self.deliver();
             }
-            if !is_more {
-                self.store();
-                self.wait_for_more(LOOK_EVERY);
-                stored_at = std::time::Instant::now();
-            } else if stored_at.elapsed() > COMMIT_EVERY {
-                self.store();
-                stored_at = std::time::Instant::now();
+            match self.options.transaction.clone() {
+                Some(transaction) => self.cut_if_due(&transaction, &mut told_at, is_more)?,
+                None if !is_more => {
+                    self.store();
+                    self.wait_for_more();
+                }
+                None if told_at.elapsed() > TELL_EVERY => {
+                    self.store();
+                    told_at = Instant::now();
+                }
+                None => {}
             }
         }
         // Nothing more is taken; what is under way may still be settled.
@@ -429,10 +477,101 @@ impl Reading<'_> {
             self.store();
         }
         self.store();
+        match self.options.transaction.clone() {
+            Some(transaction) if !self.shared.lock().door.is_abandoned() => self.cut(&transaction),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transaction if it has lasted long enough and has something; sleeps until
+    /// then, or until there is more to read.
+    fn cut_if_due(
+        &mut self,
+        transaction: &Transaction,
+        cut_at: &mut Instant,
+        is_more: bool,
+    ) -> Result<(), ClientError> {
+        let is_empty = self.shared.lock().unsettled.is_empty();
+        let left = CUT_EVERY.saturating_sub(cut_at.elapsed());
+        if is_empty {
+            *cut_at = Instant::now();
+        } else if left.is_zero() {
+            self.cut(transaction)?;
+            *cut_at = Instant::now();
+        }
+        if !is_more {
+            self.waiter.wait_for(if is_empty { LOOK_EVERY } else { left });
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction once nothing is under way.
+    fn cut(&mut self, transaction: &Transaction) -> Result<(), ClientError> {
+        let mut is_paused = false;
+        let since = Instant::now();
+        while self.shared.lock().door.poll_settled_all(&mut self.waiter.context()).is_pending() {
+            if let Phase::Failed = transaction.poll_phase(&mut self.waiter.context()) {
+                return self.give_up(transaction, "the sink cannot go on");
+            }
+            if since.elapsed() > PATIENCE {
+                is_paused = true;
+                self.serve();
+            }
+            self.waiter.wait_for(PAUSED_LOOK_EVERY);
+        }
+        if self.shared.lock().door.is_abandoned() {
+            return Ok(());
+        }
+        if is_paused {
+            self.resume();
+        }
+        let Some(settled) = self.shared.take_settled() else { return Ok(()) };
+        match transaction.commit(&settled, self.consumer.group_metadata()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.give_up(transaction, &chain(&error)),
+        }
+    }
+
+    /// What was delivered since the last transaction comes to nothing; the next consumer
+    /// begins behind that one.
+    fn give_up(&mut self, transaction: &Transaction, reason: &str) -> Result<(), ClientError> {
+        transaction.fail();
+        while self.shared.lock().door.poll_settled_all(&mut self.waiter.context()).is_pending() {
+            self.serve();
+            self.waiter.wait_for(PAUSED_LOOK_EVERY);
+        }
+        {
+            let mut progress = self.shared.lock();
+            progress.unsettled.clear();
+            progress.delivered.clear();
+        }
+        transaction.want();
+        Err(ClientError::Aborted { reason: reason.to_owned() })
+    }
+
+    /// Without an open transaction nothing is taken.
+    fn wait_for_transaction(&mut self) -> Result<(), ClientError> {
+        let Some(transaction) = self.options.transaction.clone() else { return Ok(()) };
+        let mut is_paused = false;
+        loop {
+            match transaction.poll_phase(&mut self.waiter.context()) {
+                Phase::Failed => return self.give_up(&transaction, "the sink cannot go on"),
+                Phase::Wanted if !self.shared.is_stopped(self.waiter) => {
+                    is_paused = true;
+                    self.serve();
+                    self.waiter.wait_for(PAUSED_LOOK_EVERY);
+                }
+                _ => break,
+            }
+        }
+        if is_paused {
+            self.resume();
+        }
+        Ok(())
     }
 
     /// Sleeps until there is a record, or something is settled, or it is to stop.
-    fn wait_for_more(&self, time: Duration) {
+    fn wait_for_more(&self) {
         {
             let progress = self.shared.lock();
             let seen = progress.door.settled_upto();
@@ -442,7 +581,7 @@ impl Reading<'_> {
                 return;
             }
         }
-        self.waiter.wait_for(time);
+        self.waiter.wait_for(LOOK_EVERY);
     }
 
     /// Takes records until the delivery is full, or there are none. Whether there may be
@@ -553,7 +692,7 @@ impl Reading<'_> {
             Marks::Places(Places { stream: [stream(name), partition as u64], is_one_of_many: true, ends })
         });
         let bytes = batch.bytes_held();
-        let waits_since = std::time::Instant::now();
+        let waits_since = Instant::now();
         let mut is_paused = false;
         let credit = loop {
             if self.shared.is_stopped(self.waiter) {
@@ -581,8 +720,12 @@ impl Reading<'_> {
         }
     }
 
-    /// Tells the library what is settled, so that it commits it.
+    /// Tells the library what is settled, so that it commits it. With transactions that is
+    /// not for the library.
     fn store(&self) {
+        if self.options.transaction.is_some() {
+            return;
+        }
         let Some(settled) = self.shared.take_settled() else { return };
         if let Err(error) = self.consumer.store_offsets(&settled) {
             // Of partitions that went meanwhile.

@@ -28,6 +28,8 @@ pub struct KafkaSettings {
     pub partition: Partition,
     /// Whether user properties become headers, and headers user properties.
     pub copies_properties: bool,
+    /// Whether results and what they were made of are committed together.
+    pub transactions: bool,
 }
 
 /// Whom a client says it is, and how.
@@ -156,6 +158,14 @@ impl KafkaSettings {
         let partition = read_partition(&mut kafka, diagnostics);
         let copies = [("Enabled", true), ("Disabled", false)];
         let copies_properties = kafka.choice("copyMqttProperties", &copies, diagnostics).unwrap_or(true);
+        let switches = [("true", true), ("false", false)];
+        let transactions = kafka.choice_at("transactions", &switches, diagnostics);
+        if let Some((true, place)) = &transactions
+            && acks != Acks::All
+        {
+            let message = "`transactions` take `kafkaAcks: All`";
+            diagnostics.error("endpoint/transactions", place.clone(), message, "anything less may lose them");
+        }
         if let Some(node) = kafka.get("cloudEventAttributes") {
             let message = "`cloudEventAttributes` has no effect yet";
             diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
@@ -172,6 +182,7 @@ impl KafkaSettings {
             acks,
             partition,
             copies_properties,
+            transactions: transactions.is_some_and(|(is_on, _)| is_on),
         })
     }
 }
