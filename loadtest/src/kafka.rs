@@ -73,8 +73,8 @@ impl Kafka {
         let mut kafka = Kafka { libs, folder, port, secure_port, cores: cores.to_vec(), process: None };
         let mut format = kafka.java("kafka.tools.StorageTool");
         format.args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c"]);
-        let output =
-            format.arg(kafka.folder.join("server.properties")).output().context("cannot run java")?;
+        format.arg(kafka.folder.join("server.properties")).args(options.format);
+        let output = format.output().context("cannot run java")?;
         ensure!(output.status.success(), "Kafka's folder: {}", String::from_utf8_lossy(&output.stderr));
         kafka.run()?;
         Ok(kafka)

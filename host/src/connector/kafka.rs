@@ -144,6 +144,8 @@ fn producer(settings: &KafkaSettings, client_id: &str) -> Result<ClientConfig, S
         .set("enable.idempotence", is_idempotent)
         // A message is the sink's until it is delivered or refused, however long that takes.
         .set("message.timeout.ms", "0")
+        // What is sent to a topic that is not there is refused after so long.
+        .set("topic.metadata.propagation.max.ms", "5000")
         .set("compression.type", settings.compression.name())
         .set("queue.buffering.max.ms", settings.batching.latency.as_millis().to_string())
         .set("batch.size", settings.batching.bytes_max.to_string())
