@@ -34,6 +34,8 @@ pub enum ClientError {
     Client(#[from] KafkaError),
     #[error("no broker answers at {address}: {reason}")]
     Silent { address: String, reason: String },
+    #[error("no broker was there for a while")]
+    Missed,
     #[error("the broker does not let the client in: {reason}")]
     Refused { reason: String },
     #[error("a transaction was aborted, and what was in it is done again: {reason}")]

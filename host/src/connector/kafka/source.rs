@@ -42,6 +42,9 @@ const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(1);
 const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+/// A client that has no broker for so long is replaced by one with secrets and certificates
+/// as they are by then: not every refusal is said to be one.
+const MISSED_FOR: Duration = Duration::from_secs(10);
 /// How often the library is told what is settled.
 const TELL_EVERY: Duration = Duration::from_millis(20);
 /// How long a transaction lasts, about.
@@ -446,10 +449,15 @@ struct Reading<'s> {
 impl Reading<'_> {
     /// Until it is stopped, or another consumer is to go on.
     fn run(&mut self) -> Result<(), ClientError> {
-        let mut told_at = Instant::now();
+        let (mut told_at, mut there_at) = (Instant::now(), Instant::now());
         while !self.shared.is_stopped(self.waiter) {
             if let Some(reason) = self.shared.refusal().take() {
                 return Err(ClientError::Refused { reason });
+            }
+            if !self.shared.status.is_missing() {
+                there_at = Instant::now();
+            } else if there_at.elapsed() > MISSED_FOR {
+                return Err(ClientError::Missed);
             }
             self.wait_for_transaction()?;
             let is_more = self.read();

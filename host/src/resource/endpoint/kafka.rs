@@ -285,3 +285,6 @@ pub fn is_topic(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && name != ".."
 }
+
+#[cfg(test)]
+mod tests;
