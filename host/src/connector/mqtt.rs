@@ -29,7 +29,7 @@ use crate::{
 
 pub use self::{
     commands::{CommandOptions, CommandSession},
-    connection::{Remote, TlsError, run},
+    connection::{Remote, TlsError, WebError, run},
     sink::SinkSession,
     source::{Oversize, SourceOptions, SourceSession},
 };
@@ -168,6 +168,8 @@ pub enum SessionError {
     Secret(#[from] SecretError),
     #[error("no encrypted connection")]
     Tls(#[from] TlsError),
+    #[error("no WebSocket")]
+    Web(#[from] WebError),
     #[error("connection failed")]
     Io(#[source] std::io::Error),
 }

@@ -18,7 +18,7 @@ pub use self::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
     },
-    mqtt::MqttSettings,
+    mqtt::{MqttSettings, Protocol},
     security::{Certificate, Tls},
 };
 

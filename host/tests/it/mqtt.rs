@@ -25,6 +25,7 @@ use tidegate::{
     },
     ledger::Ledger,
     queue::{Delivery, Queue, SourceDoor},
+    resource::endpoint::Protocol,
     settle::Settle,
     topic::{TopicFilter, TopicTemplate},
     write::{Confirmed, Confirms, Destination, SinkQueue, Write},
@@ -33,7 +34,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     encrypted::Encrypted,
-    mosquitto::{Mosquitto, Proxy, eventually},
+    mosquitto::{Mosquitto, Proxy, eventually, free_port},
     outside::{Subscriber, numbers, publish_all},
 };
 
@@ -268,10 +269,27 @@ fn cut_connections_cost_duplicates_and_nothing_else() {
 #[test]
 fn cut_connections_over_tls_cost_duplicates_and_nothing_else() {
     let Some(encrypted) = Encrypted::start(&["max_inflight_messages 0"]) else { return };
-    cut(encrypted.broker.port, encrypted.port, |address| Remote {
-        address,
-        tls: Some(encrypted.tls.clone()),
-    });
+    let tls = || Some(encrypted.tls.clone());
+    cut(encrypted.broker.port, encrypted.port, |address| Remote { tls: tls(), ..Remote::plain(address) });
+}
+
+#[test]
+fn cut_connections_of_websockets_cost_duplicates_and_nothing_else() {
+    let port = free_port();
+    let listener = format!("listener {port} 127.0.0.1");
+    let options = ["max_inflight_messages 0", &listener, "protocol websockets"];
+    let Some(broker) = Mosquitto::start(&options) else { return };
+    let protocol = Protocol::WebSockets;
+    cut(broker.port, port, |address| Remote { protocol, ..Remote::plain(address) });
+}
+
+#[test]
+fn cut_connections_of_websockets_over_tls_cost_duplicates_and_nothing_else() {
+    let options = ["protocol websockets", "max_inflight_messages 0"];
+    let Some(encrypted) = Encrypted::start(&options) else { return };
+    let protocol = Protocol::WebSockets;
+    let tls = || Some(encrypted.tls.clone());
+    cut(encrypted.broker.port, encrypted.port, |address| Remote { address, tls: tls(), protocol });
 }
 
 /// Source and sink are at `remote` of what is before `inner`, all others at `port`.

@@ -19,6 +19,7 @@ pub struct MqttSettings {
     /// `host:port`.
     pub address: String,
     pub tls: Option<Tls>,
+    pub protocol: Protocol,
     pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
@@ -26,6 +27,14 @@ pub struct MqttSettings {
     pub session_expiry: Duration,
     /// Unacknowledged messages at once, either way.
     pub inflight_max: u16,
+}
+
+/// What MQTT is carried in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// A connection of its own.
+    Mqtt,
+    WebSockets,
 }
 
 /// In-flight windows beyond these bounds cost more than they give: below 64 a round
@@ -47,12 +56,8 @@ impl MqttSettings {
             return None;
         }
         let address = host.text;
-        if let Some(protocol) = mqtt.text("protocol", diagnostics)
-            && protocol.text != "Mqtt"
-        {
-            let message = format!("protocol `{}` is not there yet", protocol.text);
-            diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
-        }
+        let protocols = [("Mqtt", Protocol::Mqtt), ("WebSockets", Protocol::WebSockets)];
+        let protocol = mqtt.choice("protocol", &protocols, diagnostics).unwrap_or(Protocol::Mqtt);
         let (login, certificate) = read_authentication(&mut mqtt, diagnostics);
         let mut tls = Tls::read(&mut mqtt, diagnostics);
         if let Some(certificate) = certificate {
@@ -82,7 +87,7 @@ impl MqttSettings {
             }
         }
         mqtt.finish(diagnostics);
-        Some(MqttSettings { address, tls, login, qos, keep_alive, session_expiry, inflight_max })
+        Some(MqttSettings { address, tls, protocol, login, qos, keep_alive, session_expiry, inflight_max })
     }
 }
 

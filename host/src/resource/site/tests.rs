@@ -23,7 +23,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-host.yaml", 7, 11, Error, "endpoint/host"),
     ("platform/endpoint-inflight.yaml", 8, 26, Warning, "endpoint/inflight"),
     ("platform/endpoint-password.yaml", 12, 23, Error, "endpoint/secret"),
-    ("platform/endpoint-protocol.yaml", 8, 15, Error, "endpoint/protocol"),
+    ("platform/endpoint-protocol.yaml", 8, 15, Error, "yaml/choice"),
     ("platform/endpoint-tls.yaml", 8, 61, Error, "endpoint/tls"),
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),
     ("platform/engine.yaml", 7, 20, Error, "policy/engine-fuel"),
