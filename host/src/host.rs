@@ -1029,8 +1029,10 @@ impl Host {
     }
 
     fn mqtt_settings(&mut self, home: &Path, settings: &MqttSettings, id: String) -> mqtt::Settings {
-        let embedded = self.broker.is_some_and(|ports| settings.address.ends_with(&format!(":{}", ports.v5)));
+        let is_its = |port: u16| settings.address.ends_with(&format!(":{port}"));
+        let embedded = self.broker.is_some_and(|ports| is_its(ports.v5) || is_its(ports.v311));
         mqtt::Settings {
+            version: settings.version,
             login: settings.login.as_ref().map(|it| it.below(home)),
             keep_alive: settings.keep_alive,
             session_expiry: settings.session_expiry,

@@ -1,4 +1,4 @@
-//! The MQTT v5 connector: sessions that turn bytes into deliveries and writes into
+//! The MQTT connector, v5 and 3.1.1: sessions that turn bytes into deliveries and writes into
 //! bytes, and the connection that moves those bytes. A session has no socket, no
 //! task and no clock of its own, so that a simulation steps the same code over
 //! pipes.
@@ -12,6 +12,7 @@ mod commands;
 mod connection;
 mod frame;
 mod link;
+mod packets;
 mod patience;
 mod publish;
 mod sink;
@@ -24,7 +25,10 @@ use bytes::BytesMut;
 use super::status::Status;
 use crate::{
     clock::Instant,
-    resource::{endpoint::Login, secret::SecretError},
+    resource::{
+        endpoint::{Login, Version},
+        secret::SecretError,
+    },
 };
 
 pub use self::{
@@ -39,6 +43,7 @@ pub use self::{
 pub struct Settings {
     /// Stable, so that the broker keeps the session: see [`client_id`](super::client_id).
     pub client_id: String,
+    pub version: Version,
     /// Its password is read anew for each connection.
     pub login: Option<Login>,
     pub keep_alive: Duration,
@@ -55,6 +60,7 @@ impl Settings {
     pub fn new(client_id: String) -> Self {
         Settings {
             client_id,
+            version: Version::V5,
             login: None,
             keep_alive: Duration::from_secs(60),
             session_expiry: Duration::from_secs(3600),
@@ -151,11 +157,7 @@ pub enum SessionError {
     #[error("malformed packet: {0}")]
     Malformed(&'static str),
     #[error("malformed {packet}")]
-    Codec {
-        packet: &'static str,
-        #[source]
-        source: rumqttc::v5::mqttbytes::Error,
-    },
+    Codec { packet: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("packet of {bytes} bytes where at most {bytes_max} are taken")]
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("unexpected {packet}")]

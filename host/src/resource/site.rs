@@ -769,10 +769,10 @@ impl Raw {
     fn check_rights(&self, dataflow: &Dataflow, tenant: &TenantSite, diagnostics: &mut Diagnostics) {
         if let Some(endpoint) = &dataflow.commands
             && self.granted(endpoint, tenant, diagnostics).is_some()
-            && !matches!(self.endpoints[&endpoint.text].kind, EndpointKind::Mqtt(_))
+            && !self.endpoints[&endpoint.text].kind.carries_commands()
         {
             let message = format!("no commands can go over the endpoint `{}`", endpoint.text);
-            let label = "an endpoint of the type `Mqtt` is needed";
+            let label = "an endpoint of the type `Mqtt` is needed, and of MQTT v5";
             diagnostics.error("dataflow/commands", endpoint.place.clone(), message, label);
         }
         for node in &dataflow.nodes {
@@ -872,7 +872,8 @@ fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagn
             }
             if settings.group.is_none() {
                 let message = format!("`{}` has no `consumerGroupId`", endpoint.text);
-                let label = "a source needs one; the platform team writes it in the endpoint's `kafkaSettings`";
+                let label =
+                    "a source needs one; the platform team writes it in the endpoint's `kafkaSettings`";
                 diagnostics.error("dataflow/kafka-group", endpoint.place.clone(), message, label);
             }
         }

@@ -25,7 +25,7 @@ use tidegate::{
     },
     ledger::Ledger,
     queue::{Delivery, Queue, SourceDoor},
-    resource::endpoint::Protocol,
+    resource::endpoint::{Protocol, Version},
     settle::Settle,
     topic::{TopicFilter, TopicTemplate},
     write::{Confirmed, Confirms, Destination, SinkQueue, Write},
@@ -35,7 +35,7 @@ use tokio::runtime::Runtime;
 use crate::{
     encrypted::Encrypted,
     mosquitto::{Mosquitto, Proxy, eventually, free_port},
-    outside::{Subscriber, numbers, publish_all},
+    outside::{self, Subscriber, numbers, publish_all},
 };
 
 const PAYLOAD_BYTES_MAX: usize = 256 << 10;
@@ -133,6 +133,8 @@ struct Rig {
     forward: Forward,
     source: Option<RunningSource>,
     sink: Arc<Status>,
+    /// Of the source too, unless it says another.
+    version: Version,
     ledger: Arc<Ledger>,
     oversize: Arc<Mutex<Vec<(Oversize,)>>>,
 }
@@ -157,7 +159,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let forward = Forward::start();
-        let session = SinkSession::new(settings, forward.sink_queue.clone());
+        let session = SinkSession::new(settings.clone(), forward.sink_queue.clone());
         let status = session.status().clone();
         runtime.spawn(mqtt::run(sink, Box::new(session), Clock::System));
         Rig {
@@ -165,6 +167,7 @@ impl Rig {
             forward,
             source: None,
             sink: status,
+            version: settings.version,
             ledger: Ledger::new(1 << 20),
             oversize: Arc::default(),
         }
@@ -175,7 +178,8 @@ impl Rig {
     }
 
     fn open_source_over(&mut self, remote: Remote) {
-        self.open_source_with(remote, settings("tg/edge-1/t/forward/in"));
+        let version = self.version;
+        self.open_source_with(remote, Settings { version, ..settings("tg/edge-1/t/forward/in") });
     }
 
     fn open_source_with(&mut self, remote: Remote, settings: Settings) {
@@ -292,11 +296,22 @@ fn cut_connections_of_websockets_over_tls_cost_duplicates_and_nothing_else() {
     cut(encrypted.broker.port, encrypted.port, |address| Remote { address, tls: tls(), protocol });
 }
 
-/// Source and sink are at `remote` of what is before `inner`, all others at `port`.
+#[test]
+fn cut_connections_of_3_1_1_cost_duplicates_and_nothing_else() {
+    let Some(broker) = Mosquitto::start(&["max_inflight_messages 0"]) else { return };
+    cut_of(Version::V311, broker.port, broker.port, Remote::plain);
+}
+
 fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
+    cut_of(Version::V5, port, inner, remote);
+}
+
+/// Source and sink are at `remote` of what is before `inner`, all others at `port`.
+fn cut_of(version: Version, port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
     let subscriber = Subscriber::new(port, "out/#");
     let (before_source, before_sink) = (Proxy::before(inner), Proxy::before(inner));
-    let mut rig = Rig::over(remote(before_sink.address()));
+    let sink = Settings { version, ..settings("tg/edge-1/t/out/local") };
+    let mut rig = Rig::with(remote(before_sink.address()), sink);
     rig.open_source_over(remote(before_source.address()));
     let count = 20_000;
     let publisher = thread::spawn(move || publish_all(port, numbers("in/a", 0..count)));
@@ -318,10 +333,17 @@ fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
 
 #[test]
 fn a_broker_that_restarts_in_the_middle_loses_nothing() {
+    for version in [Version::V5, Version::V311] {
+        restart(version);
+    }
+}
+
+fn restart(version: Version) {
     let persistence = ["persistence true", "max_inflight_messages 20"];
     let Some(mut broker) = Mosquitto::start(&persistence) else { return };
     let subscriber = Subscriber::new(broker.port, "out/#");
-    let mut rig = Rig::new(broker.address());
+    let sink = Settings { version, ..settings("tg/edge-1/t/out/local") };
+    let mut rig = Rig::with(Remote::plain(broker.address()), sink);
     // The broker collects for the session while the source is away.
     rig.open_source(broker.address());
     rig.close_source();
@@ -468,6 +490,32 @@ fn what_the_tenant_may_not_write_is_rejected_and_never_reaches_the_broker() {
     eventually("the other one is rejected", || !rejected().is_empty());
     assert_eq!(rejected(), [(0, "the message's topic has no level 2".to_owned())]);
     rig.close_source();
+}
+
+#[test]
+fn retained_messages_come_once_and_not_with_every_connection() {
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    outside::retain(broker.port, "in/kept", "1");
+    for version in [Version::V5, Version::V311] {
+        let (before_source, subscriber) = (Proxy::before(broker.port), Subscriber::new(broker.port, "out/#"));
+        let mut rig = Rig::new(broker.address());
+        let id = format!("tg/edge-1/t/{version:?}/in");
+        let settings = Settings { version, ..settings(&id) };
+        rig.open_source_with(Remote::plain(before_source.address()), settings);
+        eventually("what is retained comes", || subscriber.len() == 1);
+        for number in 2..5 {
+            let failures = rig.source().failures.get();
+            before_source.cut();
+            eventually("the cut is felt", || rig.source().failures.get() > failures);
+            eventually("it is back", || rig.source().state() == ConnectionState::Connected);
+            publish_all(broker.port, numbers("in/a", number..number + 1));
+            eventually("what is new comes", || subscriber.numbers().contains(&number));
+        }
+        assert_eq!(first_seen(&subscriber.numbers()), [1, 2, 3, 4], "{version:?}");
+        // What was not acknowledged before the cut came again, and was marked.
+        assert_eq!(subscriber.len() as u64, 4 + rig.source().redelivered.get(), "{version:?}");
+        rig.close_source();
+    }
 }
 
 #[test]

@@ -311,6 +311,20 @@ pub fn publish_all(port: u16, messages: impl IntoIterator<Item = (String, Vec<u8
     while connection.recv().is_ok_and(|event| event.is_ok()) {}
 }
 
+/// Publishes a message that the broker retains, and returns when it has it.
+pub fn retain(port: u16, topic: &str, payload: &str) {
+    let (client, mut connection) = Client::new(options("outside-publisher", port), 100);
+    client.try_publish(topic, QoS::AtLeastOnce, true, payload.to_owned()).expect("its queue has room");
+    loop {
+        let event = connection.recv().expect("the client is there").expect("the broker is there");
+        if let Event::Incoming(Incoming::PubAck(_)) = event {
+            break;
+        }
+    }
+    client.try_disconnect().expect("its queue has room");
+    while connection.recv().is_ok_and(|event| event.is_ok()) {}
+}
+
 /// Publishes with QoS 0, and returns when the broker has taken all.
 pub fn publish_unacknowledged(
     port: u16,

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    SessionError,
+    SessionError, Version,
     frame::{push_variable_length, variable_length, variable_length_len},
 };
 use crate::{
@@ -47,8 +47,11 @@ pub(super) struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     /// Reads the packet with the given first byte; `body` is what follows its length.
-    pub(super) fn read(first: u8, body: &'a [u8]) -> Result<Self, SessionError> {
+    pub(super) fn read(version: Version, first: u8, body: &'a [u8]) -> Result<Self, SessionError> {
         let mut publish = Self::read_fixed(first, body)?;
+        if version == Version::V311 {
+            return Ok(publish);
+        }
         let rest = publish.payload;
         let (len_len, len) =
             variable_length(rest)?.ok_or(SessionError::Malformed("PUBLISH ends before its properties"))?;
@@ -87,10 +90,15 @@ impl<'a> Incoming<'a> {
 
     /// Reads the beginning of a packet that is not kept whole. Properties that do
     /// not end within it are left out, and the payload with them.
-    pub(super) fn read_head(first: u8, head: &'a [u8]) -> Result<Self, SessionError> {
+    pub(super) fn read_head(version: Version, first: u8, head: &'a [u8]) -> Result<Self, SessionError> {
         let fixed = Self::read_fixed(first, head)?;
+        if version == Version::V311 {
+            return Ok(fixed);
+        }
         match variable_length(fixed.payload) {
-            Ok(Some((len_len, len))) if fixed.payload.len() - len_len >= len => Self::read(first, head),
+            Ok(Some((len_len, len))) if fixed.payload.len() - len_len >= len => {
+                Self::read(version, first, head)
+            }
             _ => Ok(Incoming { payload: &[], ..fixed }),
         }
     }
@@ -238,6 +246,8 @@ fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// [`is_text`](crate::topic::is_text).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outgoing<'a> {
+    /// Before v5 there are no properties.
+    pub version: Version,
     pub dup: bool,
     pub qos: u8,
     pub packet_id: u16,
@@ -285,9 +295,15 @@ impl Outgoing<'_> {
     }
 
     fn body_bytes(&self) -> usize {
-        let properties = self.properties_bytes();
         let packet_id = if self.qos == 0 { 0 } else { 2 };
-        2 + self.topic.len() + packet_id + variable_length_len(properties) + properties + self.payload.len()
+        let properties = match self.version {
+            Version::V5 => {
+                let bytes = self.properties_bytes();
+                variable_length_len(bytes) + bytes
+            }
+            Version::V311 => 0,
+        };
+        2 + self.topic.len() + packet_id + properties + self.payload.len()
     }
 
     fn properties_bytes(&self) -> usize {
@@ -312,6 +328,13 @@ impl Outgoing<'_> {
         if self.qos > 0 {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
+        if self.version == Version::V5 {
+            self.write_properties(out);
+        }
+        out.extend_from_slice(self.payload);
+    }
+
+    fn write_properties(&self, out: &mut BytesMut) {
         push_variable_length(out, self.properties_bytes());
         if let Some(asks) = self.asks {
             asks.write(out);
@@ -330,7 +353,6 @@ impl Outgoing<'_> {
             push_bytes(out, STAMP_KEY);
             stamp.write(out);
         }
-        out.extend_from_slice(self.payload);
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 
 use self::window::{Slot, Window};
 use super::{
-    Session, SessionError, Settings,
+    Session, SessionError, Settings, Version,
     frame::{self, Deframer, Piece},
     link::{Greeting, Link},
     patience::Patience,
@@ -237,7 +237,8 @@ impl SinkSession {
         let batch = &write.batch;
         let entry = &batch.entries[slot.index as usize];
         let topic = self.route.topic(&write.destination, entry.topic.bytes(&batch.arena))?;
-        let publish = outgoing(entry, batch, topic, self.link.settings().qos.level(), packet_id, dup);
+        let Settings { version, qos, .. } = *self.link.settings();
+        let publish = outgoing(entry, batch, topic, (version, qos.level()), packet_id, dup);
         check_texts(&publish)?;
         let bytes = publish.packet_bytes();
         if bytes > self.greeting.packet_bytes_max.min(frame::REMAINING_BYTES_MAX) {
@@ -265,7 +266,7 @@ fn outgoing<'b>(
     entry: &'b Entry,
     batch: &'b Batch,
     topic: &'b [u8],
-    qos: u8,
+    (version, qos): (Version, u8),
     packet_id: u16,
     dup: bool,
 ) -> Outgoing<'b> {
@@ -275,6 +276,7 @@ fn outgoing<'b>(
     let is_stamped = entry.seconds > 0 || entry.nanos > 0;
     let stamp = is_stamped.then_some(Stamp { entry, arena });
     Outgoing {
+        version,
         dup,
         qos,
         packet_id,

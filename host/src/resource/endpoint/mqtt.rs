@@ -20,6 +20,7 @@ pub struct MqttSettings {
     pub address: String,
     pub tls: Option<Tls>,
     pub protocol: Protocol,
+    pub version: Version,
     pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
@@ -35,6 +36,13 @@ pub enum Protocol {
     /// A connection of its own.
     Mqtt,
     WebSockets,
+}
+
+/// Which MQTT is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    V5,
+    V311,
 }
 
 /// In-flight windows beyond these bounds cost more than they give: below 64 a round
@@ -58,6 +66,7 @@ impl MqttSettings {
         let address = host.text;
         let protocols = [("Mqtt", Protocol::Mqtt), ("WebSockets", Protocol::WebSockets)];
         let protocol = mqtt.choice("protocol", &protocols, diagnostics).unwrap_or(Protocol::Mqtt);
+        let version = read_version(&mut mqtt, diagnostics);
         let (login, certificate) = read_authentication(&mut mqtt, diagnostics);
         let mut tls = Tls::read(&mut mqtt, diagnostics);
         if let Some(certificate) = certificate {
@@ -87,7 +96,32 @@ impl MqttSettings {
             }
         }
         mqtt.finish(diagnostics);
-        Some(MqttSettings { address, tls, protocol, login, qos, keep_alive, session_expiry, inflight_max })
+        Some(MqttSettings {
+            address,
+            tls,
+            protocol,
+            version,
+            login,
+            qos,
+            keep_alive,
+            session_expiry,
+            inflight_max,
+        })
+    }
+}
+
+/// Ours; AIO speaks v5 alone.
+fn read_version(mqtt: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Version {
+    let versions = [("5", Version::V5), ("3.1.1", Version::V311)];
+    match mqtt.choice_at("version", &versions, diagnostics) {
+        Some((Version::V311, place)) => {
+            let message = "MQTT 3.1.1 carries topic and payload, and nothing else";
+            let label =
+                "what comes has no user properties, and what goes loses them, its content type and its time";
+            diagnostics.warning("endpoint/version", place, message, label);
+            Version::V311
+        }
+        _ => Version::V5,
     }
 }
 

@@ -26,6 +26,8 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-protocol.yaml", 8, 15, Error, "yaml/choice"),
     ("platform/endpoint-tls.yaml", 8, 61, Error, "endpoint/tls"),
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),
+    ("platform/endpoint-version.yaml", 8, 14, Warning, "endpoint/version"),
+    ("platform/endpoint-version.yaml", 17, 14, Error, "yaml/choice"),
     ("platform/engine.yaml", 7, 20, Error, "policy/engine-fuel"),
     ("platform/kind.yaml", 2, 7, Error, "site/kind"),
     ("platform/laughs.yaml", 5, 29, Error, "yaml/too-large"),

@@ -1,27 +1,18 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use rumqttc::v5::mqttbytes::{
-    QoS,
-    v5::{Packet, PubAck as TheirPubAck, PubAckProperties, PubAckReason, Publish, PublishProperties},
+use rumqttc::{
+    mqttbytes::v4,
+    v5::mqttbytes::{
+        QoS,
+        v5::{Packet, PubAck as TheirPubAck, PubAckProperties, PubAckReason, Publish, PublishProperties},
+    },
 };
 
 use super::*;
 use crate::{
     batch::{Batch, BatchBuilder, push_property},
-    connector::mqtt::frame::{Deframer, Piece},
+    connector::mqtt::tests::unframe,
 };
-
-/// First byte and body of the one packet in `bytes`.
-fn unframe(bytes: &[u8]) -> (u8, Vec<u8>) {
-    let mut packet = None;
-    let take = |piece: Piece<'_>| {
-        let Piece::Packet { first, body } = piece else { panic!("{piece:?}") };
-        packet = Some((first, body.to_vec()));
-        Ok(())
-    };
-    Deframer::new(1 << 20, 1 << 20).feed(bytes, take).expect("one packet");
-    packet.expect("a whole packet")
-}
 
 fn theirs(packet: &Packet) -> Vec<u8> {
     let mut bytes = BytesMut::new();
@@ -93,9 +84,51 @@ prop_compose! {
 
 proptest! {
     #[test]
+    fn before_v5_there_are_no_properties(
+        (dup, retain, pkid) in (any::<bool>(), any::<bool>(), any::<u16>()),
+        topic in "[^+#\u{0}]{1,40}",
+        properties in prop::collection::vec((".{0,12}", ".{0,40}"), 0..5),
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let qos = if pkid == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+        let mut theirs = v4::Publish::new(topic.as_str(), qos, payload.clone());
+        (theirs.dup, theirs.retain, theirs.pkid) = (dup, retain, pkid);
+        let mut bytes = BytesMut::new();
+        theirs.write(&mut bytes).expect("it can be written");
+        let (first, body) = unframe(&bytes);
+        let ours = Incoming::read(Version::V311, first, &body).expect("rumqttc writes valid packets");
+        prop_assert_eq!((ours.dup, ours.qos, ours.packet_id), (dup, qos as u8, pkid));
+        prop_assert_eq!((ours.topic, ours.payload), (topic.as_str(), &payload[..]));
+        prop_assert_eq!((ours.content_type, user_properties(&ours)), (None, vec![]));
+        let head = Incoming::read_head(Version::V311, first, &body).expect("it is valid");
+        prop_assert_eq!(head.payload, &payload[..]);
+
+        let (arena, stamped) = (packed(&properties), stamped(1, 2, "edge-1"));
+        let ours = Outgoing {
+            version: Version::V311,
+            dup,
+            qos: qos as u8,
+            packet_id: pkid,
+            topic: topic.as_bytes(),
+            content_type: Some(b"text/plain"),
+            properties: &arena,
+            stamp: Some(Stamp { entry: &stamped.entries[0], arena: &stamped.arena }),
+            asks: None,
+            payload: &payload,
+        };
+        let mut bytes = BytesMut::new();
+        ours.write(&mut bytes);
+        prop_assert_eq!(bytes.len(), ours.packet_bytes());
+        let read = v4::Packet::read(&mut bytes, 10_000).expect("ours are valid");
+        theirs.retain = false;
+        theirs.dup &= pkid > 0;
+        prop_assert_eq!(read, v4::Packet::Publish(theirs));
+    }
+
+    #[test]
     fn a_publish_reads_as_rumqttc_wrote_it(publish in any_publish()) {
         let (first, body) = unframe(&theirs(&Packet::Publish(publish.clone())));
-        let ours = Incoming::read(first, &body).expect("rumqttc writes valid packets");
+        let ours = Incoming::read(Version::V5, first, &body).expect("rumqttc writes valid packets");
         let properties = publish.properties.unwrap_or_default();
         prop_assert_eq!(ours.dup, publish.dup);
         prop_assert_eq!(ours.qos, publish.qos as u8);
@@ -124,6 +157,7 @@ proptest! {
         let arena = packed(&properties);
         let stamped = stamp.as_ref().map(|(ms, counter, node)| stamped(*ms, *counter, node));
         let ours = Outgoing {
+        version: Version::V5,
             dup,
             qos,
             packet_id,
@@ -179,8 +213,10 @@ proptest! {
     #[test]
     fn no_bytes_can_panic(first in any::<u8>(), body in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = PubAck::read(&body);
-        let _ = Incoming::read_head(first, &body);
-        if let Ok(publish) = Incoming::read(first, &body) {
+        let _ = Incoming::read(Version::V311, first, &body);
+        let _ = Incoming::read_head(Version::V311, first, &body);
+        let _ = Incoming::read_head(Version::V5, first, &body);
+        if let Ok(publish) = Incoming::read(Version::V5, first, &body) {
             let _ = user_properties(&publish);
         }
     }
@@ -190,11 +226,11 @@ proptest! {
         let (first, mut body) = unframe(&theirs(&Packet::Publish(publish)));
         let at = at.index(body.len());
         body[at] = byte;
-        if let Ok(publish) = Incoming::read(first, &body) {
+        if let Ok(publish) = Incoming::read(Version::V5, first, &body) {
             let _ = user_properties(&publish);
         }
-        let _ = Incoming::read(first, &body[..at]);
-        let _ = Incoming::read_head(first, &body[..at]);
+        let _ = Incoming::read(Version::V5, first, &body[..at]);
+        let _ = Incoming::read_head(Version::V5, first, &body[..at]);
     }
 }
 
@@ -203,6 +239,7 @@ fn a_request_says_where_its_answer_goes_and_an_answer_what_it_answers() {
     let asks = Asks { response_topic: b"back", correlation: &[1, 2, 3], expiry_s: 70_000 };
     let properties = packed(&[("k".into(), "v".into())]);
     let ours = Outgoing {
+        version: Version::V5,
         dup: false,
         qos: 1,
         packet_id: 7,
@@ -224,7 +261,7 @@ fn a_request_says_where_its_answer_goes_and_an_answer_what_it_answers() {
     assert_eq!(theirs.correlation_data.as_deref(), Some(&[1, 2, 3][..]));
     assert_eq!(theirs.message_expiry_interval, Some(70_000));
     assert_eq!(theirs.user_properties, [("k".to_owned(), "v".to_owned())]);
-    let read = Incoming::read(first, &body).expect("ours are valid");
+    let read = Incoming::read(Version::V5, first, &body).expect("ours are valid");
     assert_eq!(read.correlation_data(), Some(&[1, 2, 3][..]));
     assert_eq!(read.user_texts().collect::<Vec<_>>(), [("k", "v")]);
 }
@@ -235,6 +272,7 @@ fn a_stamp_takes_the_place_of_an_older_one() {
         packed(&[("a".into(), "1".into()), ("__ts".into(), "old".into()), ("b".into(), "2".into())]);
     let stamped = stamped(1_767_225_600_123, 7, "edge-1");
     let publish = Outgoing {
+        version: Version::V5,
         dup: false,
         qos: 1,
         packet_id: 1,
@@ -248,7 +286,7 @@ fn a_stamp_takes_the_place_of_an_older_one() {
     let mut bytes = BytesMut::new();
     publish.write(&mut bytes);
     let (first, body) = unframe(&bytes);
-    let read = Incoming::read(first, &body).expect("valid");
+    let read = Incoming::read(Version::V5, first, &body).expect("valid");
     let expected = [("a", "1"), ("b", "2"), ("__ts", "001767225600123:00007:edge-1")];
     assert_eq!(user_properties(&read), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
 }
@@ -263,11 +301,12 @@ fn a_head_without_its_properties_still_names_its_topic() {
     publish.pkid = 9;
     let (first, body) = unframe(&theirs(&Packet::Publish(publish)));
     for len in [8, 100, body.len() - 10] {
-        let head = Incoming::read_head(first, &body[..len]).expect("the topic is whole");
+        let head = Incoming::read_head(Version::V5, first, &body[..len]).expect("the topic is whole");
         assert_eq!((head.topic, head.packet_id, head.payload), ("a/b", 9, &b""[..]), "{len} bytes");
         assert_eq!(user_properties(&head), []);
     }
-    let head = Incoming::read_head(first, &body[..body.len() - 4]).expect("whole but for the payload");
+    let head =
+        Incoming::read_head(Version::V5, first, &body[..body.len() - 4]).expect("whole but for the payload");
     assert_eq!((head.payload, user_properties(&head).len()), (&b"pay"[..], 1));
 }
 
@@ -280,7 +319,7 @@ fn a_batch_keeps_what_a_message_said() {
     };
     let publish = Publish::new("a/b", QoS::AtMostOnce, "payload", Some(properties));
     let (first, body) = unframe(&theirs(&Packet::Publish(publish)));
-    let read = Incoming::read(first, &body).expect("valid");
+    let read = Incoming::read(Version::V5, first, &body).expect("valid");
     let mut builder = BatchBuilder::new("node");
     builder.push(read.topic.as_bytes(), read.content_type, read.payload, read.user_properties());
     let batch: Batch = builder.finish();

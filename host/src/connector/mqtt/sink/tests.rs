@@ -1,8 +1,9 @@
 use std::{task::Waker, time::Duration};
 
 use proptest::prelude::*;
-use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, Packet, PubAck as TheirPubAck, PubAckReason,
+use rumqttc::{
+    mqttbytes::v4,
+    v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAck as TheirPubAck, PubAckReason},
 };
 
 use super::*;
@@ -101,6 +102,27 @@ fn a_write_is_confirmed_when_all_its_pubacks_came() {
     bench.give(&[puback(2), puback(3)].concat());
     assert_eq!(bench.confirmed(), [(1, vec![]), (2, vec![])]);
     assert_eq!(bench.stepper.session.unanswered(), 0);
+}
+
+#[test]
+fn a_sink_of_3_1_1_sends_topic_and_payload_alone() {
+    let settings = Settings { version: Version::V311, ..Settings::new("id".into()) };
+    let mut bench = Bench::with(settings, "${outputTopic}");
+    assert_eq!(bench.stepper.connect_v311(false), []);
+    let mut builder = BatchBuilder::new("edge-1");
+    builder.push(b"out/x", Some("text/plain"), b"1", [(&b"k"[..], &b"v"[..])]);
+    builder.date_last(1_767_225_600_123);
+    bench.write_batch(builder.finish());
+    let publish = |dup| {
+        let mut publish = v4::Publish::new("out/x", rumqttc::QoS::AtLeastOnce, "1");
+        (publish.pkid, publish.dup) = (1, dup);
+        v4::Packet::Publish(publish)
+    };
+    assert_eq!(bench.stepper.poll_v311(), [publish(false)]);
+    bench.stepper.lose();
+    assert_eq!(bench.stepper.connect_v311(false), [publish(true)]);
+    bench.stepper.give_v311(&[0x40, 2, 0, 1]);
+    assert_eq!(bench.confirmed(), [(1, vec![])]);
 }
 
 #[test]
