@@ -1038,7 +1038,9 @@ impl Host {
             session_expiry: settings.session_expiry,
             qos: if settings.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
             inflight_max: InflightMax::nearest(settings.inflight_max.into()),
+            keeps_retain: settings.keeps_retain,
             seed: self.rng.random(),
+            clock: self.clock.clone(),
             ..mqtt::Settings::new(if embedded { broker::client_id(&id) } else { id })
         }
     }

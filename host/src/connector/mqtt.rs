@@ -13,6 +13,7 @@ mod connection;
 mod frame;
 mod link;
 mod packets;
+mod carried;
 mod patience;
 mod publish;
 mod sink;
@@ -24,7 +25,7 @@ use bytes::BytesMut;
 
 use super::status::Status;
 use crate::{
-    clock::Instant,
+    clock::{Clock, Instant},
     resource::{
         endpoint::{Login, Version},
         secret::SecretError,
@@ -50,9 +51,14 @@ pub struct Settings {
     /// How long the broker keeps the session of a client that is gone.
     pub session_expiry: Duration,
     pub qos: Qos,
+    /// Whether messages that are retained where they come from are where they go.
+    pub keeps_retain: bool,
     pub inflight_max: InflightMax,
     /// Seeds the jitter of reconnects.
     pub seed: u64,
+    /// What messages expire by: in days that no process outlives, on disk among them, only
+    /// the wall's time counts.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -65,8 +71,10 @@ impl Settings {
             keep_alive: Duration::from_secs(60),
             session_expiry: Duration::from_secs(3600),
             qos: Qos::AtLeastOnce,
+            keeps_retain: true,
             inflight_max: InflightMax::default(),
             seed: 0,
+            clock: Clock::System,
         }
     }
 }

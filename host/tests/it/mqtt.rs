@@ -250,6 +250,10 @@ fn what_came_with_a_message_goes_with_it() {
     rig.open_source(broker.address());
     let properties = PublishProperties {
         content_type: Some("application/json".into()),
+        payload_format_indicator: Some(0),
+        message_expiry_interval: Some(3600),
+        response_topic: Some("back/to/me".into()),
+        correlation_data: Some(vec![0, 255, 7].into()),
         user_properties: vec![("k".into(), "v".into()), ("ключ".into(), "".into()), ("k".into(), "w".into())],
         ..PublishProperties::default()
     };
@@ -262,6 +266,67 @@ fn what_came_with_a_message_goes_with_it() {
         (came.content_type, came.user_properties),
         (properties.content_type, properties.user_properties)
     );
+    assert_eq!(
+        (came.response_topic, came.correlation_data),
+        (properties.response_topic, properties.correlation_data)
+    );
+    assert!(came.message_expiry_interval.is_some_and(|seconds| (3500..=3600).contains(&seconds)));
+    let text = PublishProperties { payload_format_indicator: Some(1), ..PublishProperties::default() };
+    publish_all(broker.port, [("in/b".to_owned(), b"text".to_vec(), text)]);
+    eventually("it arrives", || subscriber.len() == 2);
+    let came = subscriber.received().remove(1).properties.expect("there are some");
+    assert_eq!(came.payload_format_indicator, Some(1));
+}
+
+#[test]
+fn what_is_retained_where_it_comes_from_is_where_it_goes_unless_an_end_says_never() {
+    for (source_keeps, sink_keeps) in [(true, true), (false, true), (true, false)] {
+        let Some(broker) = Mosquitto::start(&[]) else { return };
+        outside::retain(broker.port, "in/before", "1");
+        let of = |id: &str, keeps_retain| Settings { keeps_retain, ..settings(id) };
+        let remote = Remote::plain(broker.address());
+        let mut rig = Rig::with(remote.clone(), of("tg/edge-1/t/out/local", sink_keeps));
+        let seen = Subscriber::new(broker.port, "out/#");
+        rig.open_source_with(remote, of("tg/edge-1/t/forward/in", source_keeps));
+        outside::retain(broker.port, "in/after", "2");
+        publish_all(broker.port, numbers("in/not", 3..4));
+        eventually("all arrive", || seen.len() == 3);
+        eventually("and are confirmed", || rig.ledger.bytes_in_flight() == 0);
+        drop(seen);
+        outside::retain(broker.port, "out/last", "4");
+        let late = Subscriber::named("outside-late", broker.port, "out/#");
+        eventually("what is retained comes", || late.numbers().contains(&4));
+        let mut kept = late.numbers();
+        kept.sort_unstable();
+        let expected: &[u64] = if source_keeps && sink_keeps { &[1, 2, 4] } else { &[4] };
+        assert_eq!(kept, expected, "source {source_keeps}, sink {sink_keeps}");
+        rig.close_source();
+    }
+}
+
+#[test]
+fn what_expires_while_it_is_held_is_dropped_and_acknowledged() {
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let subscriber = Subscriber::new(broker.port, "out/#");
+    let mut rig = Rig::new(broker.address());
+    rig.open_source(broker.address());
+    let all = rig.ledger.try_acquire(1 << 20).expect("nothing is in flight");
+    let soon = PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
+    publish_all(broker.port, [("in/a".to_owned(), b"1".to_vec(), soon)]);
+    publish_all(broker.port, numbers("in/a", 2..3));
+    eventually("both are held", || rig.source().messages_in.get() == 2);
+    let held = std::time::Instant::now();
+    eventually("its time is over", || held.elapsed() > Duration::from_secs(1));
+    drop(all);
+    eventually("the other one arrives", || subscriber.len() == 1);
+    assert_eq!(subscriber.numbers(), [2]);
+    assert_eq!((rig.sink.expired.get(), rig.sink.rejected.get()), (1, 0));
+    rig.close_source();
+    rig.open_source(broker.address());
+    publish_all(broker.port, numbers("in/a", 3..4));
+    eventually("the new one arrives", || subscriber.len() == 2);
+    assert_eq!(rig.source().redelivered.get(), 0, "both were acknowledged");
+    rig.close_source();
 }
 
 #[test]

@@ -40,7 +40,12 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribed when this returns.
     pub fn new(port: u16, filter: &str) -> Self {
-        let (client, connection) = Client::new(options("outside-subscriber", port), 100);
+        Self::named("outside-subscriber", port, filter)
+    }
+
+    /// The same beside others.
+    pub fn named(id: &str, port: u16, filter: &str) -> Self {
+        let (client, connection) = Client::new(options(id, port), 100);
         let received = Arc::<Mutex<Vec<Publish>>>::default();
         let (subscriptions, ends) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let thread = {

@@ -18,7 +18,7 @@ use super::{
     frame::{self, Deframer, Piece},
     link::{self, Greeting, Link},
     packets::SubAck,
-    publish::{Asks, Incoming, Outgoing, PubAck},
+    publish::{Extras, Incoming, Outgoing, PubAck},
 };
 use crate::{
     batch::push_property,
@@ -179,7 +179,7 @@ impl CommandSession {
             // It is taken here or nowhere.
             PubAck::write(publish.packet_id, &mut self.link.outgoing);
         }
-        let correlation = publish.correlation_data().and_then(|data| Correlation::try_from(data).ok());
+        let correlation = publish.extras.correlation.and_then(|data| Correlation::try_from(data).ok());
         let open = correlation.and_then(|correlation| self.calls.get(&correlation));
         let Some(open) = open.filter(|open| open.response == publish.topic) else {
             // Its time was over, or it answers somebody else.
@@ -379,11 +379,12 @@ impl CommandSession {
             content_type: None,
             properties: &open.properties,
             stamp: None,
-            asks: Some(Asks {
-                response_topic: open.response.as_bytes(),
-                correlation: &correlation,
-                expiry_s: (left + Duration::from_nanos(999_999_999)).as_secs() as u32,
-            }),
+            extras: Extras {
+                response_topic: Some(open.response.as_bytes()),
+                correlation: Some(&correlation),
+                expiry_s: Some((left + Duration::from_nanos(999_999_999)).as_secs() as u32),
+                ..Extras::default()
+            },
             payload: &open.payload,
         };
         let (bytes, bytes_max) = (publish.packet_bytes(), self.greeting.packet_bytes_max);

@@ -121,13 +121,15 @@ impl ConnAck {
     }
 }
 
-/// Appends a SUBSCRIBE. What is retained comes with the first subscription of a session
-/// alone in v5, and with every one in 3.1.1.
+/// Appends a SUBSCRIBE. In v5 what is retained comes with the first subscription of a session
+/// alone, and messages may say that they are retained; in 3.1.1 it comes with every one, and
+/// only what comes so says it.
 pub(super) fn write_subscribe<'a>(
     version: Version,
     packet_id: u16,
     filters: impl Iterator<Item = &'a str>,
     qos: Qos,
+    keeps_retain: bool,
     out: &mut BytesMut,
 ) -> Result<(), SessionError> {
     if version == Version::V311 {
@@ -145,6 +147,7 @@ pub(super) fn write_subscribe<'a>(
         Qos::AtLeastOnce => QoS::AtLeastOnce,
     };
     let filters = filters.map(|filter| v5::Filter {
+        preserve_retain: keeps_retain,
         retain_forward_rule: v5::RetainForwardRule::OnNewSubscribe,
         ..v5::Filter::new(filter, qos)
     });

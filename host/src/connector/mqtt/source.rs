@@ -20,7 +20,7 @@ use self::{
     repeats::Repeats,
 };
 use super::{
-    Session, SessionError, Settings, Version,
+    Session, SessionError, Settings, Version, carried,
     frame::{self, Deframer, Piece},
     link::{self, Greeting, Link},
     packets::{self, SubAck},
@@ -126,7 +126,12 @@ impl SourceSession {
         let whole_bytes_max = (options.payload_bytes_max + AROUND_PAYLOAD_BYTES).min(packet_bytes_max);
         SourceSession {
             deframer: Deframer::new(whole_bytes_max, packet_bytes_max),
-            intake: Intake::new(options.node.clone(), door.delivery_bytes_max(), options.identifies),
+            intake: Intake::new(
+                options.node.clone(),
+                door.delivery_bytes_max(),
+                options.identifies,
+                settings.clock.clone(),
+            ),
             link: Link::new(settings),
             options,
             door,
@@ -156,7 +161,8 @@ impl SourceSession {
         match piece {
             Piece::Packet { first, body } if first >> 4 == PUBLISH => {
                 self.expect_online("PUBLISH")?;
-                let publish = Incoming::read(self.version(), first, body)?;
+                let mut publish = Incoming::read(self.version(), first, body)?;
+                publish.extras.retain &= self.link.settings().keeps_retain;
                 self.take_publish(&publish)
             }
             Piece::Packet { first, body } if first >> 4 == SUBACK => self.take_suback(first, body),
@@ -249,6 +255,7 @@ impl SourceSession {
         let head = &publish.payload[..publish.payload.len().min(OVERSIZE_HEAD_BYTES)];
         let mut builder = BatchBuilder::new(&self.options.node);
         builder.push(publish.topic.as_bytes(), publish.content_type, head, publish.user_properties());
+        carried::keep(&publish.extras, || self.link.settings().clock.wall(), &mut builder);
         OversizeMessage { message: builder.finish(), payload_bytes }
     }
 
@@ -267,9 +274,10 @@ impl SourceSession {
 
     /// On every connection, since the session may be one with other filters.
     fn subscribe(&mut self) -> Result<(), SessionError> {
-        let Settings { version, qos, .. } = *self.link.settings();
+        let Settings { version, qos, keeps_retain, .. } = *self.link.settings();
         let filters = self.options.filters.iter().map(TopicFilter::as_str);
-        packets::write_subscribe(version, SUBSCRIBE_ID, filters, qos, &mut self.link.outgoing)
+        let out = &mut self.link.outgoing;
+        packets::write_subscribe(version, SUBSCRIBE_ID, filters, qos, keeps_retain, out)
     }
 
     fn take_suback(&mut self, first: u8, body: &[u8]) -> Result<(), SessionError> {

@@ -24,6 +24,8 @@ pub struct MqttSettings {
     pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
+    /// Whether messages that are retained where they come from are where they go.
+    pub keeps_retain: bool,
     pub keep_alive: Duration,
     pub session_expiry: Duration,
     /// Unacknowledged messages at once, either way.
@@ -89,7 +91,9 @@ impl MqttSettings {
             let label = format!("{} to {} messages can be in flight", INFLIGHT.0, INFLIGHT.1);
             diagnostics.warning("endpoint/inflight", place, message, label);
         }
-        for ignored in ["retain", "clientIdPrefix", "cloudEventAttributes"] {
+        let retains = [("Keep", true), ("Never", false)];
+        let keeps_retain = mqtt.choice("retain", &retains, diagnostics).unwrap_or(true);
+        for ignored in ["clientIdPrefix", "cloudEventAttributes"] {
             if let Some(node) = mqtt.get(ignored) {
                 let message = format!("`{ignored}` has no effect yet");
                 diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
@@ -103,6 +107,7 @@ impl MqttSettings {
             version,
             login,
             qos,
+            keeps_retain,
             keep_alive,
             session_expiry,
             inflight_max,

@@ -24,6 +24,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-inflight.yaml", 8, 26, Warning, "endpoint/inflight"),
     ("platform/endpoint-password.yaml", 12, 23, Error, "endpoint/secret"),
     ("platform/endpoint-protocol.yaml", 8, 15, Error, "yaml/choice"),
+    ("platform/endpoint-retain.yaml", 8, 13, Error, "yaml/choice"),
     ("platform/endpoint-tls.yaml", 8, 61, Error, "endpoint/tls"),
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),
     ("platform/endpoint-version.yaml", 8, 14, Warning, "endpoint/version"),

@@ -59,10 +59,10 @@ fn a_greeting_of_either_version_says_the_same() {
 
 #[test]
 fn a_subscription_of_either_version_is_answered_alike() {
-    for (version, options) in [(Version::V5, 0x11), (Version::V311, 1)] {
+    for (version, options) in [(Version::V5, 0x19), (Version::V311, 1)] {
         let mut out = BytesMut::new();
         let filters = ["a/#", "b"].into_iter();
-        write_subscribe(version, 7, filters, Qos::AtLeastOnce, &mut out).expect("it can be written");
+        write_subscribe(version, 7, filters, Qos::AtLeastOnce, true, &mut out).expect("it can be written");
         let (first, body) = unframe(&out);
         assert_eq!(first, 0x82);
         let rest = body.strip_prefix(&[0, 7]).expect("the packet id");

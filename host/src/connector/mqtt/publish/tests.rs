@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use rumqttc::{
@@ -113,14 +115,13 @@ proptest! {
             content_type: Some(b"text/plain"),
             properties: &arena,
             stamp: Some(Stamp { entry: &stamped.entries[0], arena: &stamped.arena }),
-            asks: None,
+            extras: Extras { retain, is_text: true, expiry_s: Some(1), ..Extras::default() },
             payload: &payload,
         };
         let mut bytes = BytesMut::new();
         ours.write(&mut bytes);
         prop_assert_eq!(bytes.len(), ours.packet_bytes());
         let read = v4::Packet::read(&mut bytes, 10_000).expect("ours are valid");
-        theirs.retain = false;
         theirs.dup &= pkid > 0;
         prop_assert_eq!(read, v4::Packet::Publish(theirs));
     }
@@ -137,9 +138,18 @@ proptest! {
         prop_assert_eq!(ours.payload, &publish.payload[..]);
         prop_assert_eq!(ours.content_type, properties.content_type.as_deref());
         prop_assert_eq!(user_properties(&ours), properties.user_properties);
+        let extras = Extras {
+            retain: publish.retain,
+            is_text: properties.payload_format_indicator == Some(1),
+            expiry_s: properties.message_expiry_interval,
+            response_topic: properties.response_topic.as_deref().map(str::as_bytes),
+            correlation: properties.correlation_data.as_deref(),
+        };
+        prop_assert_eq!(ours.extras, extras);
         // What a batch keeps of it is within what was promised.
         let mut builder = BatchBuilder::new("");
         builder.push(ours.topic.as_bytes(), None, ours.payload, ours.user_properties());
+        carried::keep(&ours.extras, || Duration::from_secs(1 << 40), &mut builder);
         prop_assert!(builder.bytes_len() <= ours.bytes_len());
     }
 
@@ -165,7 +175,7 @@ proptest! {
             content_type: content_type.as_deref().map(str::as_bytes),
             properties: &arena,
             stamp: stamped.as_ref().map(|batch| Stamp { entry: &batch.entries[0], arena: &batch.arena }),
-            asks: None,
+            extras: Extras::default(),
             payload: &payload,
         };
         let mut bytes = BytesMut::new();
@@ -235,35 +245,57 @@ proptest! {
 }
 
 #[test]
-fn a_request_says_where_its_answer_goes_and_an_answer_what_it_answers() {
-    let asks = Asks { response_topic: b"back", correlation: &[1, 2, 3], expiry_s: 70_000 };
-    let properties = packed(&[("k".into(), "v".into())]);
-    let ours = Outgoing {
-        version: Version::V5,
-        dup: false,
-        qos: 1,
-        packet_id: 7,
-        topic: b"ask",
-        content_type: None,
-        properties: &properties,
-        stamp: None,
-        asks: Some(asks),
-        payload: b"?",
+fn what_a_message_says_besides_is_read_as_it_was_written() {
+    let all = Extras {
+        retain: true,
+        is_text: true,
+        expiry_s: Some(70_000),
+        response_topic: Some(b"back"),
+        correlation: Some(&[1, 2, 0xff]),
     };
-    let mut bytes = BytesMut::new();
-    ours.write(&mut bytes);
-    assert_eq!(bytes.len(), ours.packet_bytes());
-    let (first, body) = unframe(&bytes);
-    let read = Packet::read(&mut bytes, None).expect("ours are valid");
-    let Packet::Publish(read) = read else { panic!("{read:?}") };
-    let theirs = read.properties.expect("it has some");
-    assert_eq!(theirs.response_topic.as_deref(), Some("back"));
-    assert_eq!(theirs.correlation_data.as_deref(), Some(&[1, 2, 3][..]));
-    assert_eq!(theirs.message_expiry_interval, Some(70_000));
-    assert_eq!(theirs.user_properties, [("k".to_owned(), "v".to_owned())]);
-    let read = Incoming::read(Version::V5, first, &body).expect("ours are valid");
-    assert_eq!(read.correlation_data(), Some(&[1, 2, 3][..]));
-    assert_eq!(read.user_texts().collect::<Vec<_>>(), [("k", "v")]);
+    let properties = packed(&[("k".into(), "v".into()), ("__expires".into(), "never sent as such".into())]);
+    for extras in [all, Extras { retain: false, expiry_s: None, ..all }, Extras::default()] {
+        let ours = Outgoing {
+            version: Version::V5,
+            dup: false,
+            qos: 1,
+            packet_id: 7,
+            topic: b"ask",
+            content_type: None,
+            properties: &properties,
+            stamp: None,
+            extras,
+            payload: b"?",
+        };
+        let mut bytes = BytesMut::new();
+        ours.write(&mut bytes);
+        assert_eq!(bytes.len(), ours.packet_bytes());
+        let (first, body) = unframe(&bytes);
+        let read = Packet::read(&mut bytes, None).expect("ours are valid");
+        let Packet::Publish(read) = read else { panic!("{read:?}") };
+        let theirs = read.properties.expect("it has some");
+        assert_eq!(read.retain, extras.retain);
+        assert_eq!(theirs.payload_format_indicator, extras.is_text.then_some(1));
+        assert_eq!(theirs.response_topic.as_deref().map(str::as_bytes), extras.response_topic);
+        assert_eq!(theirs.correlation_data.as_deref(), extras.correlation);
+        assert_eq!(theirs.message_expiry_interval, extras.expiry_s);
+        assert_eq!(theirs.user_properties, [("k".to_owned(), "v".to_owned())]);
+        let read = Incoming::read(Version::V5, first, &body).expect("ours are valid");
+        assert_eq!(read.extras, extras);
+        assert_eq!(read.user_texts().collect::<Vec<_>>(), [("k", "v")]);
+    }
+}
+
+#[test]
+fn nobody_outside_gives_what_only_sources_give() {
+    let given = ["__retain", "__expires", "__responseTopic", "__correlationData", "__payloadFormat"];
+    let mut user_properties: Vec<_> = given.map(|name| (name.to_owned(), "1".to_owned())).into();
+    user_properties.push(("__srcId".into(), "me".into()));
+    let properties = PublishProperties { user_properties, ..PublishProperties::default() };
+    let publish = Publish::new("a/b", QoS::AtMostOnce, "payload", Some(properties));
+    let (first, body) = unframe(&theirs(&Packet::Publish(publish)));
+    let read = Incoming::read(Version::V5, first, &body).expect("valid");
+    assert_eq!(self::user_properties(&read), [("__srcId".to_owned(), "me".to_owned())]);
 }
 
 #[test]
@@ -280,7 +312,7 @@ fn a_stamp_takes_the_place_of_an_older_one() {
         content_type: None,
         properties: &properties,
         stamp: Some(Stamp { entry: &stamped.entries[0], arena: &stamped.arena }),
-        asks: None,
+        extras: Extras::default(),
         payload: b"",
     };
     let mut bytes = BytesMut::new();

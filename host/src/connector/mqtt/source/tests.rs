@@ -11,6 +11,7 @@ use rumqttc::{
 
 use super::*;
 use crate::{
+    clock::{Clock, VirtualClock},
     connector::{
         mqtt::{
             Qos,
@@ -475,6 +476,35 @@ fn subscribing_again_does_not_ask_for_retained_messages_again() {
     let [Packet::Subscribe(subscribe)] = &packets[..] else { panic!("{packets:?}") };
     let rules: Vec<_> = subscribe.filters.iter().map(|filter| filter.retain_forward_rule.clone()).collect();
     assert_eq!(rules, [RetainForwardRule::OnNewSubscribe, RetainForwardRule::OnNewSubscribe]);
+}
+
+#[test]
+fn what_a_message_says_besides_goes_into_its_delivery() {
+    let check = |keeps_retain: bool, expected: &[&str]| {
+        let clock = Arc::<VirtualClock>::default();
+        let settings = Settings { keeps_retain, clock: Clock::Virtual(clock), ..Settings::new("id".into()) };
+        let mut bench = Bench::with(settings, 1 << 20);
+        let packets = bench.stepper.connect(&connack(None, None));
+        let [Packet::Subscribe(subscribe)] = &packets[..] else { panic!("{packets:?}") };
+        assert!(subscribe.filters.iter().all(|filter| filter.preserve_retain == keeps_retain));
+        bench.stepper.give(&[0x90, 5, 0, 1, 0, 1, 1]);
+        let properties = PublishProperties {
+            message_expiry_interval: Some(60),
+            response_topic: Some("back".into()),
+            user_properties: vec![("k".into(), "v".into())],
+            ..PublishProperties::default()
+        };
+        let mut retained = publish_with("b", "x", 1, properties);
+        retained[0] |= 1;
+        bench.stepper.give(&retained);
+        bench.deliveries();
+        let batch = &bench.unsettled[0].batch;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let kept: Vec<_> = batch.properties(0).map(|(key, value)| text(key) + "=" + &text(value)).collect();
+        assert_eq!(kept, expected);
+    };
+    check(true, &["k=v", "__retain=1", "__expires=1767225660000", "__responseTopic=back"]);
+    check(false, &["k=v", "__expires=1767225660000", "__responseTopic=back"]);
 }
 
 /// A source of MQTT 3.1.1.
