@@ -169,7 +169,7 @@ pub fn topics(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut line = || lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
     let (one, other, template) = (line(), line(), line());
-    let filters = (TopicFilter::parse(one), TopicFilter::parse(other));
+    let filters = (TopicFilter::parse(one), TopicFilter::parse_subscription(other));
     let template = TopicTemplate::parse(template);
     for name in lines {
         let text = std::str::from_utf8(name).unwrap_or_default();

@@ -1029,6 +1029,7 @@ impl Host {
     }
 
     fn mqtt_settings(&mut self, home: &Path, settings: &MqttSettings, id: String) -> mqtt::Settings {
+        let id = format!("{}{id}", settings.client_id_prefix);
         let is_its = |port: u16| settings.address.ends_with(&format!(":{port}"));
         let embedded = self.broker.is_some_and(|ports| is_its(ports.v5) || is_its(ports.v311));
         mqtt::Settings {

@@ -867,8 +867,8 @@ fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagn
     };
     match &node.kind {
         FlowNodeKind::Source { topics, .. } => {
-            for (topic, at) in topics.iter().filter(|(topic, _)| !is_kafka_topic(topic.as_str())) {
-                no_topic(topic.as_str(), at);
+            for (topic, at) in topics.iter().filter(|(topic, _)| !is_kafka_topic(topic.subscription())) {
+                no_topic(topic.subscription(), at);
             }
             if settings.group.is_none() {
                 let message = format!("`{}` has no `consumerGroupId`", endpoint.text);

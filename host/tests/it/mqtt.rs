@@ -559,9 +559,9 @@ fn what_the_tenant_may_not_write_is_rejected_and_never_reaches_the_broker() {
 
 #[test]
 fn retained_messages_come_once_and_not_with_every_connection() {
-    let Some(broker) = Mosquitto::start(&[]) else { return };
-    outside::retain(broker.port, "in/kept", "1");
     for version in [Version::V5, Version::V311] {
+        let Some(broker) = Mosquitto::start(&[]) else { return };
+        outside::retain(broker.port, "in/kept", "1");
         let (before_source, subscriber) = (Proxy::before(broker.port), Subscriber::new(broker.port, "out/#"));
         let mut rig = Rig::new(broker.address());
         let id = format!("tg/edge-1/t/{version:?}/in");

@@ -275,7 +275,7 @@ impl SourceSession {
     /// On every connection, since the session may be one with other filters.
     fn subscribe(&mut self) -> Result<(), SessionError> {
         let Settings { version, qos, keeps_retain, .. } = *self.link.settings();
-        let filters = self.options.filters.iter().map(TopicFilter::as_str);
+        let filters = self.options.filters.iter().map(TopicFilter::subscription);
         let out = &mut self.link.outgoing;
         packets::write_subscribe(version, SUBSCRIBE_ID, filters, qos, keeps_retain, out)
     }
@@ -295,7 +295,10 @@ impl SourceSession {
                 Ok(granted) => format!("it grants only QoS {granted}"),
                 Err(reason) => reason,
             };
-            return Err(SessionError::SubscriptionRefused { filter: filter.as_str().to_owned(), reason });
+            return Err(SessionError::SubscriptionRefused {
+                filter: filter.subscription().to_owned(),
+                reason,
+            });
         }
         self.has_subscribed = true;
         self.set_served();
@@ -372,7 +375,7 @@ impl SourceSession {
                 self.acks.write(settled, oversize, &mut self.link.outgoing);
                 if farewell == Farewell::ForGood && self.version() == Version::V311 {
                     // Its session cannot be ended; so nothing more comes into it.
-                    let filters = self.options.filters.iter().map(TopicFilter::as_str);
+                    let filters = self.options.filters.iter().map(TopicFilter::subscription);
                     packets::write_unsubscribe_v311(UNSUBSCRIBE_ID, filters, &mut self.link.outgoing)
                         .expect("what could be subscribed to is not too long");
                 }
