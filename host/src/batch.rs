@@ -368,6 +368,15 @@ impl BatchBuilder {
         });
     }
 
+    /// The message that was added last has this user property as well.
+    pub fn push_property(&mut self, key: &[u8], value: &[u8]) {
+        let properties = &mut self.entries.last_mut().expect("one was added").properties;
+        let start = if properties.is_absent() { self.arena.len() } else { properties.offset as usize };
+        debug_assert!(properties.is_absent() || start + properties.len as usize == self.arena.len());
+        push_property(&mut self.arena, key, value);
+        *properties = Span { offset: start as u32, len: (self.arena.len() - start) as u32 };
+    }
+
     /// The message that was added last has this time, in ms since the Unix epoch, unless
     /// it says another one itself.
     pub fn date_last(&mut self, ms: u64) {

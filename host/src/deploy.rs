@@ -175,7 +175,7 @@ pub fn command_endpoint<'a>(
         return None;
     }
     let candidates = dataflow.dataflow.command_endpoints().into_iter().map(|text| text.text.as_str());
-    candidates.into_iter().find(|name| matches!(endpoints.get(*name), Some(EndpointKind::Mqtt(_))))
+    candidates.into_iter().find(|name| endpoints.get(*name).is_some_and(EndpointKind::carries_commands))
 }
 
 /// Whether all dataflows whose operators ask other programs have an endpoint for it, and

@@ -25,7 +25,11 @@ use crate::{
     hlc::Hlc,
     ledger::Ledger,
     queue::{Queue, SourceDoor},
-    resource::{Grants, endpoint::Partition, quantity, site},
+    resource::{
+        Grants,
+        endpoint::{Partition, Version},
+        quantity, site,
+    },
     topic::{self, TopicFilter, TopicTemplate},
     write::SinkQueue,
 };
@@ -45,11 +49,31 @@ pub const TARGETS: [(&str, Body); 8] = [
     ("json_lines", json_lines),
 ];
 
-/// What a broker sends, to a source, to a sink and to who asks commands, in reads of any size: the first
-/// byte says how long they are.
+/// What a broker sends, to a source and to a sink of either version and to who asks commands, in reads of
+/// any size: the first byte says how long they are.
 pub fn mqtt(data: &[u8]) {
     let Some((first, stream)) = data.split_first() else { return };
     let reads = usize::from(*first).max(1);
+    for version in [Version::V5, Version::V311] {
+        mqtt_of(version, stream, reads);
+    }
+    let grants =
+        Grants { endpoint: "fuzz".into(), read: Vec::new(), write: Vec::new(), rates: Default::default() };
+    let door = Commands::new("fuzz".into(), grants, Calls::new(1));
+    let options =
+        CommandOptions { payload_bytes_max: 64, node: "fuzz".into(), clock: Clock::Virtual(Arc::default()) };
+    let session = CommandSession::new(Settings::new("fuzz".into()), options, door);
+    play(session, &GREETING, stream, reads, || {});
+}
+
+fn mqtt_of(version: Version, stream: &[u8], reads: usize) {
+    let (settings, greeting) = (
+        Settings { version, ..Settings::new("fuzz".into()) },
+        match version {
+            Version::V5 => &GREETING[..],
+            Version::V311 => &GREETING_V311,
+        },
+    );
     let queue = Queue::new(Waker::noop().clone());
     let options = SourceOptions {
         filters: vec![TopicFilter::parse("a/#").expect("a filter")],
@@ -60,21 +84,15 @@ pub fn mqtt(data: &[u8]) {
         stop: Stop::default(),
     };
     let door = SourceDoor::new(0, queue.clone(), Ledger::new(1 << 16));
-    let source = SourceSession::new(Settings::new("fuzz".into()), options, door);
-    play(source, stream, reads, || {
+    let source = SourceSession::new(settings.clone(), options, door);
+    play(source, greeting, stream, reads, || {
         while let Some(delivery) = queue.pop() {
             check_batch(&delivery.batch);
             delivery.settle.ack();
         }
     });
-    let sink = SinkSession::new(Settings::new("fuzz".into()), SinkQueue::new(1 << 16));
-    play(sink, stream, reads, || {});
-    let grants =
-        Grants { endpoint: "fuzz".into(), read: Vec::new(), write: Vec::new(), rates: Default::default() };
-    let door = Commands::new("fuzz".into(), grants, Calls::new(1));
-    let options =
-        CommandOptions { payload_bytes_max: 64, node: "fuzz".into(), clock: Clock::Virtual(Arc::default()) };
-    play(CommandSession::new(Settings::new("fuzz".into()), options, door), stream, reads, || {});
+    let sink = SinkSession::new(settings, SinkQueue::new(1 << 16));
+    play(sink, greeting, stream, reads, || {});
 }
 
 /// What a guest says of its topics, a line each: patterns of request and answer, prefix,
@@ -145,14 +163,16 @@ pub fn kafka(data: &[u8]) {
 
 /// A CONNACK and a SUBACK to one filter: what follows is any bytes.
 const GREETING: [u8; 11] = [0x20, 3, 0, 0, 0, 0x90, 4, 0, 1, 0, 1];
+const GREETING_V311: [u8; 9] = [0x20, 2, 0, 0, 0x90, 3, 0, 1, 1];
 
-fn play(mut session: impl Session, stream: &[u8], reads: usize, mut after: impl FnMut()) {
+fn play(mut session: impl Session, greeting: &[u8], stream: &[u8], reads: usize, mut after: impl FnMut()) {
     let mut ctx = Context::from_waker(Waker::noop());
     let mut now = Instant(0);
     let connected = session.connected(now).is_ok();
     assert!(connected, "a session begins with a CONNECT, which can be written");
     session.outgoing().clear();
-    for read in [&GREETING[..5], &GREETING[5..]].into_iter().chain(stream.chunks(reads)) {
+    let (connack, suback) = greeting.split_at(2 + usize::from(greeting[1]));
+    for read in [connack, suback].into_iter().chain(stream.chunks(reads)) {
         now.0 += 1_000_000;
         let result = session.received(read, now).and_then(|()| session.poll(&mut ctx, now));
         after();
@@ -191,7 +211,7 @@ pub fn topics(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut line = || lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
     let (one, other, template) = (line(), line(), line());
-    let filters = (TopicFilter::parse(one), TopicFilter::parse(other));
+    let filters = (TopicFilter::parse(one), TopicFilter::parse_subscription(other));
     let template = TopicTemplate::parse(template);
     for name in lines {
         let text = std::str::from_utf8(name).unwrap_or_default();

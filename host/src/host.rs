@@ -1063,14 +1063,19 @@ impl Host {
     }
 
     fn mqtt_settings(&mut self, home: &Path, settings: &MqttSettings, id: String) -> mqtt::Settings {
-        let embedded = self.broker.is_some_and(|ports| settings.address.ends_with(&format!(":{}", ports.v5)));
+        let id = format!("{}{id}", settings.client_id_prefix);
+        let is_its = |port: u16| settings.address.ends_with(&format!(":{port}"));
+        let embedded = self.broker.is_some_and(|ports| is_its(ports.v5) || is_its(ports.v311));
         mqtt::Settings {
+            version: settings.version,
             login: settings.login.as_ref().map(|it| it.below(home)),
             keep_alive: settings.keep_alive,
             session_expiry: settings.session_expiry,
             qos: if settings.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
             inflight_max: InflightMax::nearest(settings.inflight_max.into()),
+            keeps_retain: settings.keeps_retain,
             seed: self.rng.random(),
+            clock: self.clock.clone(),
             ..mqtt::Settings::new(if embedded { broker::client_id(&id) } else { id })
         }
     }

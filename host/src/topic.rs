@@ -7,6 +7,8 @@ use bytes::BytesMut;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicFilter {
     text: String,
+    /// Where the filter begins: behind the group of a shared subscription.
+    start: usize,
 }
 
 /// Why a topic or a filter cannot be used.
@@ -22,6 +24,8 @@ pub enum TopicError {
     HashNotLast,
     #[error("a topic cannot hold a NUL character")]
     Nul,
+    #[error("a shared subscription is `$share/GROUP/FILTER`, and its group has no wildcards")]
+    Group,
     #[error("topics that begin with `$` belong to the broker")]
     Reserved,
     #[error("`{placeholder}` is unknown; `${{outputTopic}}` and `${{outputTopic.N}}` are")]
@@ -37,22 +41,38 @@ pub enum TopicError {
 impl TopicFilter {
     /// Refuses wildcards out of place and `$` topics (`$SYS`, `$share`).
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        check_text(text)?;
-        let mut levels = text.split('/').peekable();
-        while let Some(level) = levels.next() {
-            match level {
-                "#" if levels.peek().is_some() => return Err(TopicError::HashNotLast),
-                "#" | "+" => {}
-                _ if level.contains('#') => return Err(TopicError::WildcardInLevel { wildcard: '#' }),
-                _ if level.contains('+') => return Err(TopicError::WildcardInLevel { wildcard: '+' }),
-                _ => {}
-            }
-        }
-        Ok(TopicFilter { text: text.to_owned() })
+        check_filter(text)?;
+        Ok(TopicFilter { text: text.to_owned(), start: 0 })
     }
 
+    /// The same of what a source subscribes to, which may be `$share/GROUP/FILTER`: each
+    /// message goes to one of those who share the group. AIO writes `$shared`.
+    pub fn parse_subscription(text: &str) -> Result<Self, TopicError> {
+        let Some(shared) = text.strip_prefix("$share/").or_else(|| text.strip_prefix("$shared/")) else {
+            return Self::parse(text);
+        };
+        let (group, filter) = shared.split_once('/').ok_or(TopicError::Group)?;
+        if group.is_empty() || group.contains(['+', '#']) {
+            return Err(TopicError::Group);
+        }
+        check_filter(filter)?;
+        let text = format!("$share/{group}/{filter}");
+        check_len(&text)?;
+        Ok(TopicFilter { start: text.len() - filter.len(), text })
+    }
+
+    /// The filter itself.
     pub fn as_str(&self) -> &str {
+        &self.text[self.start..]
+    }
+
+    /// What a broker is asked for: the filter, and the group that shares what it gives.
+    pub fn subscription(&self) -> &str {
         &self.text
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.start > 0
     }
 
     /// Whether a message on `topic` would come through this filter. A wildcard in
@@ -62,7 +82,7 @@ impl TopicFilter {
             return false;
         }
         let mut topic = topic.split('/');
-        let mut filter = self.text.split('/');
+        let mut filter = self.as_str().split('/');
         loop {
             match (filter.next(), topic.next()) {
                 (Some("#"), _) => return true,
@@ -76,8 +96,8 @@ impl TopicFilter {
 
     /// Whether every topic that `other` can match is matched by this filter too.
     pub fn covers(&self, other: &TopicFilter) -> bool {
-        let mut mine = self.text.split('/');
-        let mut theirs = other.text.split('/');
+        let mut mine = self.as_str().split('/');
+        let mut theirs = other.as_str().split('/');
         loop {
             match (mine.next(), theirs.next()) {
                 (Some("#"), _) => return true,
@@ -88,6 +108,22 @@ impl TopicFilter {
             }
         }
     }
+}
+
+/// Wildcards stand alone in their levels, `#` in the last.
+fn check_filter(text: &str) -> Result<(), TopicError> {
+    check_text(text)?;
+    let mut levels = text.split('/').peekable();
+    while let Some(level) = levels.next() {
+        match level {
+            "#" if levels.peek().is_some() => return Err(TopicError::HashNotLast),
+            "#" | "+" => {}
+            _ if level.contains('#') => return Err(TopicError::WildcardInLevel { wildcard: '#' }),
+            _ if level.contains('+') => return Err(TopicError::WildcardInLevel { wildcard: '+' }),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a broker takes `bytes` as the text of a topic or property: UTF-8 of at
@@ -115,10 +151,14 @@ pub fn check_name(topic: &str) -> Result<(), TopicError> {
     }
 }
 
+fn check_len(text: &str) -> Result<(), TopicError> {
+    if text.len() > usize::from(u16::MAX) { Err(TopicError::TooLong) } else { Ok(()) }
+}
+
 fn check_text(text: &str) -> Result<(), TopicError> {
+    check_len(text)?;
     match text {
         "" => Err(TopicError::Empty),
-        _ if text.len() > usize::from(u16::MAX) => Err(TopicError::TooLong),
         _ if text.starts_with('$') => Err(TopicError::Reserved),
         _ if text.contains('\0') => Err(TopicError::Nul),
         _ => Ok(()),

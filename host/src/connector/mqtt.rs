@@ -1,4 +1,4 @@
-//! The MQTT v5 connector: sessions that turn bytes into deliveries and writes into
+//! The MQTT connector, v5 and 3.1.1: sessions that turn bytes into deliveries and writes into
 //! bytes, and the connection that moves those bytes. A session has no socket, no
 //! task and no clock of its own, so that a simulation steps the same code over
 //! pipes.
@@ -12,6 +12,8 @@ mod commands;
 mod connection;
 mod frame;
 mod link;
+mod packets;
+mod carried;
 mod patience;
 mod publish;
 mod sink;
@@ -23,13 +25,16 @@ use bytes::BytesMut;
 
 use super::status::Status;
 use crate::{
-    clock::Instant,
-    resource::{endpoint::Login, secret::SecretError},
+    clock::{Clock, Instant},
+    resource::{
+        endpoint::{Login, Version},
+        secret::SecretError,
+    },
 };
 
 pub use self::{
     commands::{CommandOptions, CommandSession},
-    connection::{Remote, TlsError, run},
+    connection::{Remote, TlsError, WebError, run},
     sink::SinkSession,
     source::{Oversize, SourceOptions, SourceSession},
 };
@@ -39,15 +44,21 @@ pub use self::{
 pub struct Settings {
     /// Stable, so that the broker keeps the session: see [`client_id`](super::client_id).
     pub client_id: String,
+    pub version: Version,
     /// Its password is read anew for each connection.
     pub login: Option<Login>,
     pub keep_alive: Duration,
     /// How long the broker keeps the session of a client that is gone.
     pub session_expiry: Duration,
     pub qos: Qos,
+    /// Whether messages that are retained where they come from are where they go.
+    pub keeps_retain: bool,
     pub inflight_max: InflightMax,
     /// Seeds the jitter of reconnects.
     pub seed: u64,
+    /// What messages expire by: in days that no process outlives, on disk among them, only
+    /// the wall's time counts.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -55,12 +66,15 @@ impl Settings {
     pub fn new(client_id: String) -> Self {
         Settings {
             client_id,
+            version: Version::V5,
             login: None,
             keep_alive: Duration::from_secs(60),
             session_expiry: Duration::from_secs(3600),
             qos: Qos::AtLeastOnce,
+            keeps_retain: true,
             inflight_max: InflightMax::default(),
             seed: 0,
+            clock: Clock::System,
         }
     }
 }
@@ -151,11 +165,7 @@ pub enum SessionError {
     #[error("malformed packet: {0}")]
     Malformed(&'static str),
     #[error("malformed {packet}")]
-    Codec {
-        packet: &'static str,
-        #[source]
-        source: rumqttc::v5::mqttbytes::Error,
-    },
+    Codec { packet: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("packet of {bytes} bytes where at most {bytes_max} are taken")]
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("unexpected {packet}")]
@@ -168,6 +178,8 @@ pub enum SessionError {
     Secret(#[from] SecretError),
     #[error("no encrypted connection")]
     Tls(#[from] TlsError),
+    #[error("no WebSocket")]
+    Web(#[from] WebError),
     #[error("connection failed")]
     Io(#[source] std::io::Error),
 }

@@ -63,6 +63,8 @@ pub struct Status {
     pub oversize: Counter,
     /// Headers that no user property can carry.
     pub headers_removed: Counter,
+    /// Messages whose time was over before they were sent.
+    pub expired: Counter,
     /// Messages that the far side, or what policy grants, refused for good.
     pub rejected: Counter,
     /// Connections that were lost or failed.
@@ -84,6 +86,7 @@ impl Status {
             unwanted: Counter::default(),
             oversize: Counter::default(),
             headers_removed: Counter::default(),
+            expired: Counter::default(),
             rejected: Counter::default(),
             failures: Counter::default(),
         })
@@ -105,6 +108,7 @@ impl Status {
             unwanted,
             oversize,
             headers_removed,
+            expired,
             rejected,
             failures,
         } = self;
@@ -118,6 +122,7 @@ impl Status {
             ("unwanted", unwanted),
             ("oversize", oversize),
             ("headers_removed", headers_removed),
+            ("expired", expired),
             ("rejected", rejected),
             ("failures", failures),
         ]

@@ -344,16 +344,11 @@ fn read_source(node: &Node, diagnostics: &mut Diagnostics) -> Option<FlowNodeKin
     let mut topics = Vec::new();
     for node in raw.list("dataSources", diagnostics) {
         let Some(text) = Text::of(node, "dataSources", diagnostics) else { continue };
-        match TopicFilter::parse(&text.text) {
+        match TopicFilter::parse_subscription(&text.text) {
             Ok(filter) => topics.push((filter, text)),
             Err(error) => {
-                let label = if text.text.starts_with("$share") {
-                    "shared subscriptions are not there yet".to_owned()
-                } else {
-                    error.to_string()
-                };
                 let message = format!("`{}` cannot be subscribed to", text.text);
-                diagnostics.error("dataflow/topic", text.place, message, label);
+                diagnostics.error("dataflow/topic", text.place, message, error.to_string());
             }
         }
     }

@@ -18,7 +18,7 @@ pub use self::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
     },
-    mqtt::MqttSettings,
+    mqtt::{MqttSettings, Protocol, Version},
     security::{Certificate, Tls},
 };
 
@@ -58,6 +58,11 @@ impl EndpointKind {
     /// Whether each of its ends is a connection that policy counts.
     pub fn is_connection(&self) -> bool {
         matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_))
+    }
+
+    /// Whether requests and their answers, which are told apart by properties, can go over it.
+    pub fn carries_commands(&self) -> bool {
+        matches!(self, EndpointKind::Mqtt(settings) if settings.version == Version::V5)
     }
 }
 

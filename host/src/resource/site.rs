@@ -770,10 +770,10 @@ impl Raw {
     fn check_rights(&self, dataflow: &Dataflow, tenant: &TenantSite, diagnostics: &mut Diagnostics) {
         if let Some(endpoint) = &dataflow.commands
             && self.granted(endpoint, tenant, diagnostics).is_some()
-            && !matches!(self.endpoints[&endpoint.text].kind, EndpointKind::Mqtt(_))
+            && !self.endpoints[&endpoint.text].kind.carries_commands()
         {
             let message = format!("no commands can go over the endpoint `{}`", endpoint.text);
-            let label = "an endpoint of the type `Mqtt` is needed";
+            let label = "an endpoint of the type `Mqtt` is needed, and of MQTT v5";
             diagnostics.error("dataflow/commands", endpoint.place.clone(), message, label);
         }
         self.check_transactions(dataflow, diagnostics);
@@ -894,8 +894,8 @@ fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagn
     };
     match &node.kind {
         FlowNodeKind::Source { topics, .. } => {
-            for (topic, at) in topics.iter().filter(|(topic, _)| !is_kafka_topic(topic.as_str())) {
-                no_topic(topic.as_str(), at);
+            for (topic, at) in topics.iter().filter(|(topic, _)| !is_kafka_topic(topic.subscription())) {
+                no_topic(topic.subscription(), at);
             }
             if settings.group.is_none() {
                 let message = format!("`{}` has no `consumerGroupId`", endpoint.text);

@@ -57,6 +57,30 @@ fn filters_and_templates_out_of_form_are_refused() {
 }
 
 #[test]
+fn a_shared_subscription_is_its_filter_for_some_of_a_group() {
+    let check = |text: &str, expected: Result<(&str, &str), TopicError>| {
+        let read = TopicFilter::parse_subscription(text);
+        let read = read.as_ref().map(|it| (it.as_str(), it.subscription())).map_err(Clone::clone);
+        assert_eq!(read, expected, "{text}");
+    };
+    check("a/+", Ok(("a/+", "a/+")));
+    check("$share/g/a/+", Ok(("a/+", "$share/g/a/+")));
+    check("$shared/g/a/+", Ok(("a/+", "$share/g/a/+")));
+    check("$share/g//", Ok(("/", "$share/g//")));
+    check("$share/g/", Err(TopicError::Empty));
+    for bad in ["$share/g", "$share/", "$share//a", "$share/+/a", "$share/g#/a"] {
+        check(bad, Err(TopicError::Group));
+    }
+    check("$share/g/a/#/b", Err(TopicError::HashNotLast));
+    check("$share/g/$SYS/a", Err(TopicError::Reserved));
+    check("$SYS/a", Err(TopicError::Reserved));
+    let shared = TopicFilter::parse_subscription("$share/g/a/+").expect("it is one");
+    assert!(shared.matches("a/b") && !shared.matches("b/b") && shared.is_shared());
+    assert!(filter("a/#").covers(&shared) && !filter("b/#").covers(&shared));
+    assert!(!filter("a/+").is_shared());
+}
+
+#[test]
 fn templates_render_the_message_topic_and_its_levels() {
     for (template, topic, expected) in [
         ("out/t", "x", Ok("out/t")),

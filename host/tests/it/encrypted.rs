@@ -132,3 +132,24 @@ fn mqtt_clients_show_their_certificate_as_it_is_now() {
     assert!(!host.log().contains("PRIVATE KEY"));
     host.stop();
 }
+
+#[test]
+fn mqtt_in_websockets_over_tls_is_an_endpoint_as_any_other() {
+    let Some(encrypted) = Encrypted::start(&["protocol websockets"]) else { return };
+    let site = encrypted.site("protocol: WebSockets, tls: { trustedCaCertificateFile: secrets/trusted }");
+    site.write("secrets/trusted", &encrypted.authority.pem());
+    let host = site.up();
+    eventually_all(&site, "connected");
+    encrypted.passes(0, 1000);
+    host.stop();
+}
+
+#[test]
+fn mqtt_where_nobody_speaks_websockets_is_no_websocket() {
+    let Some(encrypted) = Encrypted::start(&[]) else { return };
+    let site = encrypted.site("protocol: WebSockets, tls: { trustedCaCertificateFile: secrets/trusted }");
+    site.write("secrets/trusted", &encrypted.authority.pem());
+    let host = site.up();
+    eventually_all(&site, "degraded: no WebSocket: the broker did not agree to it: ");
+    host.stop();
+}

@@ -42,6 +42,7 @@ mod resources;
 mod reuse;
 mod run;
 mod schemas;
+mod shared;
 mod sdk_aio;
 mod site;
 mod state;

@@ -25,6 +25,7 @@ use tidegate::{
     },
     ledger::Ledger,
     queue::{Delivery, Queue, SourceDoor},
+    resource::endpoint::{Protocol, Version},
     settle::Settle,
     topic::{TopicFilter, TopicTemplate},
     write::{Confirmed, Confirms, Destination, SinkQueue, Write},
@@ -33,8 +34,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     encrypted::Encrypted,
-    mosquitto::{Mosquitto, Proxy, eventually},
-    outside::{Subscriber, numbers, publish_all},
+    mosquitto::{Mosquitto, Proxy, eventually, free_port},
+    outside::{self, Subscriber, numbers, publish_all},
 };
 
 const PAYLOAD_BYTES_MAX: usize = 256 << 10;
@@ -132,6 +133,8 @@ struct Rig {
     forward: Forward,
     source: Option<RunningSource>,
     sink: Arc<Status>,
+    /// Of the source too, unless it says another.
+    version: Version,
     ledger: Arc<Ledger>,
     oversize: Arc<Mutex<Vec<(Oversize,)>>>,
 }
@@ -156,7 +159,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let forward = Forward::start();
-        let session = SinkSession::new(settings, forward.sink_queue.clone());
+        let session = SinkSession::new(settings.clone(), forward.sink_queue.clone());
         let status = session.status().clone();
         runtime.spawn(mqtt::run(sink, Box::new(session), Clock::System));
         Rig {
@@ -164,6 +167,7 @@ impl Rig {
             forward,
             source: None,
             sink: status,
+            version: settings.version,
             ledger: Ledger::new(1 << 20),
             oversize: Arc::default(),
         }
@@ -174,7 +178,8 @@ impl Rig {
     }
 
     fn open_source_over(&mut self, remote: Remote) {
-        self.open_source_with(remote, settings("tg/edge-1/t/forward/in"));
+        let version = self.version;
+        self.open_source_with(remote, Settings { version, ..settings("tg/edge-1/t/forward/in") });
     }
 
     fn open_source_with(&mut self, remote: Remote, settings: Settings) {
@@ -245,6 +250,10 @@ fn what_came_with_a_message_goes_with_it() {
     rig.open_source(broker.address());
     let properties = PublishProperties {
         content_type: Some("application/json".into()),
+        payload_format_indicator: Some(0),
+        message_expiry_interval: Some(3600),
+        response_topic: Some("back/to/me".into()),
+        correlation_data: Some(vec![0, 255, 7].into()),
         user_properties: vec![("k".into(), "v".into()), ("ключ".into(), "".into()), ("k".into(), "w".into())],
         ..PublishProperties::default()
     };
@@ -257,6 +266,67 @@ fn what_came_with_a_message_goes_with_it() {
         (came.content_type, came.user_properties),
         (properties.content_type, properties.user_properties)
     );
+    assert_eq!(
+        (came.response_topic, came.correlation_data),
+        (properties.response_topic, properties.correlation_data)
+    );
+    assert!(came.message_expiry_interval.is_some_and(|seconds| (3500..=3600).contains(&seconds)));
+    let text = PublishProperties { payload_format_indicator: Some(1), ..PublishProperties::default() };
+    publish_all(broker.port, [("in/b".to_owned(), b"text".to_vec(), text)]);
+    eventually("it arrives", || subscriber.len() == 2);
+    let came = subscriber.received().remove(1).properties.expect("there are some");
+    assert_eq!(came.payload_format_indicator, Some(1));
+}
+
+#[test]
+fn what_is_retained_where_it_comes_from_is_where_it_goes_unless_an_end_says_never() {
+    for (source_keeps, sink_keeps) in [(true, true), (false, true), (true, false)] {
+        let Some(broker) = Mosquitto::start(&[]) else { return };
+        outside::retain(broker.port, "in/before", "1");
+        let of = |id: &str, keeps_retain| Settings { keeps_retain, ..settings(id) };
+        let remote = Remote::plain(broker.address());
+        let mut rig = Rig::with(remote.clone(), of("tg/edge-1/t/out/local", sink_keeps));
+        let seen = Subscriber::new(broker.port, "out/#");
+        rig.open_source_with(remote, of("tg/edge-1/t/forward/in", source_keeps));
+        outside::retain(broker.port, "in/after", "2");
+        publish_all(broker.port, numbers("in/not", 3..4));
+        eventually("all arrive", || seen.len() == 3);
+        eventually("and are confirmed", || rig.ledger.bytes_in_flight() == 0);
+        drop(seen);
+        outside::retain(broker.port, "out/last", "4");
+        let late = Subscriber::named("outside-late", broker.port, "out/#");
+        eventually("what is retained comes", || late.numbers().contains(&4));
+        let mut kept = late.numbers();
+        kept.sort_unstable();
+        let expected: &[u64] = if source_keeps && sink_keeps { &[1, 2, 4] } else { &[4] };
+        assert_eq!(kept, expected, "source {source_keeps}, sink {sink_keeps}");
+        rig.close_source();
+    }
+}
+
+#[test]
+fn what_expires_while_it_is_held_is_dropped_and_acknowledged() {
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    let subscriber = Subscriber::new(broker.port, "out/#");
+    let mut rig = Rig::new(broker.address());
+    rig.open_source(broker.address());
+    let all = rig.ledger.try_acquire(1 << 20).expect("nothing is in flight");
+    let soon = PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
+    publish_all(broker.port, [("in/a".to_owned(), b"1".to_vec(), soon)]);
+    publish_all(broker.port, numbers("in/a", 2..3));
+    eventually("both are held", || rig.source().messages_in.get() == 2);
+    let held = std::time::Instant::now();
+    eventually("its time is over", || held.elapsed() > Duration::from_secs(1));
+    drop(all);
+    eventually("the other one arrives", || subscriber.len() == 1);
+    assert_eq!(subscriber.numbers(), [2]);
+    assert_eq!((rig.sink.expired.get(), rig.sink.rejected.get()), (1, 0));
+    rig.close_source();
+    rig.open_source(broker.address());
+    publish_all(broker.port, numbers("in/a", 3..4));
+    eventually("the new one arrives", || subscriber.len() == 2);
+    assert_eq!(rig.source().redelivered.get(), 0, "both were acknowledged");
+    rig.close_source();
 }
 
 #[test]
@@ -268,17 +338,45 @@ fn cut_connections_cost_duplicates_and_nothing_else() {
 #[test]
 fn cut_connections_over_tls_cost_duplicates_and_nothing_else() {
     let Some(encrypted) = Encrypted::start(&["max_inflight_messages 0"]) else { return };
-    cut(encrypted.broker.port, encrypted.port, |address| Remote {
-        address,
-        tls: Some(encrypted.tls.clone()),
-    });
+    let tls = || Some(encrypted.tls.clone());
+    cut(encrypted.broker.port, encrypted.port, |address| Remote { tls: tls(), ..Remote::plain(address) });
+}
+
+#[test]
+fn cut_connections_of_websockets_cost_duplicates_and_nothing_else() {
+    let port = free_port();
+    let listener = format!("listener {port} 127.0.0.1");
+    let options = ["max_inflight_messages 0", &listener, "protocol websockets"];
+    let Some(broker) = Mosquitto::start(&options) else { return };
+    let protocol = Protocol::WebSockets;
+    cut(broker.port, port, |address| Remote { protocol, ..Remote::plain(address) });
+}
+
+#[test]
+fn cut_connections_of_websockets_over_tls_cost_duplicates_and_nothing_else() {
+    let options = ["protocol websockets", "max_inflight_messages 0"];
+    let Some(encrypted) = Encrypted::start(&options) else { return };
+    let protocol = Protocol::WebSockets;
+    let tls = || Some(encrypted.tls.clone());
+    cut(encrypted.broker.port, encrypted.port, |address| Remote { address, tls: tls(), protocol });
+}
+
+#[test]
+fn cut_connections_of_3_1_1_cost_duplicates_and_nothing_else() {
+    let Some(broker) = Mosquitto::start(&["max_inflight_messages 0"]) else { return };
+    cut_of(Version::V311, broker.port, broker.port, Remote::plain);
+}
+
+fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
+    cut_of(Version::V5, port, inner, remote);
 }
 
 /// Source and sink are at `remote` of what is before `inner`, all others at `port`.
-fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
+fn cut_of(version: Version, port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
     let subscriber = Subscriber::new(port, "out/#");
     let (before_source, before_sink) = (Proxy::before(inner), Proxy::before(inner));
-    let mut rig = Rig::over(remote(before_sink.address()));
+    let sink = Settings { version, ..settings("tg/edge-1/t/out/local") };
+    let mut rig = Rig::with(remote(before_sink.address()), sink);
     rig.open_source_over(remote(before_source.address()));
     let count = 20_000;
     let publisher = thread::spawn(move || publish_all(port, numbers("in/a", 0..count)));
@@ -300,10 +398,17 @@ fn cut(port: u16, inner: u16, remote: impl Fn(String) -> Remote) {
 
 #[test]
 fn a_broker_that_restarts_in_the_middle_loses_nothing() {
+    for version in [Version::V5, Version::V311] {
+        restart(version);
+    }
+}
+
+fn restart(version: Version) {
     let persistence = ["persistence true", "max_inflight_messages 20"];
     let Some(mut broker) = Mosquitto::start(&persistence) else { return };
     let subscriber = Subscriber::new(broker.port, "out/#");
-    let mut rig = Rig::new(broker.address());
+    let sink = Settings { version, ..settings("tg/edge-1/t/out/local") };
+    let mut rig = Rig::with(Remote::plain(broker.address()), sink);
     // The broker collects for the session while the source is away.
     rig.open_source(broker.address());
     rig.close_source();
@@ -450,6 +555,32 @@ fn what_the_tenant_may_not_write_is_rejected_and_never_reaches_the_broker() {
     eventually("the other one is rejected", || !rejected().is_empty());
     assert_eq!(rejected(), [(0, "the message's topic has no level 2".to_owned())]);
     rig.close_source();
+}
+
+#[test]
+fn retained_messages_come_once_and_not_with_every_connection() {
+    for version in [Version::V5, Version::V311] {
+        let Some(broker) = Mosquitto::start(&[]) else { return };
+        outside::retain(broker.port, "in/kept", "1");
+        let (before_source, subscriber) = (Proxy::before(broker.port), Subscriber::new(broker.port, "out/#"));
+        let mut rig = Rig::new(broker.address());
+        let id = format!("tg/edge-1/t/{version:?}/in");
+        let settings = Settings { version, ..settings(&id) };
+        rig.open_source_with(Remote::plain(before_source.address()), settings);
+        eventually("what is retained comes", || subscriber.len() == 1);
+        for number in 2..5 {
+            let failures = rig.source().failures.get();
+            before_source.cut();
+            eventually("the cut is felt", || rig.source().failures.get() > failures);
+            eventually("it is back", || rig.source().state() == ConnectionState::Connected);
+            publish_all(broker.port, numbers("in/a", number..number + 1));
+            eventually("what is new comes", || subscriber.numbers().contains(&number));
+        }
+        assert_eq!(first_seen(&subscriber.numbers()), [1, 2, 3, 4], "{version:?}");
+        // What was not acknowledged before the cut came again, and was marked.
+        assert_eq!(subscriber.len() as u64, 4 + rig.source().redelivered.get(), "{version:?}");
+        rig.close_source();
+    }
 }
 
 #[test]

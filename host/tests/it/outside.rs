@@ -40,7 +40,12 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribed when this returns.
     pub fn new(port: u16, filter: &str) -> Self {
-        let (client, connection) = Client::new(options("outside-subscriber", port), 100);
+        Self::named("outside-subscriber", port, filter)
+    }
+
+    /// The same beside others.
+    pub fn named(id: &str, port: u16, filter: &str) -> Self {
+        let (client, connection) = Client::new(options(id, port), 100);
         let received = Arc::<Mutex<Vec<Publish>>>::default();
         let (subscriptions, ends) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let thread = {
@@ -305,6 +310,20 @@ pub fn publish_all(port: u16, messages: impl IntoIterator<Item = (String, Vec<u8
         match connection.recv().expect("the client is there").expect("the broker is there") {
             Event::Incoming(Incoming::PubAck(_)) => acknowledged += 1,
             _ => continue,
+        }
+    }
+    client.try_disconnect().expect("its queue has room");
+    while connection.recv().is_ok_and(|event| event.is_ok()) {}
+}
+
+/// Publishes a message that the broker retains, and returns when it has it.
+pub fn retain(port: u16, topic: &str, payload: &str) {
+    let (client, mut connection) = Client::new(options("outside-publisher", port), 100);
+    client.try_publish(topic, QoS::AtLeastOnce, true, payload.to_owned()).expect("its queue has room");
+    loop {
+        let event = connection.recv().expect("the client is there").expect("the broker is there");
+        if let Event::Incoming(Incoming::PubAck(_)) = event {
+            break;
         }
     }
     client.try_disconnect().expect("its queue has room");

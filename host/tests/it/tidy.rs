@@ -54,6 +54,7 @@ fn only_the_module_that_owns_a_library_names_it() {
         ("rumqttc", "connector"),
         ("rumqttd", "connector"),
         ("tokio_rustls", "connector"),
+        ("tokio_tungstenite", "connector"),
         ("sled", "store"),
         ("tract_onnx", "inference"),
     ] {

@@ -12,16 +12,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
-use rumqttc::v5::mqttbytes::v5::{Packet, SubAck, SubscribeReasonCode};
-
 use self::subscriptions::{State, Subscriptions};
 use super::{
-    Session, SessionError, Settings,
+    Session, SessionError, Settings, Version,
     frame::{self, Deframer, Piece},
     link::{self, Greeting, Link},
-    publish::{Asks, Incoming, Outgoing, PubAck},
+    packets::SubAck,
+    publish::{Extras, Incoming, Outgoing, PubAck},
 };
 use crate::{
     batch::push_property,
@@ -33,6 +30,8 @@ use crate::{
     connector::{status::Status, stop::Farewell},
     hlc::Hlc,
 };
+use bytes::{Bytes, BytesMut};
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 /// Topic and properties of an answer whose payload is just within the limit.
 const AROUND_PAYLOAD_BYTES: usize = 64 << 10;
@@ -93,6 +92,7 @@ struct Open {
 
 impl CommandSession {
     pub fn new(settings: Settings, options: CommandOptions, door: Arc<Commands>) -> Self {
+        assert_eq!(settings.version, Version::V5, "requests and answers are told apart by properties");
         // An answer is worth no more than the longest wait for it.
         let settings = Settings { session_expiry: settings.session_expiry.min(TIMEOUT_MAX), ..settings };
         let whole_bytes_max = (options.payload_bytes_max + AROUND_PAYLOAD_BYTES).min(link::PACKET_BYTES_MAX);
@@ -129,7 +129,7 @@ impl CommandSession {
             Piece::Packet { first, body } => match first >> 4 {
                 PUBLISH => {
                     self.expect_online("PUBLISH")?;
-                    let publish = Incoming::read(first, body)?;
+                    let publish = Incoming::read(Version::V5, first, body)?;
                     self.take_publish(&publish, publish.payload.len());
                     Ok(())
                 }
@@ -143,7 +143,7 @@ impl CommandSession {
             },
             Piece::Head { first, head, body_bytes } => {
                 self.expect_online("PUBLISH")?;
-                let publish = Incoming::read_head(first, head)?;
+                let publish = Incoming::read_head(Version::V5, first, head)?;
                 self.take_publish(&publish, publish.payload.len() + body_bytes - head.len());
                 Ok(())
             }
@@ -179,7 +179,7 @@ impl CommandSession {
             // It is taken here or nowhere.
             PubAck::write(publish.packet_id, &mut self.link.outgoing);
         }
-        let correlation = publish.correlation_data().and_then(|data| Correlation::try_from(data).ok());
+        let correlation = publish.extras.correlation.and_then(|data| Correlation::try_from(data).ok());
         let open = correlation.and_then(|correlation| self.calls.get(&correlation));
         let Some(open) = open.filter(|open| open.response == publish.topic) else {
             // Its time was over, or it answers somebody else.
@@ -215,18 +215,15 @@ impl CommandSession {
 
     fn take_suback(&mut self, first: u8, body: &[u8]) -> Result<(), SessionError> {
         self.expect_online("SUBACK")?;
-        let Packet::SubAck(SubAck { pkid, return_codes, .. }) = link::decode("SUBACK", first, body)? else {
-            return Err(SessionError::Unexpected { packet: "SUBACK" });
-        };
-        let [code] = return_codes.as_slice() else {
+        let SubAck { packet_id, answers } = SubAck::read(Version::V5, first, body)?;
+        let [answer] = answers.as_slice() else {
             return Err(SessionError::Malformed("SUBACK that answers another number of filters"));
         };
-        let granted = matches!(code, SubscribeReasonCode::Success(_));
-        let Some(filter) = self.subscriptions.answered(pkid, granted) else {
+        let Some(filter) = self.subscriptions.answered(packet_id, answer.is_ok()) else {
             return Err(SessionError::Unexpected { packet: "SUBACK" });
         };
-        if !granted {
-            let text = format!("the broker refused the subscription to `{filter}`: {code:?}");
+        if let Err(reason) = answer {
+            let text = format!("the broker refused the subscription to `{filter}`: {reason}");
             let waiting = self.calls.values().filter(|open| open.filter == filter);
             let numbers: Vec<u64> = waiting.map(|open| open.number).collect();
             for number in numbers {
@@ -374,6 +371,7 @@ impl CommandSession {
         let qos = self.link.settings().qos.level();
         let left = open.until.since(now).max(Duration::from_secs(1));
         let publish = Outgoing {
+            version: Version::V5,
             dup: earlier.is_some(),
             qos,
             packet_id,
@@ -381,11 +379,12 @@ impl CommandSession {
             content_type: None,
             properties: &open.properties,
             stamp: None,
-            asks: Some(Asks {
-                response_topic: open.response.as_bytes(),
-                correlation: &correlation,
-                expiry_s: (left + Duration::from_nanos(999_999_999)).as_secs() as u32,
-            }),
+            extras: Extras {
+                response_topic: Some(open.response.as_bytes()),
+                correlation: Some(&correlation),
+                expiry_s: Some((left + Duration::from_nanos(999_999_999)).as_secs() as u32),
+                ..Extras::default()
+            },
             payload: &open.payload,
         };
         let (bytes, bytes_max) = (publish.packet_bytes(), self.greeting.packet_bytes_max);

@@ -5,6 +5,7 @@
 mod remote;
 mod transport;
 mod tls;
+mod web;
 mod socket;
 
 use std::{
@@ -23,7 +24,7 @@ use self::transport::Transport;
 use super::{Session, SessionError};
 use crate::clock::{Clock, Instant};
 
-pub use self::{remote::Remote, tls::TlsError};
+pub use self::{remote::Remote, tls::TlsError, web::WebError};
 
 /// How long a connection may take to come about, with a handshake if there is one.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);

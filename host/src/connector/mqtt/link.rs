@@ -12,12 +12,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties,
-    DisconnectReasonCode, Login, Packet, PingReq,
-};
+use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectProperties, DisconnectReasonCode, Packet, PingReq};
 
-use super::{SessionError, Settings, frame};
+use super::{
+    SessionError, Settings, Version,
+    packets::{ConnAck, Connect, decode},
+};
 use crate::{
     clock::Instant,
     connector::{status::Status, stop::Farewell},
@@ -107,26 +107,18 @@ impl Link {
     /// A transport is open: says CONNECT. `receive_max` is for those who subscribe.
     pub(super) fn connected(&mut self, now: Instant, receive_max: Option<u16>) -> Result<(), SessionError> {
         self.outgoing.clear();
-        let expiry = u32::try_from(self.settings.session_expiry.as_secs()).unwrap_or(u32::MAX);
-        let properties = ConnectProperties {
-            session_expiry_interval: Some(expiry),
-            receive_maximum: receive_max,
-            max_packet_size: Some(PACKET_BYTES_MAX as u32),
-            ..ConnectProperties::new()
-        };
-        let connect = Connect {
-            keep_alive: u16::try_from(self.settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
-            client_id: self.settings.client_id.clone(),
-            clean_start: false,
-            properties: Some(properties),
-        };
         let login = match &self.settings.login {
-            Some(login) => Some(Login::new(&login.user, login.password.reveal()?)),
+            Some(login) => Some((login.user.as_str(), login.password.reveal()?)),
             None => None,
         };
-        connect
-            .write(&None, &login, &mut self.outgoing)
-            .map_err(|source| SessionError::Codec { packet: "CONNECT", source })?;
+        let connect = Connect {
+            client_id: &self.settings.client_id,
+            keep_alive: self.settings.keep_alive,
+            login,
+            session_expiry: self.settings.session_expiry,
+            receive_max,
+        };
+        connect.write(self.settings.version, &mut self.outgoing)?;
         self.phase = Phase::Connecting { until: now.plus(CONNACK_WITHIN) };
         Ok(())
     }
@@ -153,13 +145,13 @@ impl Link {
     pub(super) fn end(&mut self, farewell: Farewell) {
         if self.is_online() {
             let properties = match farewell {
-                Farewell::UntilLater => None,
-                Farewell::ForGood => Some(DisconnectProperties {
+                Farewell::ForGood if self.settings.version == Version::V5 => Some(DisconnectProperties {
                     session_expiry_interval: Some(0),
                     reason_string: None,
                     user_properties: Vec::new(),
                     server_reference: None,
                 }),
+                _ => None,
             };
             let disconnect =
                 Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection, properties };
@@ -187,9 +179,7 @@ impl Link {
         const DISCONNECT: u8 = 14;
         match first >> 4 {
             CONNACK => {
-                let Packet::ConnAck(answer) = decode("CONNACK", first, body)? else {
-                    return Err(SessionError::Unexpected { packet: "CONNACK" });
-                };
+                let answer = ConnAck::read(self.settings.version, first, body)?;
                 self.take_connack(answer, now).map(Some)
             }
             PINGRESP => {
@@ -198,7 +188,7 @@ impl Link {
                 }
                 Ok(None)
             }
-            DISCONNECT => Err(ended(first, body)),
+            DISCONNECT if self.settings.version == Version::V5 => Err(ended(first, body)),
             kind => Err(SessionError::Unexpected { packet: packet_name(kind) }),
         }
     }
@@ -207,17 +197,10 @@ impl Link {
         if !matches!(self.phase, Phase::Connecting { .. }) {
             return Err(SessionError::Unexpected { packet: "CONNACK" });
         }
-        let (session_present, properties) = (answer.session_present, answer.properties);
-        if answer.code != ConnectReturnCode::Success {
-            let text = properties.and_then(|properties| properties.reason_string);
-            let reason =
-                text.map_or(format!("{:?}", answer.code), |text| format!("{:?}: {text}", answer.code));
+        if let Some(reason) = answer.refusal {
             return Err(SessionError::Refused { reason });
         }
-        let keep_alive = properties
-            .as_ref()
-            .and_then(|properties| properties.server_keep_alive)
-            .map_or(self.settings.keep_alive, |seconds| Duration::from_secs(u64::from(seconds)));
+        let keep_alive = answer.keep_alive.unwrap_or(self.settings.keep_alive);
         // Without a keep-alive nobody asks for pings.
         let look_every = if keep_alive.is_zero() { Duration::MAX } else { keep_alive / 2 };
         self.phase = Phase::Online(Online {
@@ -230,13 +213,10 @@ impl Link {
             pings: 0,
             pings_answered: 0,
         });
-        let receive_max =
-            properties.as_ref().and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
-        let packet_bytes_max = properties.as_ref().and_then(|properties| properties.max_packet_size);
         Ok(Greeting {
-            session_present,
-            receive_max: receive_max.max(1),
-            packet_bytes_max: packet_bytes_max.map_or(frame::REMAINING_BYTES_MAX, |bytes| bytes as usize),
+            session_present: answer.session_present,
+            receive_max: answer.receive_max,
+            packet_bytes_max: answer.packet_bytes_max,
         })
     }
 
@@ -306,15 +286,6 @@ impl Online {
         self.pings += 1;
         self.pings
     }
-}
-
-/// Decodes one rare packet with rumqttc's codec.
-pub(super) fn decode(packet: &'static str, first: u8, body: &[u8]) -> Result<Packet, SessionError> {
-    let mut whole = BytesMut::with_capacity(5 + body.len());
-    whole.extend_from_slice(&[first]);
-    frame::push_variable_length(&mut whole, body.len());
-    whole.extend_from_slice(body);
-    Packet::read(&mut whole, None).map_err(|source| SessionError::Codec { packet, source })
 }
 
 /// What a DISCONNECT says. rumqttc's codec takes none without properties, though

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    SessionError,
+    SessionError, Version, carried,
     frame::{push_variable_length, variable_length, variable_length_len},
 };
 use crate::{
@@ -40,6 +40,7 @@ pub(super) struct Incoming<'a> {
     pub packet_id: u16,
     pub topic: &'a str,
     pub content_type: Option<&'a str>,
+    pub extras: Extras<'a>,
     /// The checked bytes of the packet's properties.
     properties: &'a [u8],
     pub payload: &'a [u8],
@@ -47,8 +48,11 @@ pub(super) struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     /// Reads the packet with the given first byte; `body` is what follows its length.
-    pub(super) fn read(first: u8, body: &'a [u8]) -> Result<Self, SessionError> {
+    pub(super) fn read(version: Version, first: u8, body: &'a [u8]) -> Result<Self, SessionError> {
         let mut publish = Self::read_fixed(first, body)?;
+        if version == Version::V311 {
+            return Ok(publish);
+        }
         let rest = publish.payload;
         let (len_len, len) =
             variable_length(rest)?.ok_or(SessionError::Malformed("PUBLISH ends before its properties"))?;
@@ -59,8 +63,13 @@ impl<'a> Incoming<'a> {
         publish.payload = payload;
         let mut rest = properties;
         while !rest.is_empty() {
-            if let Property::ContentType(text) = take_property(&mut rest)? {
-                publish.content_type = Some(text);
+            match take_property(&mut rest)? {
+                Property::ContentType(text) => publish.content_type = Some(text),
+                Property::Format(format) => publish.extras.is_text = format == 1,
+                Property::Expiry(seconds) => publish.extras.expiry_s = Some(seconds),
+                Property::ResponseTopic(topic) => publish.extras.response_topic = Some(topic.as_bytes()),
+                Property::Correlation(data) => publish.extras.correlation = Some(data),
+                Property::User(..) | Property::Reason(_) | Property::Other => {}
             }
         }
         Ok(publish)
@@ -87,10 +96,15 @@ impl<'a> Incoming<'a> {
 
     /// Reads the beginning of a packet that is not kept whole. Properties that do
     /// not end within it are left out, and the payload with them.
-    pub(super) fn read_head(first: u8, head: &'a [u8]) -> Result<Self, SessionError> {
+    pub(super) fn read_head(version: Version, first: u8, head: &'a [u8]) -> Result<Self, SessionError> {
         let fixed = Self::read_fixed(first, head)?;
+        if version == Version::V311 {
+            return Ok(fixed);
+        }
         match variable_length(fixed.payload) {
-            Ok(Some((len_len, len))) if fixed.payload.len() - len_len >= len => Self::read(first, head),
+            Ok(Some((len_len, len))) if fixed.payload.len() - len_len >= len => {
+                Self::read(version, first, head)
+            }
             _ => Ok(Incoming { payload: &[], ..fixed }),
         }
     }
@@ -120,40 +134,31 @@ impl<'a> Incoming<'a> {
             return Err(malformed("packet id 0"));
         }
         let dup = first & 0b1000 != 0;
-        Ok(Incoming { dup, qos, packet_id, topic, content_type: None, properties: &[], payload })
+        let extras = Extras { retain: first & 1 != 0, ..Extras::default() };
+        Ok(Incoming { dup, qos, packet_id, topic, content_type: None, extras, properties: &[], payload })
     }
 
-    /// The user properties in order.
+    /// The user properties in order, without those that are not for senders to give.
     pub(super) fn user_properties(&self) -> UserProperties<'a> {
         UserProperties { rest: self.properties }
     }
 
-    /// The same as text.
+    /// All of them as text.
     pub(super) fn user_texts(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.each_property().filter_map(|property| match property {
+        let mut rest = self.properties;
+        // They were checked when the packet was read.
+        let each =
+            std::iter::from_fn(move || if rest.is_empty() { None } else { take_property(&mut rest).ok() });
+        each.filter_map(|property| match property {
             Property::User(key, value) => Some((key, value)),
             _ => None,
         })
     }
 
-    /// What tells to which request the message is an answer.
-    pub(super) fn correlation_data(&self) -> Option<&'a [u8]> {
-        self.each_property().find_map(|property| match property {
-            Property::Correlation(data) => Some(data),
-            _ => None,
-        })
-    }
-
-    /// Those that were checked when the packet was read.
-    fn each_property(&self) -> impl Iterator<Item = Property<'a>> {
-        let mut rest = self.properties;
-        std::iter::from_fn(move || if rest.is_empty() { None } else { take_property(&mut rest).ok() })
-    }
-
     /// Upper bound for what the message takes in a batch's arena.
     pub(super) fn bytes_len(&self) -> usize {
         // A user property costs five bytes in the packet and eight in the arena.
-        self.topic.len() + self.payload.len() + self.properties.len() * 8 / 5
+        self.topic.len() + self.payload.len() + self.properties.len() * 8 / 5 + carried::BYTES_MAX
     }
 }
 
@@ -169,7 +174,9 @@ impl<'a> Iterator for UserProperties<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
             match take_property(&mut self.rest) {
-                Ok(Property::User(key, value)) => return Some((key.as_bytes(), value.as_bytes())),
+                Ok(Property::User(key, value)) if !carried::is_reserved(key.as_bytes()) => {
+                    return Some((key.as_bytes(), value.as_bytes()));
+                }
                 Ok(_) => {}
                 Err(_) => return None,
             }
@@ -183,6 +190,10 @@ enum Property<'a> {
     ContentType(&'a str),
     User(&'a str, &'a str),
     Reason(&'a str),
+    Format(u8),
+    /// In seconds.
+    Expiry(u32),
+    ResponseTopic(&'a str),
     Correlation(&'a [u8]),
     Other,
 }
@@ -213,9 +224,18 @@ fn take_property<'a>(rest: &mut &'a [u8]) -> Result<Property<'a>, SessionError> 
             let (reason, left) = text(bytes)?;
             (Property::Reason(reason), left)
         }
-        property::PAYLOAD_FORMAT => (Property::Other, skip(1)?),
-        property::MESSAGE_EXPIRY => (Property::Other, skip(4)?),
-        property::RESPONSE_TOPIC => (Property::Other, text(bytes)?.1),
+        property::PAYLOAD_FORMAT => {
+            let (format, left) = bytes.split_first().ok_or(CUT)?;
+            (Property::Format(*format), left)
+        }
+        property::MESSAGE_EXPIRY => {
+            let (seconds, left) = bytes.split_first_chunk().ok_or(CUT)?;
+            (Property::Expiry(u32::from_be_bytes(*seconds)), left)
+        }
+        property::RESPONSE_TOPIC => {
+            let (topic, left) = text(bytes)?;
+            (Property::ResponseTopic(topic), left)
+        }
         property::CORRELATION_DATA => {
             let (data, left) = take_bytes(bytes).ok_or(CUT)?;
             (Property::Correlation(data), left)
@@ -238,40 +258,56 @@ fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// [`is_text`](crate::topic::is_text).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outgoing<'a> {
+    /// Before v5 there are no properties.
+    pub version: Version,
     pub dup: bool,
     pub qos: u8,
     pub packet_id: u16,
     pub topic: &'a [u8],
     pub content_type: Option<&'a [u8]>,
-    /// User properties in a batch's encoding.
+    /// User properties in a batch's encoding. Those that are [`carried`] are left out.
     pub properties: &'a [u8],
     /// Takes the place of any `__ts` among the properties.
     pub stamp: Option<Stamp<'a>>,
-    pub asks: Option<Asks<'a>>,
+    pub extras: Extras<'a>,
     pub payload: &'a [u8],
 }
 
-/// What makes a message a request. The topic is text as the message's own is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asks<'a> {
-    pub response_topic: &'a [u8],
-    pub correlation: &'a [u8],
-    /// Seconds after which nobody waits for the answer.
-    pub expiry_s: u32,
+/// What a PUBLISH may say besides. The topic is text as the message's own is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extras<'a> {
+    pub retain: bool,
+    /// The payload is UTF-8.
+    pub is_text: bool,
+    /// Seconds after which nobody wants it.
+    pub expiry_s: Option<u32>,
+    pub response_topic: Option<&'a [u8]>,
+    pub correlation: Option<&'a [u8]>,
 }
 
-impl Asks<'_> {
+impl Extras<'_> {
     fn bytes_len(&self) -> usize {
-        5 + 3 + self.response_topic.len() + 3 + self.correlation.len()
+        let counted = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| 3 + bytes.len());
+        let expiry = if self.expiry_s.is_some() { 5 } else { 0 };
+        2 * usize::from(self.is_text) + expiry + counted(self.response_topic) + counted(self.correlation)
     }
 
     fn write(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&[property::MESSAGE_EXPIRY]);
-        out.extend_from_slice(&self.expiry_s.to_be_bytes());
-        out.extend_from_slice(&[property::RESPONSE_TOPIC]);
-        push_bytes(out, self.response_topic);
-        out.extend_from_slice(&[property::CORRELATION_DATA]);
-        push_bytes(out, self.correlation);
+        if self.is_text {
+            out.extend_from_slice(&[property::PAYLOAD_FORMAT, 1]);
+        }
+        if let Some(seconds) = self.expiry_s {
+            out.extend_from_slice(&[property::MESSAGE_EXPIRY]);
+            out.extend_from_slice(&seconds.to_be_bytes());
+        }
+        if let Some(topic) = self.response_topic {
+            out.extend_from_slice(&[property::RESPONSE_TOPIC]);
+            push_bytes(out, topic);
+        }
+        if let Some(data) = self.correlation {
+            out.extend_from_slice(&[property::CORRELATION_DATA]);
+            push_bytes(out, data);
+        }
     }
 }
 
@@ -285,37 +321,48 @@ impl Outgoing<'_> {
     }
 
     fn body_bytes(&self) -> usize {
-        let properties = self.properties_bytes();
         let packet_id = if self.qos == 0 { 0 } else { 2 };
-        2 + self.topic.len() + packet_id + variable_length_len(properties) + properties + self.payload.len()
+        let properties = match self.version {
+            Version::V5 => {
+                let bytes = self.properties_bytes();
+                variable_length_len(bytes) + bytes
+            }
+            Version::V311 => 0,
+        };
+        2 + self.topic.len() + packet_id + properties + self.payload.len()
     }
 
     fn properties_bytes(&self) -> usize {
         let user: usize = self.kept_properties().map(|(key, value)| 5 + key.len() + value.len()).sum();
         let stamp = self.stamp.map_or(0, |stamp| 5 + STAMP_KEY.len() + stamp.bytes_len());
-        let asks = self.asks.map_or(0, |asks| asks.bytes_len());
-        user + stamp + asks + self.content_type.map_or(0, |text| 3 + text.len())
+        user + stamp + self.extras.bytes_len() + self.content_type.map_or(0, |text| 3 + text.len())
     }
 
     fn kept_properties(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let stamped = self.stamp.is_some();
-        Properties::of(self.properties).filter(move |(key, _)| !stamped || *key != STAMP_KEY)
+        Properties::of(self.properties)
+            .filter(move |(key, _)| !(stamped && *key == STAMP_KEY) && !carried::is_reserved(key))
     }
 
     /// Appends the packet.
     pub(super) fn write(&self, out: &mut BytesMut) {
         out.reserve(self.packet_bytes());
-        let flags = u8::from(self.dup && self.qos > 0) << 3 | self.qos << 1;
+        let flags = u8::from(self.dup && self.qos > 0) << 3 | self.qos << 1 | u8::from(self.extras.retain);
         out.extend_from_slice(&[PACKET_TYPE << 4 | flags]);
         push_variable_length(out, self.body_bytes());
         push_bytes(out, self.topic);
         if self.qos > 0 {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
-        push_variable_length(out, self.properties_bytes());
-        if let Some(asks) = self.asks {
-            asks.write(out);
+        if self.version == Version::V5 {
+            self.write_properties(out);
         }
+        out.extend_from_slice(self.payload);
+    }
+
+    fn write_properties(&self, out: &mut BytesMut) {
+        push_variable_length(out, self.properties_bytes());
+        self.extras.write(out);
         if let Some(content_type) = self.content_type {
             out.extend_from_slice(&[property::CONTENT_TYPE]);
             push_bytes(out, content_type);
@@ -330,7 +377,6 @@ impl Outgoing<'_> {
             push_bytes(out, STAMP_KEY);
             stamp.write(out);
         }
-        out.extend_from_slice(self.payload);
     }
 }
 

@@ -17,13 +17,14 @@ use bytes::BytesMut;
 use self::window::{Slot, Window};
 use super::{
     Session, SessionError, Settings,
+    carried::Carried,
     frame::{self, Deframer, Piece},
     link::{Greeting, Link},
     patience::Patience,
-    publish::{Outgoing, PubAck, Stamp},
+    publish::{Extras, Outgoing, PubAck, Stamp},
 };
 use crate::{
-    batch::{Batch, Entry, Kind, Properties},
+    batch::{Kind, Properties},
     clock::Instant,
     connector::{route::Route, status::Status, stop::Farewell},
     planted::{self, Bug},
@@ -78,6 +79,28 @@ struct Unconfirmed {
     /// Messages neither acknowledged nor rejected.
     unanswered: usize,
     rejected: Vec<Rejected>,
+}
+
+/// Why a message will never be sent.
+enum Unsent {
+    /// Nobody wants it any more.
+    Expired,
+    Refused(String),
+}
+
+impl Unsent {
+    fn refusal(self) -> Option<String> {
+        match self {
+            Unsent::Expired => None,
+            Unsent::Refused(reason) => Some(reason),
+        }
+    }
+}
+
+impl From<String> for Unsent {
+    fn from(reason: String) -> Self {
+        Unsent::Refused(reason)
+    }
 }
 
 impl SinkSession {
@@ -216,7 +239,7 @@ impl SinkSession {
                 self.window.push(slot);
                 self.patience.moved();
             }
-            Err(reason) => self.answer(slot, Some(reason)),
+            Err(unsent) => self.answer(slot, unsent.refusal()),
         }
         true
     }
@@ -224,25 +247,49 @@ impl SinkSession {
     fn resend(&mut self, slot: Slot) {
         self.link.status.redelivered.add(1);
         let packet_id = self.window.resent();
-        if let Err(reason) = self.encode(slot, packet_id, true) {
-            // This broker takes smaller packets than the one before.
+        if let Err(unsent) = self.encode(slot, packet_id, true) {
+            // This broker takes smaller packets than the one before, or it has expired.
             let slot = self.window.answer(packet_id).expect("it was just marked as sent");
-            self.answer(slot, Some(reason));
+            self.answer(slot, unsent.refusal());
         }
     }
 
-    /// Appends the PUBLISH of one message, or says why it can never be sent.
-    fn encode(&mut self, slot: Slot, packet_id: u16, dup: bool) -> Result<(), String> {
+    /// Appends the PUBLISH of one message, or says why it will never be sent.
+    fn encode(&mut self, slot: Slot, packet_id: u16, dup: bool) -> Result<(), Unsent> {
         let write = &self.writes[(slot.write - self.first_write) as usize].write;
         let batch = &write.batch;
         let entry = &batch.entries[slot.index as usize];
         let topic = self.route.topic(&write.destination, entry.topic.bytes(&batch.arena))?;
-        let publish = outgoing(entry, batch, topic, self.link.settings().qos.level(), packet_id, dup);
+        // The properties of an image are its size, not text.
+        let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(&batch.arena) } else { &[] };
+        let mut carried = Carried::read(properties)?;
+        let settings = self.link.settings();
+        carried.retain &= settings.keeps_retain;
+        let Some(extras) = carried.extras(|| settings.clock.wall()) else {
+            self.link.status.expired.add(1);
+            return Err(Unsent::Expired);
+        };
+        let (arena, payload) = (&batch.arena, entry.payload.bytes(&batch.arena));
+        let is_stamped = entry.seconds > 0 || entry.nanos > 0;
+        let publish = Outgoing {
+            version: settings.version,
+            dup,
+            qos: settings.qos.level(),
+            packet_id,
+            topic,
+            content_type: entry.content_type.get(arena),
+            properties,
+            stamp: is_stamped.then_some(Stamp { entry, arena }),
+            // Operators may have made other bytes of a text, which a broker may look at.
+            extras: Extras { is_text: extras.is_text && str::from_utf8(payload).is_ok(), ..extras },
+            payload,
+        };
         check_texts(&publish)?;
         let bytes = publish.packet_bytes();
         if bytes > self.greeting.packet_bytes_max.min(frame::REMAINING_BYTES_MAX) {
             let bytes_max = self.greeting.packet_bytes_max;
-            return Err(format!("packet of {bytes} bytes where the broker takes at most {bytes_max}"));
+            let reason = format!("packet of {bytes} bytes where the broker takes at most {bytes_max}");
+            return Err(Unsent::Refused(reason));
         }
         publish.write(&mut self.link.outgoing);
         self.link.status.messages_out.add(1);
@@ -258,32 +305,6 @@ impl SinkSession {
         while let Some(slot) = self.window.answer_first_sent() {
             self.answer(slot, None);
         }
-    }
-}
-
-fn outgoing<'b>(
-    entry: &'b Entry,
-    batch: &'b Batch,
-    topic: &'b [u8],
-    qos: u8,
-    packet_id: u16,
-    dup: bool,
-) -> Outgoing<'b> {
-    let arena = &batch.arena;
-    // The properties of an image are its size, not text.
-    let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] };
-    let is_stamped = entry.seconds > 0 || entry.nanos > 0;
-    let stamp = is_stamped.then_some(Stamp { entry, arena });
-    Outgoing {
-        dup,
-        qos,
-        packet_id,
-        topic,
-        content_type: entry.content_type.get(arena),
-        properties,
-        stamp,
-        asks: None,
-        payload: entry.payload.bytes(arena),
     }
 }
 

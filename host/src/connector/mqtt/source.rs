@@ -13,10 +13,6 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::{
-    QoS,
-    v5::{Filter, Packet, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode},
-};
 
 use self::{
     acks::{Acks, Duty},
@@ -24,9 +20,10 @@ use self::{
     repeats::Repeats,
 };
 use super::{
-    Qos, Session, SessionError, Settings,
-    frame::{Deframer, Piece},
-    link::{self, Link},
+    Session, SessionError, Settings, Version, carried,
+    frame::{self, Deframer, Piece},
+    link::{self, Greeting, Link},
+    packets::{self, SubAck},
     patience::Patience,
     publish::Incoming,
 };
@@ -54,8 +51,9 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(5);
 /// With as many PUBACKs due, each settlement wakes the session. Well under the 20
 /// messages that mosquitto lets a client have open by default.
 const EAGER_FROM: usize = 8;
-/// A source only sends SUBSCRIBE with a packet id.
+/// A source sends nothing else with a packet id.
 const SUBSCRIBE_ID: u16 = 1;
+const UNSUBSCRIBE_ID: u16 = 2;
 
 /// What a source takes, and from where.
 pub struct SourceOptions {
@@ -100,6 +98,8 @@ pub struct SourceSession {
     stopping: Option<Farewell>,
     /// Messages come on this connection, or its subscriptions are granted.
     is_served: bool,
+    /// They were granted on an earlier one.
+    has_subscribed: bool,
 }
 
 #[derive(Default)]
@@ -118,10 +118,20 @@ struct OversizeMessage {
 
 impl SourceSession {
     pub fn new(settings: Settings, options: SourceOptions, door: SourceDoor) -> Self {
-        let whole_bytes_max = (options.payload_bytes_max + AROUND_PAYLOAD_BYTES).min(link::PACKET_BYTES_MAX);
+        let packet_bytes_max = match settings.version {
+            Version::V5 => link::PACKET_BYTES_MAX,
+            // Nobody can tell the broker.
+            Version::V311 => frame::REMAINING_BYTES_MAX,
+        };
+        let whole_bytes_max = (options.payload_bytes_max + AROUND_PAYLOAD_BYTES).min(packet_bytes_max);
         SourceSession {
-            deframer: Deframer::new(whole_bytes_max, link::PACKET_BYTES_MAX),
-            intake: Intake::new(options.node.clone(), door.delivery_bytes_max(), options.identifies),
+            deframer: Deframer::new(whole_bytes_max, packet_bytes_max),
+            intake: Intake::new(
+                options.node.clone(),
+                door.delivery_bytes_max(),
+                options.identifies,
+                settings.clock.clone(),
+            ),
             link: Link::new(settings),
             options,
             door,
@@ -131,6 +141,7 @@ impl SourceSession {
             oversize: OversizeState::default(),
             stopping: None,
             is_served: false,
+            has_subscribed: false,
         }
     }
 
@@ -150,23 +161,20 @@ impl SourceSession {
         match piece {
             Piece::Packet { first, body } if first >> 4 == PUBLISH => {
                 self.expect_online("PUBLISH")?;
-                let publish = Incoming::read(first, body)?;
+                let mut publish = Incoming::read(self.version(), first, body)?;
+                publish.extras.retain &= self.link.settings().keeps_retain;
                 self.take_publish(&publish)
             }
             Piece::Packet { first, body } if first >> 4 == SUBACK => self.take_suback(first, body),
             Piece::Packet { first, body } => {
                 if let Some(greeting) = self.link.take_packet(first, body, now)? {
-                    if !greeting.session_present {
-                        self.intake.begin_anew(&self.repeats);
-                        self.repeats.begin_anew();
-                    }
-                    self.subscribe()?;
+                    self.begin(&greeting)?;
                 }
                 Ok(())
             }
             Piece::Head { first, head, body_bytes } => {
                 self.expect_online("PUBLISH")?;
-                let publish = Incoming::read_head(first, head)?;
+                let publish = Incoming::read_head(self.version(), first, head)?;
                 let payload_bytes = (publish.payload.len() + body_bytes - head.len()) as u64;
                 let message = self.oversize_message(&publish, payload_bytes);
                 self.oversize.head = Some((message, packet_id(&publish)));
@@ -179,6 +187,24 @@ impl SourceSession {
                 Ok(())
             }
         }
+    }
+
+    fn version(&self) -> Version {
+        self.link.settings().version
+    }
+
+    /// The broker is there.
+    fn begin(&mut self, greeting: &Greeting) -> Result<(), SessionError> {
+        if !greeting.session_present {
+            self.intake.begin_anew(&self.repeats);
+            self.repeats.begin_anew();
+        }
+        if self.version() == Version::V311 && self.has_subscribed && greeting.session_present {
+            // Asked again, it would send again all that is retained.
+            self.set_served();
+            return Ok(());
+        }
+        self.subscribe()
     }
 
     fn expect_online(&self, packet: &'static str) -> Result<(), SessionError> {
@@ -229,6 +255,7 @@ impl SourceSession {
         let head = &publish.payload[..publish.payload.len().min(OVERSIZE_HEAD_BYTES)];
         let mut builder = BatchBuilder::new(&self.options.node);
         builder.push(publish.topic.as_bytes(), publish.content_type, head, publish.user_properties());
+        carried::keep(&publish.extras, || self.link.settings().clock.wall(), &mut builder);
         OversizeMessage { message: builder.finish(), payload_bytes }
     }
 
@@ -245,44 +272,35 @@ impl SourceSession {
         (self.options.oversize)(oversize);
     }
 
-    /// On every connection, since the broker may have lost the session. Retained
-    /// messages come only with the first subscription of a session.
+    /// On every connection, since the session may be one with other filters.
     fn subscribe(&mut self) -> Result<(), SessionError> {
-        let qos = match self.link.settings().qos {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-        };
-        let filter = |filter: &TopicFilter| Filter {
-            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-            ..Filter::new(filter.as_str(), qos)
-        };
-        let mut subscribe = Subscribe::new_many(self.options.filters.iter().map(filter), None);
-        subscribe.pkid = SUBSCRIBE_ID;
-        subscribe
-            .write(&mut self.link.outgoing)
-            .map_err(|source| SessionError::Codec { packet: "SUBSCRIBE", source })?;
-        Ok(())
+        let Settings { version, qos, keeps_retain, .. } = *self.link.settings();
+        let filters = self.options.filters.iter().map(TopicFilter::subscription);
+        let out = &mut self.link.outgoing;
+        packets::write_subscribe(version, SUBSCRIBE_ID, filters, qos, keeps_retain, out)
     }
 
     fn take_suback(&mut self, first: u8, body: &[u8]) -> Result<(), SessionError> {
         self.expect_online("SUBACK")?;
-        let Packet::SubAck(SubAck { pkid: SUBSCRIBE_ID, return_codes, .. }) =
-            link::decode("SUBACK", first, body)?
-        else {
+        let SubAck { packet_id: SUBSCRIBE_ID, answers } = SubAck::read(self.version(), first, body)? else {
             return Err(SessionError::Unexpected { packet: "SUBACK" });
         };
-        if return_codes.len() != self.options.filters.len() {
+        if answers.len() != self.options.filters.len() {
             return Err(SessionError::Malformed("SUBACK that answers another number of filters"));
         }
         let asked = self.link.settings().qos.level();
-        for (filter, code) in self.options.filters.iter().zip(return_codes) {
-            let reason = match code {
-                SubscribeReasonCode::Success(granted) if granted as u8 >= asked => continue,
-                SubscribeReasonCode::Success(granted) => format!("it grants only QoS {}", granted as u8),
-                refused => format!("{refused:?}"),
+        for (filter, answer) in self.options.filters.iter().zip(answers) {
+            let reason = match answer {
+                Ok(granted) if granted >= asked => continue,
+                Ok(granted) => format!("it grants only QoS {granted}"),
+                Err(reason) => reason,
             };
-            return Err(SessionError::SubscriptionRefused { filter: filter.as_str().to_owned(), reason });
+            return Err(SessionError::SubscriptionRefused {
+                filter: filter.subscription().to_owned(),
+                reason,
+            });
         }
+        self.has_subscribed = true;
         self.set_served();
         Ok(())
     }
@@ -355,6 +373,12 @@ impl SourceSession {
             if self.link.is_online() {
                 let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
                 self.acks.write(settled, oversize, &mut self.link.outgoing);
+                if farewell == Farewell::ForGood && self.version() == Version::V311 {
+                    // Its session cannot be ended; so nothing more comes into it.
+                    let filters = self.options.filters.iter().map(TopicFilter::subscription);
+                    packets::write_unsubscribe_v311(UNSUBSCRIBE_ID, filters, &mut self.link.outgoing)
+                        .expect("what could be subscribed to is not too long");
+                }
             }
             self.link.end(farewell);
         } else {

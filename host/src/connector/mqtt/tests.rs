@@ -10,15 +10,33 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::{
-    QoS,
-    v5::{
-        ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAck,
-        Publish, PublishProperties,
+use rumqttc::{
+    mqttbytes::v4,
+    v5::mqttbytes::{
+        QoS,
+        v5::{
+            ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PubAck,
+            Publish, PublishProperties,
+        },
     },
 };
 
-use super::*;
+use super::{
+    frame::{Deframer, Piece},
+    *,
+};
+
+/// First byte and body of the one packet in `bytes`.
+pub(super) fn unframe(bytes: &[u8]) -> (u8, Vec<u8>) {
+    let mut packet = None;
+    let take = |piece: Piece<'_>| {
+        let Piece::Packet { first, body } = piece else { panic!("{piece:?}") };
+        packet = Some((first, body.to_vec()));
+        Ok(())
+    };
+    Deframer::new(1 << 20, 1 << 20).feed(bytes, take).expect("one packet");
+    packet.expect("a whole packet")
+}
 
 pub(super) fn encode(packet: &Packet) -> Vec<u8> {
     let mut bytes = BytesMut::new();
@@ -38,6 +56,16 @@ pub(super) fn sent(session: &mut impl Session) -> Vec<Packet> {
             break;
         }
         packets.push(Packet::read(outgoing, None).expect("what we send is valid"));
+    }
+    packets
+}
+
+/// The same for a session of 3.1.1.
+fn sent_v311(session: &mut impl Session) -> Vec<v4::Packet> {
+    let outgoing = session.outgoing();
+    let mut packets = Vec::new();
+    while !outgoing.is_empty() {
+        packets.push(v4::Packet::read(outgoing, 1 << 20).expect("what we send is valid"));
     }
     packets
 }
@@ -72,6 +100,14 @@ pub(super) fn publish(topic: &str, payload: &str, packet_id: u16, dup: bool) -> 
     publish.pkid = packet_id;
     publish.dup = dup;
     encode(&Packet::Publish(publish))
+}
+
+pub(super) fn publish_v311(topic: &str, payload: &str, packet_id: u16) -> Vec<u8> {
+    let mut publish = v4::Publish::new(topic, rumqttc::QoS::AtLeastOnce, payload);
+    publish.pkid = packet_id;
+    let mut bytes = BytesMut::new();
+    publish.write(&mut bytes).expect("a test packet can be written");
+    bytes.to_vec()
 }
 
 pub(super) fn publish_with(
@@ -126,6 +162,24 @@ impl<S: Session> Stepper<S> {
     pub(super) fn give(&mut self, bytes: &[u8]) -> Vec<Packet> {
         self.session.received(bytes, self.now).expect("the broker behaves");
         self.poll()
+    }
+
+    /// The same for a session of 3.1.1; nothing but CONNECT may have been sent before.
+    pub(super) fn connect_v311(&mut self, is_present: bool) -> Vec<v4::Packet> {
+        self.session.connected(self.now).expect("CONNECT can be written");
+        let connect = sent_v311(&mut self.session);
+        assert!(matches!(connect[..], [v4::Packet::Connect(..)]), "{connect:?}");
+        self.give_v311(&[0x20, 2, is_present.into(), 0])
+    }
+
+    pub(super) fn give_v311(&mut self, bytes: &[u8]) -> Vec<v4::Packet> {
+        self.session.received(bytes, self.now).expect("the broker behaves");
+        self.poll_v311()
+    }
+
+    pub(super) fn poll_v311(&mut self) -> Vec<v4::Packet> {
+        self.try_poll().expect("nothing is wrong");
+        sent_v311(&mut self.session)
     }
 
     pub(super) fn poll(&mut self) -> Vec<Packet> {

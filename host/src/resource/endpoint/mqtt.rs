@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use crate::resource::{
-    diagnostic::Diagnostics,
-    endpoint::{
-        Login,
-        security::{Certificate, Tls, is_address},
+use crate::{
+    resource::{
+        diagnostic::Diagnostics,
+        endpoint::{
+            Login,
+            security::{Certificate, Tls, is_address},
+        },
+        host::number,
+        secret::Secret,
+        yaml::{Object, Text, Unknown},
     },
-    host::number,
-    secret::Secret,
-    yaml::{Object, Unknown},
+    topic::is_text,
 };
 
 /// AIO's `mqttSettings`, as far as they are done.
@@ -19,18 +22,41 @@ pub struct MqttSettings {
     /// `host:port`.
     pub address: String,
     pub tls: Option<Tls>,
+    pub protocol: Protocol,
+    /// What the ids of all clients begin with.
+    pub client_id_prefix: String,
+    pub version: Version,
     pub login: Option<Login>,
     /// 0 or 1.
     pub qos: u8,
+    /// Whether messages that are retained where they come from are where they go.
+    pub keeps_retain: bool,
     pub keep_alive: Duration,
     pub session_expiry: Duration,
     /// Unacknowledged messages at once, either way.
     pub inflight_max: u16,
 }
 
+/// What MQTT is carried in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// A connection of its own.
+    Mqtt,
+    WebSockets,
+}
+
+/// Which MQTT is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    V5,
+    V311,
+}
+
 /// In-flight windows beyond these bounds cost more than they give: below 64 a round
 /// trip limits the rate, and 65,535 allocates megabytes for each connection.
 const INFLIGHT: (u16, u16) = (64, 1024);
+
+const CLIENT_ID_PREFIX_BYTES_MAX: usize = 128;
 
 impl MqttSettings {
     pub fn read(spec: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
@@ -47,12 +73,9 @@ impl MqttSettings {
             return None;
         }
         let address = host.text;
-        if let Some(protocol) = mqtt.text("protocol", diagnostics)
-            && protocol.text != "Mqtt"
-        {
-            let message = format!("protocol `{}` is not there yet", protocol.text);
-            diagnostics.error("endpoint/protocol", protocol.place, message, "use `Mqtt`");
-        }
+        let protocols = [("Mqtt", Protocol::Mqtt), ("WebSockets", Protocol::WebSockets)];
+        let protocol = mqtt.choice("protocol", &protocols, diagnostics).unwrap_or(Protocol::Mqtt);
+        let version = read_version(&mut mqtt, diagnostics);
         let (login, certificate) = read_authentication(&mut mqtt, diagnostics);
         let mut tls = Tls::read(&mut mqtt, diagnostics);
         if let Some(certificate) = certificate {
@@ -62,8 +85,8 @@ impl MqttSettings {
             }
             tls.get_or_insert_default().certificate = Some(certificate);
         }
+        let qos = read_qos(&mut mqtt, diagnostics);
         let mut get = |key, range| number(&mut mqtt, key, range, diagnostics);
-        let qos = get("qos", 0..=1).unwrap_or(1) as u8;
         let keep_alive = Duration::from_secs(get("keepAliveSeconds", 1..=65_535).unwrap_or(60));
         let session_expiry =
             Duration::from_secs(get("sessionExpirySeconds", 0..=u64::from(u32::MAX)).unwrap_or(3600));
@@ -75,14 +98,67 @@ impl MqttSettings {
             let label = format!("{} to {} messages can be in flight", INFLIGHT.0, INFLIGHT.1);
             diagnostics.warning("endpoint/inflight", place, message, label);
         }
-        for ignored in ["retain", "clientIdPrefix", "cloudEventAttributes"] {
-            if let Some(node) = mqtt.get(ignored) {
-                let message = format!("`{ignored}` has no effect yet");
-                diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
-            }
+        let retains = [("Keep", true), ("Never", false)];
+        let keeps_retain = mqtt.choice("retain", &retains, diagnostics).unwrap_or(true);
+        let client_id_prefix = read_client_id_prefix(&mut mqtt, diagnostics);
+        if let Some(node) = mqtt.get("cloudEventAttributes") {
+            let message = "`cloudEventAttributes` has no effect yet";
+            diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
         }
         mqtt.finish(diagnostics);
-        Some(MqttSettings { address, tls, login, qos, keep_alive, session_expiry, inflight_max })
+        Some(MqttSettings {
+            address,
+            tls,
+            protocol,
+            client_id_prefix,
+            version,
+            login,
+            qos,
+            keeps_retain,
+            keep_alive,
+            session_expiry,
+            inflight_max,
+        })
+    }
+}
+
+/// QoS 2 is taken as 1: what comes twice through a host does so for other reasons too.
+fn read_qos(mqtt: &mut Object<'_>, diagnostics: &mut Diagnostics) -> u8 {
+    let qos = number(mqtt, "qos", 0..=2, diagnostics).unwrap_or(1) as u8;
+    if qos < 2 {
+        return qos;
+    }
+    let place = mqtt.get("qos").map(|node| node.place.clone());
+    let label = "at least once: a message may come twice, and none is lost";
+    diagnostics.warning("endpoint/qos", place, "`qos: 2` is taken as 1", label);
+    1
+}
+
+/// An id is at most 65,535 bytes, and part of it may stand in a topic.
+fn read_client_id_prefix(mqtt: &mut Object<'_>, diagnostics: &mut Diagnostics) -> String {
+    let Some(Text { text, place }) = mqtt.text("clientIdPrefix", diagnostics) else { return String::new() };
+    if text.len() > CLIENT_ID_PREFIX_BYTES_MAX || text.contains(['+', '#', '$']) || !is_text(text.as_bytes())
+    {
+        let message = format!("no client's id can begin with `{text}`");
+        let label =
+            format!("at most {CLIENT_ID_PREFIX_BYTES_MAX} bytes, and no `+`, `#`, `$` or control characters");
+        diagnostics.error("endpoint/client-id", place, message, label);
+    }
+    text
+}
+
+/// Ours; AIO speaks v5 alone.
+fn read_version(mqtt: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Version {
+    let versions = [("5", Version::V5), ("3.1.1", Version::V311)];
+    match mqtt.choice_at("version", &versions, diagnostics) {
+        Some((Version::V311, place)) => {
+            let message = "MQTT 3.1.1 carries topic and payload, and nothing else";
+            let label =
+                "what comes has no user properties, and what goes loses them, its content type and its time";
+            diagnostics.warning("endpoint/version", place, message, label);
+            Version::V311
+        }
+        _ => Version::V5,
     }
 }
 

@@ -9,7 +9,7 @@ use rumqttc::v5::mqttbytes::{
     v5::{Filter, RetainForwardRule, Subscribe, Unsubscribe},
 };
 
-use crate::connector::mqtt::SessionError;
+use crate::connector::mqtt::{SessionError, packets::codec};
 
 /// As many are kept though no answer is awaited.
 const KEPT_MAX: usize = 64;
@@ -116,16 +116,14 @@ pub(super) fn subscribe(
     let filter = Filter { retain_forward_rule: RetainForwardRule::Never, ..Filter::new(filter, qos) };
     let mut subscribe = Subscribe::new(filter, None);
     subscribe.pkid = packet_id;
-    let written = subscribe.write(out);
-    written.map(drop).map_err(|source| SessionError::Codec { packet: "SUBSCRIBE", source })
+    subscribe.write(out).map(drop).map_err(|error| codec("SUBSCRIBE", error))
 }
 
 /// Appends an UNSUBSCRIBE.
 pub(super) fn unsubscribe(filter: &str, packet_id: u16, out: &mut BytesMut) -> Result<(), SessionError> {
     let mut unsubscribe = Unsubscribe::new(filter, None);
     unsubscribe.pkid = packet_id;
-    let written = unsubscribe.write(out);
-    written.map(drop).map_err(|source| SessionError::Codec { packet: "UNSUBSCRIBE", source })
+    unsubscribe.write(out).map(drop).map_err(|error| codec("UNSUBSCRIBE", error))
 }
 
 #[cfg(test)]

@@ -4,16 +4,17 @@
 use std::{path::Path, sync::Arc};
 
 use tokio::{net::TcpStream, task};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     socket::Socket,
     tls::{self, TlsError},
-    transport::Transport,
+    transport::{Layer, Transport},
+    web::WebStream,
 };
 use crate::{
     connector::mqtt::SessionError,
-    resource::endpoint::{MqttSettings, Tls},
+    resource::endpoint::{MqttSettings, Protocol, Tls},
 };
 
 /// See the module.
@@ -23,25 +24,29 @@ pub struct Remote {
     pub address: String,
     /// Its files are read anew for each connection.
     pub tls: Option<Tls>,
+    pub protocol: Protocol,
 }
 
 impl Remote {
     /// In the clear.
     pub fn plain(address: String) -> Self {
-        Remote { address, tls: None }
+        Remote { address, tls: None, protocol: Protocol::Mqtt }
     }
 
     /// Where an endpoint says, with its files looked for below the site folder.
     pub fn of(settings: &MqttSettings, home: &Path) -> Self {
         let tls = settings.tls.as_ref().map(|it| it.below(home));
-        Remote { address: settings.address.clone(), tls }
+        Remote { address: settings.address.clone(), tls, protocol: settings.protocol }
     }
 
     pub(super) async fn dial(&self) -> Result<Transport, SessionError> {
-        match &self.tls {
-            None => Ok(Transport::Plain(self.socket().await?)),
+        match (&self.tls, self.protocol) {
+            (None, Protocol::Mqtt) => Ok(Transport::Plain(self.socket().await?)),
             // Apart, or those in the clear would take as much memory.
-            Some(tls) => Box::pin(self.dial_encrypted(tls)).await,
+            (None, Protocol::WebSockets) => {
+                Box::pin(async { self.layered(self.socket().await?).await }).await
+            }
+            (Some(tls), _) => Box::pin(async { self.layered(self.encrypted(tls).await?).await }).await,
         }
     }
 
@@ -51,13 +56,20 @@ impl Remote {
         Ok(Socket::new(stream))
     }
 
-    async fn dial_encrypted(&self, tls: &Tls) -> Result<Transport, SessionError> {
+    async fn layered(&self, layer: impl Layer + 'static) -> Result<Transport, SessionError> {
+        match self.protocol {
+            Protocol::Mqtt => Ok(Transport::layered(layer)),
+            Protocol::WebSockets => Ok(Transport::layered(WebStream::open(&self.address, layer).await?)),
+        }
+    }
+
+    async fn encrypted(&self, tls: &Tls) -> Result<TlsStream<Socket>, SessionError> {
         let name = tls::server_name(&self.address)?;
         let tls = tls.clone();
         let client = task::spawn_blocking(move || tls::client(&tls)).await;
         let client = client.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let socket = self.socket().await?;
         let stream = TlsConnector::from(Arc::new(client)).connect(name, socket).await;
-        Ok(Transport::layered(stream.map_err(TlsError::Handshake)?))
+        Ok(stream.map_err(TlsError::Handshake)?)
     }
 }

@@ -1,15 +1,17 @@
 use std::{task::Waker, time::Duration};
 
 use proptest::prelude::*;
-use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, Packet, PubAck as TheirPubAck, PubAckReason,
+use rumqttc::{
+    mqttbytes::v4,
+    v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAck as TheirPubAck, PubAckReason},
 };
 
 use super::*;
 use crate::{
-    batch::BatchBuilder,
+    batch::{Batch, BatchBuilder},
+    clock::{Clock, VirtualClock},
     connector::mqtt::{
-        InflightMax, Qos,
+        InflightMax, Qos, Version,
         tests::{Stepper, connack, encode, puback, publishes, sent},
     },
     topic::{TopicFilter, TopicTemplate},
@@ -101,6 +103,108 @@ fn a_write_is_confirmed_when_all_its_pubacks_came() {
     bench.give(&[puback(2), puback(3)].concat());
     assert_eq!(bench.confirmed(), [(1, vec![]), (2, vec![])]);
     assert_eq!(bench.stepper.session.unanswered(), 0);
+}
+
+#[test]
+fn a_sink_of_3_1_1_sends_topic_and_payload_alone() {
+    let settings = Settings { version: Version::V311, ..Settings::new("id".into()) };
+    let mut bench = Bench::with(settings, "${outputTopic}");
+    assert_eq!(bench.stepper.connect_v311(false), []);
+    let mut builder = BatchBuilder::new("edge-1");
+    builder.push(b"out/x", Some("text/plain"), b"1", [(&b"k"[..], &b"v"[..])]);
+    builder.date_last(1_767_225_600_123);
+    bench.write_batch(builder.finish());
+    let publish = |dup| {
+        let mut publish = v4::Publish::new("out/x", rumqttc::QoS::AtLeastOnce, "1");
+        (publish.pkid, publish.dup) = (1, dup);
+        v4::Packet::Publish(publish)
+    };
+    assert_eq!(bench.stepper.poll_v311(), [publish(false)]);
+    bench.stepper.lose();
+    assert_eq!(bench.stepper.connect_v311(false), [publish(true)]);
+    bench.stepper.give_v311(&[0x40, 2, 0, 1]);
+    assert_eq!(bench.confirmed(), [(1, vec![])]);
+}
+
+/// A sink on a clock of the test's.
+fn on_a_clock(settings: Settings) -> (Bench, Arc<VirtualClock>) {
+    let clock = Arc::<VirtualClock>::default();
+    let settings = Settings { clock: Clock::Virtual(clock.clone()), ..settings };
+    (Bench::with(settings, "${outputTopic}"), clock)
+}
+
+fn with_properties(payload: &[u8], properties: &[(&str, &str)]) -> Batch {
+    let mut builder = BatchBuilder::new("edge-1");
+    let properties = properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    builder.push(b"out/x", None, payload, properties);
+    builder.finish()
+}
+
+#[test]
+fn what_a_message_carries_is_said_in_its_packet() {
+    let carried = [
+        ("__retain", "1"),
+        ("__payloadFormat", "1"),
+        ("k", "v"),
+        ("__expires", "1767225660000"),
+        ("__responseTopic", "back"),
+        ("__correlationData", "AP8H"),
+    ];
+    let check = |settings: Settings, payload: &[u8], retain: bool, format: Option<u8>| {
+        let (mut bench, clock) = on_a_clock(settings);
+        bench.connect();
+        bench.write_batch(with_properties(payload, &carried));
+        for left_s in [60, 57] {
+            let packets = bench.stepper.poll();
+            let [Packet::Publish(publish)] = &packets[..] else { panic!("{packets:?}") };
+            let properties = publish.properties.clone().expect("there are some");
+            assert_eq!(publish.retain, retain);
+            assert_eq!(properties.payload_format_indicator, format);
+            assert_eq!(properties.message_expiry_interval, Some(left_s));
+            assert_eq!(properties.response_topic.as_deref(), Some("back"));
+            assert_eq!(properties.correlation_data.as_deref(), Some(&[0, 255, 7][..]));
+            assert_eq!(properties.user_properties, [("k".to_owned(), "v".to_owned())]);
+            clock.advance(Duration::from_secs(3));
+            bench.stepper.lose();
+            bench.stepper.session.connected(bench.stepper.now).expect("CONNECT can be written");
+            sent(&mut bench.stepper.session);
+            bench.stepper.session.received(&connack(None, None), bench.stepper.now).expect("it is valid");
+        }
+    };
+    check(Settings::new("id".into()), "größer".as_bytes(), true, Some(1));
+    check(Settings::new("id".into()), &[0xff], true, None);
+    check(Settings { keeps_retain: false, ..Settings::new("id".into()) }, b"x", false, Some(1));
+}
+
+#[test]
+fn what_has_expired_is_not_sent_and_counts_as_done() {
+    let (mut bench, clock) = on_a_clock(Settings::new("id".into()));
+    let expiring = |payload: &str| with_properties(payload.as_bytes(), &[("__expires", "1767225601000")]);
+    bench.connect();
+    bench.write_batch(expiring("1"));
+    bench.write(&["2"]);
+    assert_eq!(bench.poll(), fresh(1, &["1", "2"]));
+    clock.advance(Duration::from_secs(1));
+    bench.write_batch(expiring("3"));
+    bench.write(&["4"]);
+    assert_eq!(bench.poll(), fresh(3, &["4"]));
+    bench.stepper.lose();
+    assert_eq!(publishes(&bench.connect()), again(2, &["2", "4"]));
+    assert_eq!(bench.confirmed(), [(1, vec![])]);
+    bench.give(&[puback(2), puback(3)].concat());
+    assert_eq!(bench.confirmed(), [(2, vec![]), (3, vec![]), (4, vec![])]);
+    let status = bench.stepper.session.status();
+    assert_eq!((status.expired.get(), status.rejected.get()), (2, 0));
+}
+
+#[test]
+fn what_a_message_cannot_carry_is_rejected() {
+    let mut bench = Bench::new();
+    bench.connect();
+    bench.write_batch(with_properties(b"1", &[("__responseTopic", "a/#")]));
+    assert_eq!(bench.poll(), []);
+    let reason = "its property `__responseTopic` cannot be read".to_owned();
+    assert_eq!(bench.confirmed(), [(1, vec![(0, reason)])]);
 }
 
 #[test]

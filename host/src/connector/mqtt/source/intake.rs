@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
-    connector::mqtt::{publish::Incoming, source::repeats::Repeats},
+    clock::Clock,
+    connector::mqtt::{carried, publish::Incoming, source::repeats::Repeats},
     queue::{Sending, Sendings},
 };
 
@@ -13,6 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Intake {
     node: String,
+    /// What messages expire by.
+    clock: Clock,
     /// Most bytes of one delivery, unless a single message is larger.
     batch_bytes_max: usize,
     full: VecDeque<(Batch, Sendings)>,
@@ -31,9 +34,10 @@ pub(super) struct Intake {
 
 impl Intake {
     /// With `identifies`, it says of each message how it was sent.
-    pub(super) fn new(node: String, batch_bytes_max: usize, identifies: bool) -> Self {
+    pub(super) fn new(node: String, batch_bytes_max: usize, identifies: bool, clock: Clock) -> Self {
         Intake {
             node,
+            clock,
             batch_bytes_max,
             full: VecDeque::new(),
             full_bytes: 0,
@@ -66,6 +70,7 @@ impl Intake {
             self.sendings.messages.push(Sending { packet_id: publish.packet_id, digest, again });
         }
         open.push(publish.topic.as_bytes(), publish.content_type, publish.payload, publish.user_properties());
+        carried::keep(&publish.extras, || self.clock.wall(), open);
         self.begun
     }
 

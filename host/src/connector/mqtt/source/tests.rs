@@ -4,12 +4,19 @@ use std::{
 };
 
 use proptest::prelude::*;
-use rumqttc::v5::mqttbytes::v5::{PingReq, PingResp, PublishProperties};
+use rumqttc::{
+    mqttbytes::v4,
+    v5::mqttbytes::v5::{Packet, PingReq, PingResp, PublishProperties, RetainForwardRule},
+};
 
 use super::*;
 use crate::{
+    clock::{Clock, VirtualClock},
     connector::{
-        mqtt::tests::{Stepper, connack, encode, puback_ids, publish, publish_with},
+        mqtt::{
+            Qos,
+            tests::{Stepper, connack, encode, puback_ids, publish, publish_v311, publish_with},
+        },
         status::ConnectionState,
     },
     ledger::Ledger,
@@ -471,6 +478,112 @@ fn subscribing_again_does_not_ask_for_retained_messages_again() {
     assert_eq!(rules, [RetainForwardRule::OnNewSubscribe, RetainForwardRule::OnNewSubscribe]);
 }
 
+#[test]
+fn what_a_message_says_besides_goes_into_its_delivery() {
+    let check = |keeps_retain: bool, expected: &[&str]| {
+        let clock = Arc::<VirtualClock>::default();
+        let settings = Settings { keeps_retain, clock: Clock::Virtual(clock), ..Settings::new("id".into()) };
+        let mut bench = Bench::with(settings, 1 << 20);
+        let packets = bench.stepper.connect(&connack(None, None));
+        let [Packet::Subscribe(subscribe)] = &packets[..] else { panic!("{packets:?}") };
+        assert!(subscribe.filters.iter().all(|filter| filter.preserve_retain == keeps_retain));
+        bench.stepper.give(&[0x90, 5, 0, 1, 0, 1, 1]);
+        let properties = PublishProperties {
+            message_expiry_interval: Some(60),
+            response_topic: Some("back".into()),
+            user_properties: vec![("k".into(), "v".into())],
+            ..PublishProperties::default()
+        };
+        let mut retained = publish_with("b", "x", 1, properties);
+        retained[0] |= 1;
+        bench.stepper.give(&retained);
+        bench.deliveries();
+        let batch = &bench.unsettled[0].batch;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let kept: Vec<_> = batch.properties(0).map(|(key, value)| text(key) + "=" + &text(value)).collect();
+        assert_eq!(kept, expected);
+    };
+    check(true, &["k=v", "__retain=1", "__expires=1767225660000", "__responseTopic=back"]);
+    check(false, &["k=v", "__expires=1767225660000", "__responseTopic=back"]);
+}
+
+/// A source of MQTT 3.1.1.
+fn v311() -> Bench {
+    Bench::with(Settings { version: Version::V311, ..Settings::new("id".into()) }, 1 << 20)
+}
+
+#[test]
+fn a_source_of_3_1_1_takes_messages_and_acknowledges_them() {
+    let mut bench = v311();
+    let packets = bench.stepper.connect_v311(false);
+    let [v4::Packet::Subscribe(subscribe)] = &packets[..] else { panic!("{packets:?}") };
+    let asked: Vec<_> = subscribe.filters.iter().map(|it| (it.path.as_str(), it.qos as u8)).collect();
+    assert_eq!(asked, [("a/#", 1), ("b", 1)]);
+    bench.stepper.give_v311(&[0x90, 4, 0, 1, 1, 1]);
+    assert_eq!(bench.stepper.session.status().state(), ConnectionState::Connected);
+    bench.stepper.give_v311(&[publish_v311("a/b", "1", 7), publish_v311("b", "2", 8)].concat());
+    assert_eq!(bench.deliveries(), [["1", "2"]]);
+    bench.ack(1);
+    bench.stepper.advance(SETTLE_WITHIN);
+    let puback = |id| v4::Packet::PubAck(v4::PubAck::new(id));
+    assert_eq!(bench.stepper.poll_v311(), [puback(7), puback(8)]);
+    // More than a broker of v5 would be let send.
+    let large = publish_v311("b", &"x".repeat(17 << 20), 9);
+    assert_eq!(bench.stepper.give_v311(&large), []);
+    let oversize = bench.oversize.try_recv().expect("it came");
+    assert_eq!(oversize.payload_bytes, 17 << 20);
+    assert_eq!(oversize.message.entries[0].topic.bytes(&oversize.message.arena), b"b");
+    oversize.settle.ack();
+    bench.stepper.advance(SETTLE_WITHIN);
+    assert_eq!(bench.stepper.poll_v311(), [puback(9)]);
+}
+
+#[test]
+fn a_source_of_3_1_1_subscribes_again_only_where_its_session_is_lost() {
+    let mut bench = v311();
+    // An earlier process may have had other filters.
+    assert!(matches!(bench.stepper.connect_v311(true)[..], [v4::Packet::Subscribe(_)]));
+    bench.stepper.give_v311(&[0x90, 4, 0, 1, 1, 1]);
+    bench.stepper.lose();
+    assert_eq!(bench.stepper.connect_v311(true), [], "all that is retained would come again");
+    assert_eq!(bench.stepper.session.status().state(), ConnectionState::Connected);
+    bench.stepper.lose();
+    assert!(matches!(bench.stepper.connect_v311(false)[..], [v4::Packet::Subscribe(_)]));
+}
+
+#[test]
+fn a_source_of_3_1_1_that_never_comes_again_leaves_no_subscription() {
+    let mut bench = v311();
+    bench.stepper.connect_v311(false);
+    bench.stepper.give_v311(&[0x90, 4, 0, 1, 1, 1]);
+    bench.stop.stop(Farewell::ForGood);
+    let packets = bench.stepper.poll_v311();
+    let [v4::Packet::Unsubscribe(left), v4::Packet::Disconnect] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!(left.topics, ["a/#", "b"]);
+}
+
+#[test]
+fn a_broker_of_3_1_1_may_refuse_a_subscription_too() {
+    for (answer, expected) in [
+        (&[0x90, 4, 0, 1, 1, 0x80][..], "the broker refused the subscription to `b`: Failure"),
+        (&[0x90, 4, 0, 1, 0, 1], "the broker refused the subscription to `a/#`: it grants only QoS 0"),
+        (&[0x90, 3, 0, 1, 1], "malformed packet: SUBACK that answers another number of filters"),
+        (&[0xe0, 0], "unexpected DISCONNECT"),
+    ] {
+        let mut bench = v311();
+        bench.stepper.connect_v311(false);
+        let error = bench.stepper.session.received(answer, bench.stepper.now).expect_err("refused");
+        assert_eq!(error.to_string(), expected);
+    }
+    let mut at_most_once = Bench::with(
+        Settings { version: Version::V311, qos: Qos::AtMostOnce, ..Settings::new("id".into()) },
+        1 << 20,
+    );
+    at_most_once.stepper.connect_v311(false);
+    at_most_once.stepper.give_v311(&[0x90, 4, 0, 1, 0, 0]);
+    assert_eq!(at_most_once.stepper.session.status().state(), ConnectionState::Connected);
+}
+
 proptest! {
     #[test]
     fn no_bytes_from_a_broker_can_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), packet_type in 0..16u8) {
@@ -480,6 +593,10 @@ proptest! {
         let mut bench = Bench::new();
         bench.connect();
         let framed = [&[packet_type << 4, (bytes.len() % 128) as u8], &bytes[..bytes.len() % 128 % (bytes.len() + 1)]].concat();
+        let _ = bench.stepper.session.received(&framed, bench.stepper.now);
+        let _ = bench.stepper.try_poll();
+        let mut bench = v311();
+        bench.stepper.connect_v311(false);
         let _ = bench.stepper.session.received(&framed, bench.stepper.now);
         let _ = bench.stepper.try_poll();
     }
