@@ -3,6 +3,7 @@
 //! the far side; none knows dataflows, guests or shards.
 
 pub mod broker;
+mod carried;
 pub mod client_id;
 pub mod file;
 pub mod kafka;

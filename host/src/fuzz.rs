@@ -156,9 +156,11 @@ pub fn kafka(data: &[u8]) {
     // As ingest does, by its own `__ts` if it has one.
     Hlc::default().stamp(&mut batch, Duration::from_secs(1_700_000_000));
     check_batch(&batch);
-    let outgoing = kafka::Outgoing::of(&batch.entries[0], &batch, &Partition::Default, true, "fuzz");
-    let outgoing = outgoing.expect("what came from a record can be one");
-    assert_eq!(outgoing.value, value);
+    let (entry, wall) = (&batch.entries[0], || Duration::from_secs(1_700_000_000));
+    let outgoing = kafka::Outgoing::of(entry, &batch, &Partition::Default, true, "fuzz", wall);
+    if let Some(outgoing) = outgoing.expect("what came from a record can be one") {
+        assert_eq!(outgoing.value, value);
+    }
 }
 
 /// A CONNACK and a SUBACK to one filter: what follows is any bytes.

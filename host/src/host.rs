@@ -879,7 +879,8 @@ impl Host {
                         id = format!("{id}/{}", dataflow.dataflow.name.text);
                     }
                     let settings = settings.below(&site.home);
-                    let mut sink = KafkaSink::new(settings, id, self.name.clone(), queue.clone());
+                    let mut sink =
+                        KafkaSink::new(settings, id, self.name.clone(), self.clock.clone(), queue.clone());
                     if is_own {
                         sink = sink.within(transaction.clone());
                     }

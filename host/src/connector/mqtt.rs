@@ -13,7 +13,6 @@ mod connection;
 mod frame;
 mod link;
 mod packets;
-mod carried;
 mod patience;
 mod publish;
 mod sink;

@@ -4,6 +4,7 @@
 //! and given it again, in order; but for transactions, after whose end the source does.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
@@ -50,6 +51,8 @@ pub struct KafkaSink {
     client_id: String,
     /// The host's node name.
     node: String,
+    /// What messages expire by.
+    clock: Clock,
     queue: Arc<SinkQueue>,
     shared: Arc<Shared>,
     route: Route,
@@ -224,11 +227,18 @@ enum End {
 }
 
 impl KafkaSink {
-    pub fn new(settings: KafkaSettings, client_id: String, node: String, queue: Arc<SinkQueue>) -> Self {
+    pub fn new(
+        settings: KafkaSettings,
+        client_id: String,
+        node: String,
+        clock: Clock,
+        queue: Arc<SinkQueue>,
+    ) -> Self {
         KafkaSink {
             settings,
             client_id,
             node,
+            clock,
             queue,
             shared: Arc::new(Shared::new()),
             route: Route::default(),
@@ -408,9 +418,15 @@ impl KafkaSink {
                 &self.settings.partition,
                 self.settings.copies_properties,
                 &self.node,
+                || self.clock.wall(),
             );
             let outgoing = match made {
-                Ok(outgoing) => outgoing,
+                Ok(Some(outgoing)) => outgoing,
+                Ok(None) => {
+                    self.shared.status.expired.add(1);
+                    self.shared.lock().report(number, index, None);
+                    continue;
+                }
                 Err(reason) => {
                     self.shared.reject(number, index, reason);
                     continue;
@@ -490,8 +506,8 @@ fn hand_over(
     record.timestamp = outgoing.timestamp;
     if !outgoing.headers.is_empty() {
         let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
-        let add = |headers: OwnedHeaders, (key, value): &(&str, &[u8])| {
-            headers.insert(Header { key, value: Some(*value) })
+        let add = |headers: OwnedHeaders, (key, value): &(&str, Cow<'_, [u8]>)| {
+            headers.insert(Header { key, value: Some(&**value) })
         };
         record.headers = Some(outgoing.headers.iter().fold(headers, add));
     }

@@ -18,7 +18,7 @@ use super::{
     frame::{self, Deframer, Piece},
     link::{self, Greeting, Link},
     packets::SubAck,
-    publish::{Extras, Incoming, Outgoing, PubAck},
+    publish::{Incoming, Outgoing, PubAck},
 };
 use crate::{
     batch::push_property,
@@ -27,7 +27,7 @@ use crate::{
         Answer, Answering, CommandError, CommandErrorKind as Kind, Commands, Submitted, TIMEOUT_MAX,
         answer::{VERSION, property},
     },
-    connector::{status::Status, stop::Farewell},
+    connector::{carried::Extras, status::Status, stop::Farewell},
     hlc::Hlc,
 };
 use bytes::{Bytes, BytesMut};

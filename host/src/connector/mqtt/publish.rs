@@ -6,11 +6,12 @@ use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    SessionError, Version, carried,
+    SessionError, Version,
     frame::{push_variable_length, variable_length, variable_length_len},
 };
 use crate::{
     batch::{Entry, Properties},
+    connector::carried::{self, Extras},
     hlc,
 };
 
@@ -271,18 +272,6 @@ pub(super) struct Outgoing<'a> {
     pub stamp: Option<Stamp<'a>>,
     pub extras: Extras<'a>,
     pub payload: &'a [u8],
-}
-
-/// What a PUBLISH may say besides. The topic is text as the message's own is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extras<'a> {
-    pub retain: bool,
-    /// The payload is UTF-8.
-    pub is_text: bool,
-    /// Seconds after which nobody wants it.
-    pub expiry_s: Option<u32>,
-    pub response_topic: Option<&'a [u8]>,
-    pub correlation: Option<&'a [u8]>,
 }
 
 impl Extras<'_> {

@@ -17,16 +17,20 @@ use bytes::BytesMut;
 use self::window::{Slot, Window};
 use super::{
     Session, SessionError, Settings,
-    carried::Carried,
     frame::{self, Deframer, Piece},
     link::{Greeting, Link},
     patience::Patience,
-    publish::{Extras, Outgoing, PubAck, Stamp},
+    publish::{Outgoing, PubAck, Stamp},
 };
 use crate::{
     batch::{Kind, Properties},
     clock::Instant,
-    connector::{route::Route, status::Status, stop::Farewell},
+    connector::{
+        carried::{Carried, Extras},
+        route::Route,
+        status::Status,
+        stop::Farewell,
+    },
     planted::{self, Bug},
     topic::is_text,
     write::{Rejected, SinkQueue, Write},

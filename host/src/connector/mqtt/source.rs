@@ -20,7 +20,7 @@ use self::{
     repeats::Repeats,
 };
 use super::{
-    Session, SessionError, Settings, Version, carried,
+    Session, SessionError, Settings, Version,
     frame::{self, Deframer, Piece},
     link::{self, Greeting, Link},
     packets::{self, SubAck},
@@ -31,6 +31,7 @@ use crate::{
     batch::{Batch, BatchBuilder},
     clock::Instant,
     connector::{
+        carried,
         status::Status,
         stop::{Farewell, Stop},
     },

@@ -2,6 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+const WALL: Duration = Duration::from_secs(1_700_000_010);
+
+fn texts<'o>(outgoing: &'o Outgoing<'_>) -> Vec<(&'o str, &'o [u8])> {
+    outgoing.headers.iter().map(|(key, value)| (*key, &**value)).collect()
+}
+
 fn batch(record: &Record<'_>, copies_properties: bool) -> (Batch, u64) {
     let mut builder = BatchBuilder::new("host");
     let left_out = record.push(copies_properties, &mut builder);
@@ -9,7 +15,8 @@ fn batch(record: &Record<'_>, copies_properties: bool) -> (Batch, u64) {
 }
 
 fn back<'b>(batch: &'b Batch, partition: &Partition) -> Outgoing<'b> {
-    Outgoing::of(&batch.entries[0], batch, partition, true, "host").expect("a record can carry it")
+    let outgoing = Outgoing::of(&batch.entries[0], batch, partition, true, "host", || WALL);
+    outgoing.expect("a record can carry it").expect("it has not expired")
 }
 
 #[test]
@@ -34,7 +41,7 @@ fn a_record_becomes_a_message_and_a_record_again() {
     assert_eq!(outgoing.key, record.key);
     assert_eq!(outgoing.value, record.value);
     assert_eq!(outgoing.timestamp, record.timestamp);
-    assert_eq!(outgoing.headers, record.headers);
+    assert_eq!(texts(&outgoing), record.headers);
 }
 
 #[test]
@@ -84,7 +91,33 @@ fn a_message_keeps_its_own_time_and_no_header_says_it_again() {
     crate::hlc::Hlc::default().stamp(&mut batch, std::time::Duration::from_secs(2_000_000));
     let outgoing = back(&batch, &Partition::Default);
     assert_eq!(outgoing.timestamp, Some(1_000_000_000));
-    assert_eq!(outgoing.headers, [("a", &b"1"[..])]);
+    assert_eq!(texts(&outgoing), [("a", &b"1"[..])]);
+}
+
+#[test]
+fn what_mqtt_has_properties_for_is_in_headers_that_aio_names() {
+    let headers: Vec<(&str, &[u8])> = vec![
+        ("Payload Format Indicator", b"1"),
+        ("Message Expiry Interval", b"30"),
+        ("Response Topic", b"back/here"),
+        ("Correlation Data", b"\xff\x00"),
+        ("__retain", b"1"),
+    ];
+    let record = Record { topic: "t", timestamp: Some(1_700_000_000_000), headers, ..Record::default() };
+    let (batch, left_out) = batch(&record, true);
+    assert_eq!(left_out, 1, "no sender says that a broker is to retain it");
+    let outgoing = back(&batch, &Partition::Default);
+    let expected: [(&str, &[u8]); 4] = [
+        ("Payload Format Indicator", b"1"),
+        // Ten seconds after it was written.
+        ("Message Expiry Interval", b"20"),
+        ("Response Topic", b"back/here"),
+        ("Correlation Data", b"\xff\x00"),
+    ];
+    assert_eq!(texts(&outgoing), expected);
+    let late = || WALL + Duration::from_secs(30);
+    let expired = Outgoing::of(&batch.entries[0], &batch, &Partition::Default, true, "host", late);
+    assert_eq!(expired, Ok(None));
 }
 
 proptest! {
@@ -105,8 +138,10 @@ proptest! {
         let encoded = entry.properties.bytes(&batch.arena);
         prop_assert!(Properties::is_valid(encoded));
         let kept = Properties::of(encoded).count() + usize::from(!entry.content_type.is_absent());
-        prop_assert_eq!(kept as u64 + left_out, record.headers.len() as u64 + u64::from(key.is_some()));
-        let outgoing = back(&batch, &Partition::Default);
-        prop_assert_eq!(outgoing.value, &value[..]);
+        prop_assert!(kept as u64 + left_out <= record.headers.len() as u64 + u64::from(key.is_some()));
+        let outgoing = Outgoing::of(entry, &batch, &Partition::Default, true, "host", || WALL);
+        if let Some(outgoing) = outgoing.expect("a record can carry it") {
+            prop_assert_eq!(outgoing.value, &value[..]);
+        }
     }
 }

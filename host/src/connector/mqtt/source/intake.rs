@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     clock::Clock,
-    connector::mqtt::{carried, publish::Incoming, source::repeats::Repeats},
+    connector::{
+        carried,
+        mqtt::{publish::Incoming, source::repeats::Repeats},
+    },
     queue::{Sending, Sendings},
 };
 

@@ -1,12 +1,12 @@
 //! `Carried`: what an MQTT message says besides topic, content type, user properties and
 //! payload, on its way through dataflows. There it stands in user properties that no sender
-//! can give itself, and that a sink of MQTT makes properties of the packet again.
+//! can give itself, and that a sink of MQTT makes properties of the packet again, and one of
+//! Kafka headers, as AIO names them.
 
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::publish::Extras;
 use crate::{
     batch::{BatchBuilder, Properties},
     topic::is_text,
@@ -54,6 +54,18 @@ pub(super) fn keep(extras: &Extras<'_>, wall: impl FnOnce() -> Duration, builder
     if let Some(data) = correlation {
         push(CORRELATION_DATA, STANDARD.encode(data).as_bytes());
     }
+}
+
+/// What a PUBLISH of MQTT may say besides. The topic is text as the message's own is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extras<'a> {
+    pub retain: bool,
+    /// The payload is UTF-8.
+    pub is_text: bool,
+    /// Seconds after which nobody wants it.
+    pub expiry_s: Option<u32>,
+    pub response_topic: Option<&'a [u8]>,
+    pub correlation: Option<&'a [u8]>,
 }
 
 /// See the module.
@@ -117,7 +129,7 @@ fn unreadable(key: &str) -> String {
     format!("its property `{key}` cannot be read")
 }
 
-fn is_topic(topic: &[u8]) -> bool {
+pub(super) fn is_topic(topic: &[u8]) -> bool {
     !topic.is_empty()
         && is_text(topic)
         && topic.len() <= usize::from(u16::MAX)
