@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod client_id;
 pub mod file;
+pub mod http;
 pub mod kafka;
 pub mod memory;
 pub mod mqtt;
@@ -15,6 +16,7 @@ mod waiter;
 
 use self::{
     file::{FileError, FileSink, FileSource},
+    http::{HttpSink, HttpSource, Webhook},
     kafka::{KafkaSink, KafkaSource},
     memory::{MemorySink, MemorySource},
     mqtt::{SinkSession, SourceSession},
@@ -26,6 +28,7 @@ pub enum Source {
     /// And the broker's `host:port`.
     Mqtt(String, Box<SourceSession>),
     Kafka(Box<KafkaSource>),
+    Http(Box<HttpSource>),
     Memory(MemorySource),
     File(Box<FileSource>),
 }
@@ -35,6 +38,8 @@ pub enum Sink {
     /// And the broker's `host:port`.
     Mqtt(String, Box<SinkSession>),
     Kafka(Box<KafkaSink>),
+    Http(Box<HttpSink>),
+    Webhook(Box<Webhook>),
     Memory(MemorySink),
     File(FileSink),
 }
@@ -45,6 +50,7 @@ impl Source {
         match self {
             // Apart, or the others would take as much memory.
             Source::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
+            Source::Http(source) => Box::pin(source.run()).await,
             Source::Memory(source) => source.run().await,
             Source::Kafka(source) => on_a_thread(move || source.run()).await,
             Source::File(source) => return on_a_thread(move || source.run()).await,
@@ -59,6 +65,8 @@ impl Sink {
         match self {
             // As above.
             Sink::Mqtt(address, session) => Box::pin(mqtt::run(address, session, clock)).await,
+            Sink::Http(sink) => Box::pin(sink.run()).await,
+            Sink::Webhook(sink) => Box::pin(sink.run()).await,
             Sink::Memory(sink) => sink.run().await,
             Sink::Kafka(sink) => on_a_thread(move || sink.run()).await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,

@@ -1,6 +1,7 @@
 //! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT and
-//! Kafka, and our own kinds of it for memory and files.
+//! Kafka, and our own kinds of it for HTTP, memory and files.
 
+mod http;
 mod kafka;
 mod security;
 
@@ -17,6 +18,7 @@ use crate::resource::{
 };
 
 pub use self::{
+    http::{HttpSettings, ListenSettings, WebhookSettings},
     kafka::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
@@ -34,6 +36,7 @@ pub struct Endpoint {
 pub enum EndpointKind {
     Mqtt(MqttSettings),
     Kafka(KafkaSettings),
+    Http(HttpSettings),
     /// JSON lines; the path is below the site folder unless absolute.
     File {
         path: PathBuf,
@@ -77,7 +80,7 @@ const INFLIGHT: (u16, u16) = (64, 1024);
 impl EndpointKind {
     /// Whether each of its ends is a connection that policy counts.
     pub fn is_connection(&self) -> bool {
-        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_))
+        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_) | EndpointKind::Http(_))
     }
 }
 
@@ -88,6 +91,7 @@ impl Endpoint {
         let kind = match (kind.text.as_str(), ours) {
             ("Mqtt", _) => EndpointKind::Mqtt(read_mqtt(&mut spec, diagnostics)?),
             ("Kafka", _) => EndpointKind::Kafka(KafkaSettings::read(&mut spec, diagnostics)?),
+            ("Http", true) => EndpointKind::Http(HttpSettings::read(&mut spec, diagnostics)?),
             ("Memory", true) => EndpointKind::Memory,
             ("File", true) => {
                 let mut file = Object::of(
@@ -100,7 +104,7 @@ impl Endpoint {
                 file.finish(diagnostics);
                 EndpointKind::File { path: path?.text.into() }
             }
-            ("Memory" | "File", false) => {
+            ("Http" | "Memory" | "File", false) => {
                 let message = format!("endpoint type `{}` is Tidegate's own", kind.text);
                 diagnostics.error(
                     "endpoint/type",
@@ -110,13 +114,13 @@ impl Endpoint {
                 );
                 return None;
             }
-            ("OpenTelemetry" | "Http", _) => {
+            ("OpenTelemetry", _) => {
                 let message = format!("endpoint type `{}` is not there yet", kind.text);
                 diagnostics.error(
                     "endpoint/type",
                     kind.place,
                     message,
-                    "`Mqtt`, `Kafka`, `File` and `Memory` are",
+                    "`Mqtt`, `Kafka`, `Http`, `File` and `Memory` are",
                 );
                 return None;
             }
@@ -126,7 +130,7 @@ impl Endpoint {
                     "endpoint/type",
                     kind.place,
                     message,
-                    "one of `Mqtt`, `Kafka`, `File`, `Memory`",
+                    "one of `Mqtt`, `Kafka`, `Http`, `File`, `Memory`",
                 );
                 return None;
             }
