@@ -330,6 +330,39 @@ fn http_a_port_that_is_taken_is_seen_and_taken_once_it_is_free() {
     host.stop();
 }
 
+#[test]
+fn http_a_host_that_stops_answers_what_it_took_and_loses_none_of_it() {
+    let port = free_port();
+    let receiver = Receiver::all();
+    let site = to_hook(port, "", &receiver);
+    let host = site.up();
+    let acknowledged = Arc::<Mutex<BTreeSet<String>>>::default();
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let acknowledged = acknowledged.clone();
+            thread::spawn(move || {
+                let mut connection = Client::connect(port);
+                for number in 0_u64.. {
+                    let body = format!("{client}/{number}");
+                    match connection.post(&format!("/a/in/{client}"), &body).map(|answer| answer.status) {
+                        Ok(202) => _ = acknowledged.lock().expect("no panic").insert(body),
+                        Ok(503) | Err(_) => return,
+                        Ok(other) => panic!("{other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    eventually("some are acknowledged", || acknowledged.lock().expect("no panic").len() > 200);
+    host.stop();
+    clients.into_iter().for_each(|client| client.join().expect("nothing but these"));
+    let received: BTreeSet<String> = receiver.bodies().into_iter().collect();
+    let acknowledged = acknowledged.lock().expect("no panic");
+    assert!(acknowledged.is_subset(&received));
+    // Of each client one was under way, and was not taken: none was without an answer.
+    assert_eq!(received.len(), acknowledged.len(), "{:?}", received.difference(&acknowledged));
+}
+
 /// Numbers that a client was told to be done, and those that the receiver has, over kills of
 /// the host under load.
 fn killed(plant: &str) -> (BTreeSet<u64>, BTreeSet<u64>) {

@@ -15,8 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tidegate_benches::site::chain;
+use tokio::task::JoinSet;
 
 use crate::{
     mosquitto::{WITHIN, eventually, free_port},
@@ -384,6 +389,34 @@ fn http_a_dataflow_answers_the_requests_that_it_was_sent() {
         .collect();
     clients.into_iter().for_each(|client| client.join().expect("all is answered"));
     host.kill();
+}
+
+#[test]
+fn http_many_requests_share_one_connection_of_http_2() {
+    let port = free_port();
+    let site = to_file(port, "");
+    let host = site.up();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let statuses = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.expect("it speaks HTTP/2");
+        tokio::spawn(connection);
+        let mut requests = JoinSet::new();
+        for number in 0..500 {
+            let mut sender = sender.clone();
+            let request = Request::post(format!("http://x/a/in/{number}")).body(Full::new(Bytes::from("1")));
+            requests.spawn(async move {
+                let answer = sender.send_request(request.expect("in form")).await;
+                answer.expect("an answer").status().as_u16()
+            });
+        }
+        requests.join_all().await
+    });
+    assert_eq!(statuses, [202; 500]);
+    assert_eq!(texts(&site).len(), 500);
+    assert_eq!(server_count(&site, "connections"), 1);
+    host.stop();
 }
 
 #[test]

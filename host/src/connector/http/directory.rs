@@ -118,3 +118,6 @@ impl Directory {
         self.0.lock().expect("no panic under this lock")
     }
 }
+
+#[cfg(test)]
+mod tests;

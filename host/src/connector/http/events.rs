@@ -99,7 +99,8 @@ impl Listener {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn poll_next(&self, ctx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// Ready with what it is to be given; `None` at the end.
+    pub(super) fn poll_next(&self, ctx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut held = self.lock();
         if held.lost > 0 {
             let lost = std::mem::take(&mut held.lost);
