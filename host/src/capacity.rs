@@ -17,6 +17,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, EngineKind, HostConfig, PerEngine,
         dataflow::FlowNodeKind,
+        endpoint::HttpSettings,
         quantity::show_cpu,
         site::{DataflowSite, TenantSite},
     },
@@ -36,6 +37,8 @@ pub struct Demand {
     /// Connections to brokers, and other files: ends of dataflows, pipes to models.
     pub connections: u64,
     pub files: u64,
+    /// Servers that it uses, by address, and the connections that each may have.
+    pub servers: Box<[(String, u64)]>,
     /// `memory.total`, and what a process for its models may have beside it.
     pub memory_bytes: u64,
     /// `cpu.rate`.
@@ -45,6 +48,8 @@ pub struct Demand {
 /// What a Kafka client opens beside its first connection: one more for the group's
 /// coordinator or another broker each, and pipes by which its threads wake each other.
 const KAFKA_FILES: u64 = 12;
+/// What an HTTP server has beside its connections: its socket, and its poll.
+const SERVER_FILES: u64 = 4;
 
 impl Demand {
     /// Of a tenant with those of its dataflows that are to run.
@@ -62,11 +67,20 @@ impl Demand {
         let mut known = HashMap::new();
         // A tenant has one connection to an endpoint that it writes to, and one for commands.
         let (mut sinks, mut commands) = (BTreeSet::new(), BTreeSet::new());
+        let mut servers = BTreeMap::new();
         let mut ends = |endpoint: &str| match endpoints.get(endpoint) {
             Some(EndpointKind::Mqtt(_)) => demand.connections += 1,
             Some(EndpointKind::Kafka(_)) => {
                 demand.connections += 1;
                 demand.files += KAFKA_FILES;
+            }
+            // What a server takes is its own, and counted once.
+            Some(EndpointKind::Http(HttpSettings::Listen(settings))) => {
+                servers.insert(settings.address.clone(), settings.connections_max as u64);
+            }
+            Some(EndpointKind::Http(HttpSettings::Webhook(settings))) => {
+                demand.connections += 1;
+                demand.files += settings.inflight_max as u64;
             }
             Some(EndpointKind::File { .. }) => demand.files += 1,
             Some(EndpointKind::Memory) | None => {}
@@ -98,6 +112,7 @@ impl Demand {
             demand.files += MODEL_FILES;
         }
         demand.components = known.into_iter().collect();
+        demand.servers = servers.into_iter().collect();
         demand
     }
 }
@@ -117,6 +132,7 @@ impl Asked {
     pub fn of<'a>(config: &HostConfig, demands: impl Iterator<Item = &'a Demand>) -> Self {
         let mut all = Demand::default();
         let mut components = HashMap::new();
+        let mut servers = BTreeMap::new();
         let mut tenants = 0;
         for demand in demands {
             tenants += 1;
@@ -129,6 +145,7 @@ impl Asked {
                 components: own,
                 connections,
                 files,
+                servers: its,
                 memory_bytes,
                 cpu_milli,
             } = demand;
@@ -139,12 +156,15 @@ impl Asked {
             }
             all.instances_bytes = all.instances_bytes.saturating_add(*instances_bytes);
             components.extend(own.iter().copied());
+            servers.extend(its.iter().cloned());
             all.connections += connections;
             all.files += files;
             all.memory_bytes = all.memory_bytes.saturating_add(*memory_bytes);
             all.cpu_milli = all.cpu_milli.saturating_add(*cpu_milli);
         }
         all.components = components.into_iter().collect();
+        all.files += servers.values().map(|connections| connections + SERVER_FILES).sum::<u64>();
+        all.servers = servers.into_iter().collect();
         Asked {
             shards: config.shards as u64,
             pool: PoolSize::of(config),

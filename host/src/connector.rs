@@ -6,6 +6,7 @@ pub mod broker;
 mod carried;
 pub mod client_id;
 pub mod file;
+pub mod http;
 pub mod kafka;
 pub mod memory;
 pub mod mqtt;
@@ -16,6 +17,7 @@ mod waiter;
 
 use self::{
     file::{FileError, FileSink, FileSource},
+    http::{HttpSink, HttpSource, Webhook},
     kafka::{KafkaSink, KafkaSource},
     memory::{MemorySink, MemorySource},
     mqtt::{Remote, SinkSession, SourceSession},
@@ -27,6 +29,7 @@ pub enum Source {
     /// And where its broker is.
     Mqtt(Remote, Box<SourceSession>),
     Kafka(Box<KafkaSource>),
+    Http(Box<HttpSource>),
     Memory(MemorySource),
     File(Box<FileSource>),
 }
@@ -36,6 +39,8 @@ pub enum Sink {
     /// And where its broker is.
     Mqtt(Remote, Box<SinkSession>),
     Kafka(Box<KafkaSink>),
+    Http(Box<HttpSink>),
+    Webhook(Box<Webhook>),
     Memory(MemorySink),
     File(FileSink),
 }
@@ -46,6 +51,7 @@ impl Source {
         match self {
             // Apart, or the others would take as much memory.
             Source::Mqtt(remote, session) => Box::pin(mqtt::run(remote, session, clock)).await,
+            Source::Http(source) => Box::pin(source.run()).await,
             Source::Memory(source) => source.run().await,
             Source::Kafka(source) => on_a_thread(move || source.run()).await,
             Source::File(source) => return on_a_thread(move || source.run()).await,
@@ -60,6 +66,8 @@ impl Sink {
         match self {
             // As above.
             Sink::Mqtt(remote, session) => Box::pin(mqtt::run(remote, session, clock)).await,
+            Sink::Http(sink) => Box::pin(sink.run()).await,
+            Sink::Webhook(sink) => Box::pin(sink.run()).await,
             Sink::Memory(sink) => sink.run().await,
             Sink::Kafka(sink) => on_a_thread(move || sink.run()).await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,

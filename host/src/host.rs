@@ -41,6 +41,7 @@ use crate::{
     connector::{
         Sink, Source, broker, client_id,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
+        http::{HttpOptions, HttpSink, HttpSource, ServerStatus, Servers, Webhook},
         kafka::{self, KafkaOptions, KafkaSink, KafkaSource, Transaction},
         memory::{Doors, MemorySource},
         mqtt::{
@@ -77,7 +78,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
-        endpoint::MqttSettings,
+        endpoint::{HttpSettings, MqttSettings},
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
     },
@@ -148,6 +149,8 @@ pub struct Host {
     /// Where the embedded broker listens.
     broker: Option<broker::Ports>,
     memory: Arc<Doors>,
+    /// Where clients send requests, shared by tenants.
+    servers: Servers,
     /// Components as they were at the last apply.
     known: Known,
     /// The site as it was applied last.
@@ -308,6 +311,7 @@ impl Host {
             tenants: BTreeMap::new(),
             broker: broker.transpose()?,
             memory: Arc::default(),
+            servers: Servers::default(),
             known,
             seen: Arc::default(),
             quarantined,
@@ -432,6 +436,7 @@ impl Host {
             );
         }
         let mut applied = Applied::default();
+        self.servers.begin_change();
         self.remove_gone(site, &prepared, &mut applied).await;
         for tenant in &site.tenants {
             let wanted = prepared.remove(tenant.name.as_str()).expect("every tenant was prepared");
@@ -442,6 +447,7 @@ impl Host {
                 self.run_tenant(site, tenant, wanted, &mut applied).await;
             }
         }
+        self.servers.end_change();
         let unchanged = site.unchanged.iter().filter_map(|name| self.tenants.get(name));
         applied.unchanged += unchanged.map(|running| running.dataflows.len()).sum::<usize>();
         self.seen = site.seen.clone();
@@ -887,6 +893,17 @@ impl Host {
                     status = Some(sink.status().clone());
                     Sink::Kafka(Box::new(sink))
                 }
+                EndpointKind::Http(HttpSettings::Listen(settings)) => {
+                    let server = self.servers.open(settings.below(&site.home));
+                    let sink = HttpSink::new(server, running.tenant.name.clone(), queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::Http(Box::new(sink))
+                }
+                EndpointKind::Http(HttpSettings::Webhook(settings)) => {
+                    let sink = Webhook::new(settings.below(&site.home), queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::Webhook(Box::new(sink))
+                }
                 EndpointKind::Memory => Sink::Memory(self.memory.sink(name.clone(), queue.clone())),
                 EndpointKind::File { path } => {
                     let sink = FileSink::lasting(Location::Path(site.home.join(path)), queue.clone());
@@ -1007,6 +1024,24 @@ impl Host {
                     status = Some(source.status().clone());
                     Source::Kafka(Box::new(source))
                 }
+                EndpointKind::Http(HttpSettings::Listen(settings)) => {
+                    let options = HttpOptions {
+                        tenant: running.tenant.name.clone(),
+                        name: full.clone(),
+                        filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
+                        replies: replies(site, dataflow),
+                        node: self.name.clone(),
+                        payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
+                        stop: stop.clone(),
+                    };
+                    let server = self.servers.open(settings.below(&site.home));
+                    let source = HttpSource::new(server, options, door);
+                    status = Some(source.status().clone());
+                    Source::Http(Box::new(source))
+                }
+                EndpointKind::Http(HttpSettings::Webhook(_)) => {
+                    unreachable!("a source at a webhook is refused when the site is read")
+                }
                 // Nothing ever comes from memory but what a program puts there.
                 EndpointKind::Memory => {
                     Source::Memory(MemorySource::new(door, stop.clone(), self.memory.feed(&full)))
@@ -1117,6 +1152,7 @@ impl Host {
 
     /// Stops taking, drains, settles, closes.
     pub async fn shut_down(mut self) {
+        self.servers.begin_change();
         let tenants = std::mem::take(&mut self.tenants);
         let flows = tenants.into_values().map(|mut running| {
             let dataflows = std::mem::take(&mut running.dataflows);
@@ -1136,6 +1172,8 @@ impl Host {
             end_models(&running.tenant);
             end_sinks(running.sinks).await;
         }
+        // Clients read their answers before the process ends.
+        task::block_in_place(|| self.servers.join());
         task::block_in_place(|| self.usage.close());
         if let Err(error) = self.store.flush() {
             tracing::error!(error = %chain(&error), "positions of files, and what tenants used last, may be lost");
@@ -1301,6 +1339,7 @@ impl Host {
             "componentsLoaded": self.components.loaded_count(),
             "components": counters(self.components.cache().stats().values()),
             "storeFailure": self.store.failure(), "fuelPerCpuSecond": self.fuel_per_second(), "tenants": tenants, "totals": self.totals(),
+            "servers": self.servers.each().into_iter().map(server_status).collect::<Vec<_>>(),
         })
     }
 
@@ -1415,6 +1454,16 @@ fn has_source(site: &Site, tenant: &str, flow: &str, source: &str, endpoint: &En
     })
 }
 
+/// Whether what a dataflow writes may be the reply to a request.
+fn replies(site: &Site, dataflow: &DataflowSite) -> bool {
+    dataflow.dataflow.nodes.iter().any(|node| match &node.kind {
+        FlowNodeKind::Destination { endpoint, .. } => {
+            matches!(site.endpoints[&endpoint.text], EndpointKind::Http(HttpSettings::Listen(_)))
+        }
+        _ => false,
+    })
+}
+
 fn farewell_of(site: &Site, tenant: &str, flow: &str, source: &RunningSource) -> Farewell {
     if has_source(site, tenant, flow, &source.name, &source.endpoint) {
         Farewell::UntilLater
@@ -1458,6 +1507,10 @@ fn facts<'a>(
         faults: plan.operators().map(|operator| operator.stats.faults.get()).sum(),
         rejected: plan.stats.rejected.get(),
     }
+}
+
+fn server_status(ServerStatus { address, state, values }: ServerStatus) -> Value {
+    json!({ "address": address, "connection": state, "counters": counters(values) })
 }
 
 fn tenant_status(name: &str, running: &RunningTenant) -> Value {

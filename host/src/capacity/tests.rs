@@ -20,6 +20,7 @@ fn asked() -> Asked {
         components: Box::new([(Digest::of(b"one"), 1 << 20)]),
         connections: 2,
         files: 0,
+        servers: Box::new([("0.0.0.0:8080".to_owned(), 100)]),
         memory_bytes: 64 << 20,
         cpu_milli: 100,
     };
@@ -33,23 +34,26 @@ fn demands_add_up_and_a_component_counts_once() {
     assert_eq!((all.dataflows, all.slots.fuel, all.connections), (10, 20, 20));
     assert_eq!((all.memory_bytes, all.instances_bytes, all.cpu_milli), (640 << 20, 20 << 20, 1_000));
     assert_eq!(&*all.components, &[(Digest::of(b"one"), 1 << 20)]);
+    assert_eq!(all.files, 100 + SERVER_FILES, "and so does a server");
 }
 
 #[test]
 fn what_does_not_fit_is_refused_or_warned_of_and_nothing_else() {
     use Verdict::{Refused, Warned};
     type Change = fn(&mut Asked, &mut Machine);
+    /// Of the host, of its shards, of connections to brokers, and of the server.
+    const FILES: u64 = 64 + 2 * 8 + 20 + 100 + SERVER_FILES;
     type Case<'a> = (&'a str, Change, &'a [(&'a str, Verdict)]);
     let cases: [Case<'_>; 13] = [
         ("all fits", |_, _| {}, &[]),
         ("few maps", |_, machine| machine.maps_max = 40_000, &[("plan/maps", Refused)]),
         ("few files", |_, machine| machine.files_max = 99, &[("plan/files", Refused)]),
-        ("just enough files", |_, machine| machine.files_max = 64 + 2 * 8 + 20, &[]),
+        ("just enough files", |_, machine| machine.files_max = FILES, &[]),
         (
             "a broker of its own",
             |asked, machine| {
                 asked.has_broker = true;
-                machine.files_max = 64 + 2 * 8 + 20;
+                machine.files_max = FILES;
             },
             &[("plan/files", Refused)],
         ),

@@ -102,6 +102,16 @@ pub fn text(status: &Value, with_operators: bool) -> String {
     if let Some(failure) = status["storeFailure"].as_str() {
         lines.push(format!("the store cannot be written, and is tried again: {failure}"));
     }
+    for server in each(&status["servers"]) {
+        let count = |name: &str| short(server["counters"][name].as_u64().unwrap_or(0));
+        lines.push(format!(
+            "server {}: {}; {} connections, {} requests accepted",
+            string(&server["address"]),
+            string(&server["connection"]),
+            count("connections"),
+            count("accepted")
+        ));
+    }
     let total = |key: &str| status["totals"][key].as_u64().unwrap_or(0);
     lines.push(format!(
         "in {}/s, out {}/s, CPU {}; {} tenants, {} dataflows",

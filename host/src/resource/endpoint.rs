@@ -1,6 +1,7 @@
 //! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT and
-//! Kafka, and our own kinds of it for memory and files.
+//! Kafka, and our own kinds of it for HTTP, memory and files.
 
+mod http;
 mod kafka;
 mod mqtt;
 mod security;
@@ -14,6 +15,7 @@ use crate::resource::{
 };
 
 pub use self::{
+    http::{HttpSettings, ListenSettings, WebhookSettings},
     kafka::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
@@ -32,6 +34,7 @@ pub struct Endpoint {
 pub enum EndpointKind {
     Mqtt(MqttSettings),
     Kafka(KafkaSettings),
+    Http(HttpSettings),
     /// JSON lines; the path is below the site folder unless absolute.
     File {
         path: PathBuf,
@@ -57,7 +60,7 @@ impl Login {
 impl EndpointKind {
     /// Whether each of its ends is a connection that policy counts.
     pub fn is_connection(&self) -> bool {
-        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_))
+        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_) | EndpointKind::Http(_))
     }
 
     /// Whether requests and their answers, which are told apart by properties, can go over it.
@@ -73,6 +76,7 @@ impl Endpoint {
         let kind = match (kind.text.as_str(), ours) {
             ("Mqtt", _) => EndpointKind::Mqtt(MqttSettings::read(&mut spec, diagnostics)?),
             ("Kafka", _) => EndpointKind::Kafka(KafkaSettings::read(&mut spec, diagnostics)?),
+            ("Http", true) => EndpointKind::Http(HttpSettings::read(&mut spec, diagnostics)?),
             ("Memory", true) => EndpointKind::Memory,
             ("File", true) => {
                 let mut file = Object::of(
@@ -85,7 +89,7 @@ impl Endpoint {
                 file.finish(diagnostics);
                 EndpointKind::File { path: path?.text.into() }
             }
-            ("Memory" | "File", false) => {
+            ("Http" | "Memory" | "File", false) => {
                 let message = format!("endpoint type `{}` is Tidegate's own", kind.text);
                 diagnostics.error(
                     "endpoint/type",
@@ -95,13 +99,13 @@ impl Endpoint {
                 );
                 return None;
             }
-            ("OpenTelemetry" | "Http", _) => {
+            ("OpenTelemetry", _) => {
                 let message = format!("endpoint type `{}` is not there yet", kind.text);
                 diagnostics.error(
                     "endpoint/type",
                     kind.place,
                     message,
-                    "`Mqtt`, `Kafka`, `File` and `Memory` are",
+                    "`Mqtt`, `Kafka`, `Http`, `File` and `Memory` are",
                 );
                 return None;
             }
@@ -111,7 +115,7 @@ impl Endpoint {
                     "endpoint/type",
                     kind.place,
                     message,
-                    "one of `Mqtt`, `Kafka`, `File`, `Memory`",
+                    "one of `Mqtt`, `Kafka`, `Http`, `File`, `Memory`",
                 );
                 return None;
             }

@@ -17,7 +17,7 @@ use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
     dataflow::{FlowNode, FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
-    endpoint::{KafkaSettings, is_kafka_topic},
+    endpoint::{HttpSettings, KafkaSettings, is_kafka_topic},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
     policy::{
@@ -606,6 +606,7 @@ impl Raw {
                 );
             }
         }
+        self.check_addresses(diagnostics);
         let shared = read_schemas(files, &files.base.join("platform"), PLATFORM, diagnostics);
         let to_all = self.digest_of_what_all_share(files);
         let dir = std::path::absolute(files.base).unwrap_or_else(|_| files.base.to_owned());
@@ -682,6 +683,19 @@ impl Raw {
             unchanged,
             texts: files.read.take(),
             seen: Arc::new(now),
+        }
+    }
+
+    /// No two endpoints can listen at one address.
+    fn check_addresses(&self, diagnostics: &mut Diagnostics) {
+        let mut taken = BTreeMap::new();
+        for (name, endpoint) in &self.endpoints {
+            let EndpointKind::Http(HttpSettings::Listen(settings)) = &endpoint.kind else { continue };
+            if let Some(first) = taken.insert(&settings.address, name) {
+                let message = format!("`{first}` and `{name}` listen at `{}`", settings.address);
+                let label = "one endpoint serves any number of tenants";
+                diagnostics.error("endpoint/listen", endpoint.name.place.clone(), message, label);
+            }
         }
     }
 
@@ -794,6 +808,13 @@ impl Raw {
             };
             if let EndpointKind::Kafka(settings) = &self.endpoints[&endpoint.text].kind {
                 check_kafka(node, endpoint, settings, diagnostics);
+            }
+            if let EndpointKind::Http(HttpSettings::Webhook(_)) = &self.endpoints[&endpoint.text].kind
+                && matches!(node.kind, FlowNodeKind::Source { .. })
+            {
+                let message = format!("nothing comes from the webhook `{}`", endpoint.text);
+                let label = "a source needs an endpoint that has `listen`";
+                diagnostics.error("dataflow/http-source", endpoint.place.clone(), message, label);
             }
             match &node.kind {
                 FlowNodeKind::Source { topics, .. } => {
@@ -969,6 +990,7 @@ fn check_volatile(
                 }
                 // A source gives all its partitions one place to go on from here.
                 Some(EndpointKind::Kafka(_)) => "partitions are read again from different places",
+                Some(EndpointKind::Http(_)) => "a request that was answered does not come again",
                 Some(EndpointKind::Memory) => "nothing gives again what came from memory",
                 Some(EndpointKind::File { .. }) | None => continue,
             };

@@ -17,7 +17,9 @@ mod folder;
 mod fuzz;
 mod health;
 mod hostile;
+mod hostile_http;
 mod hostile_site;
+mod http;
 #[cfg(feature = "wasi-nn")]
 mod inference;
 mod input;
