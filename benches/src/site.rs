@@ -266,6 +266,11 @@ impl Process {
         resident_kib(&format!("/proc/{}/status", self.id()))
     }
 
+    /// The same now, whatever the allocator may still give back.
+    pub fn resident_now_kib(&self) -> anyhow::Result<f64> {
+        resident_kib_now(&format!("/proc/{}/status", self.id()))
+    }
+
     /// SIGTERM, then waits.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);

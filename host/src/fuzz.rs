@@ -5,6 +5,7 @@
 use std::{
     sync::Arc,
     task::{Context, Waker},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -14,16 +15,21 @@ use crate::{
     clock::{Clock, Instant},
     command::{Answer, Calls, Commands, RESERVED_PREFIX, pattern::Patterns},
     connector::{
-        file,
+        file, kafka,
         mqtt::{
             CommandOptions, CommandSession, Session, Settings, SinkSession, SourceOptions, SourceSession,
         },
         stop::Stop,
     },
     guest::packed,
+    hlc::Hlc,
     ledger::Ledger,
     queue::{Queue, SourceDoor},
-    resource::{Grants, endpoint::Version, quantity, site},
+    resource::{
+        Grants,
+        endpoint::{Partition, Version},
+        quantity, site,
+    },
     topic::{self, TopicFilter, TopicTemplate},
     write::SinkQueue,
 };
@@ -32,9 +38,10 @@ use crate::{
 pub type Body = fn(&[u8]);
 
 /// Every target by name, which is also its corpus' and its binary's.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("mqtt", mqtt),
     ("commands", commands),
+    ("kafka", kafka),
     ("resources", resources),
     ("packed", packed),
     ("topics", topics),
@@ -117,6 +124,41 @@ pub fn commands(data: &[u8]) {
         assert_eq!(answer.payload, data);
         assert!(answer.user_data.iter().all(|(key, _)| !key.starts_with(RESERVED_PREFIX)));
     }
+}
+
+/// What a record holds: a byte for the number of headers, then parts of any length, each
+/// after a byte that says it: the key, the value, and key and value of each header. The
+/// first eight bytes are its timestamp.
+pub fn kafka(data: &[u8]) {
+    let Some((timestamp, data)) = data.split_first_chunk::<8>() else { return };
+    let Some((headers, mut rest)) = data.split_first() else { return };
+    let mut part = || {
+        let (len, behind) = rest.split_first()?;
+        let (part, behind) = behind.split_at(usize::from(*len).min(behind.len()));
+        rest = behind;
+        Some(part)
+    };
+    let (key, value) = (part(), part().unwrap_or_default());
+    let mut pairs = Vec::new();
+    for _ in 0..*headers {
+        let (Some(name), Some(value)) = (part(), part()) else { break };
+        // The library gives names as text.
+        if let Ok(name) = std::str::from_utf8(name) {
+            pairs.push((name, value));
+        }
+    }
+    let timestamp = Some(i64::from_le_bytes(*timestamp));
+    let record = kafka::Record { topic: "fuzz", key, value, timestamp, headers: pairs };
+    let mut builder = BatchBuilder::new("fuzz");
+    record.push(true, &mut builder);
+    let mut batch = builder.finish();
+    check_batch(&batch);
+    // As ingest does, by its own `__ts` if it has one.
+    Hlc::default().stamp(&mut batch, Duration::from_secs(1_700_000_000));
+    check_batch(&batch);
+    let outgoing = kafka::Outgoing::of(&batch.entries[0], &batch, &Partition::Default, true, "fuzz");
+    let outgoing = outgoing.expect("what came from a record can be one");
+    assert_eq!(outgoing.value, value);
 }
 
 /// A CONNACK and a SUBACK to one filter: what follows is any bytes.

@@ -41,7 +41,7 @@ use crate::{
     connector::{
         Sink, Source, broker, client_id,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
-        kafka::{self, KafkaOptions, KafkaSink, KafkaSource},
+        kafka::{self, KafkaOptions, KafkaSink, KafkaSource, Transaction},
         memory::{Doors, MemorySource},
         mqtt::{
             self, CommandOptions, CommandSession, InflightMax, Qos, Remote, SinkSession, SourceOptions,
@@ -183,12 +183,21 @@ struct RunningTenant {
     watch: Watch,
 }
 
+impl RunningTenant {
+    /// Its sinks by endpoint, shared or not.
+    fn all_sinks(&self) -> impl Iterator<Item = (&String, &RunningSink)> {
+        self.sinks.iter().chain(self.dataflows.values().flat_map(|it| &it.sinks))
+    }
+}
+
 struct RunningDataflow {
     id: DataflowId,
     plan: Arc<Plan>,
     fingerprint: Digest,
     queue: Arc<Queue>,
     sources: Vec<RunningSource>,
+    /// Those that it shares with no other dataflow.
+    sinks: BTreeMap<String, RunningSink>,
     health: HealthLog,
 }
 
@@ -760,8 +769,10 @@ impl Host {
                 applied.unchanged += 1;
                 continue;
             }
-            self.open_sinks(site, &mut running, prepared.site);
-            let sinks = running.sinks.iter().map(|(name, sink)| (name.clone(), sink.queue.clone())).collect();
+            let transaction = Arc::<Transaction>::default();
+            let own = self.open_sinks(site, &mut running, prepared.site, &transaction);
+            let sinks = running.sinks.iter().chain(&own);
+            let sinks = sinks.map(|(name, sink)| (name.clone(), sink.queue.clone())).collect();
             let space = match self.window_space(&running.tenant, prepared.site) {
                 Ok(space) => space,
                 Err(error) => {
@@ -785,14 +796,15 @@ impl Host {
                 tracing::error!(dataflow = %plan.name(), "its shard has ended");
                 continue;
             };
-            let sources = self.open_sources(site, &running, prepared.site, &plan, &queue);
+            let sources = self.open_sources(site, &running, prepared.site, &plan, &queue, &transaction);
             let full = plan.name();
             tracing::info!(dataflow = %full, shard = running.shard, "dataflow runs");
             if !applied.replaced.contains(&full) {
                 applied.added.push(full);
             }
             let (fingerprint, health) = (prepared.fingerprint, HealthLog::new(&self.clock));
-            running.dataflows.insert(name, RunningDataflow { id, plan, fingerprint, queue, sources, health });
+            let dataflow = RunningDataflow { id, plan, fingerprint, queue, sources, sinks: own, health };
+            running.dataflows.insert(name, dataflow);
         }
         self.tenants.insert(tenant.name.clone(), running);
     }
@@ -832,12 +844,22 @@ impl Host {
         shard
     }
 
-    fn open_sinks(&mut self, site: &Site, running: &mut RunningTenant, dataflow: &DataflowSite) {
+    /// Opens the sinks that a dataflow needs and its tenant has not open yet; gives those that
+    /// are the dataflow's own: what they write is part of `transaction`.
+    fn open_sinks(
+        &mut self,
+        site: &Site,
+        running: &mut RunningTenant,
+        dataflow: &DataflowSite,
+        transaction: &Arc<Transaction>,
+    ) -> BTreeMap<String, RunningSink> {
+        let mut own = BTreeMap::new();
         for node in &dataflow.dataflow.nodes {
             let FlowNodeKind::Destination { endpoint, .. } = &node.kind else { continue };
-            if running.sinks.contains_key(&endpoint.text) {
+            if running.sinks.contains_key(&endpoint.text) || own.contains_key(&endpoint.text) {
                 continue;
             }
+            let mut is_own = false;
             let queue = SinkQueue::new(SINK_BYTES_MAX);
             let mut status = None;
             let name = format!("{}/{}", running.tenant.name, endpoint.text);
@@ -850,9 +872,17 @@ impl Host {
                     Sink::Mqtt(Remote::of(settings, &site.home), Box::new(session))
                 }
                 EndpointKind::Kafka(settings) => {
-                    let id = client_id::of_sink(&self.name, &running.tenant.name, &endpoint.text);
+                    is_own = settings.transactions;
+                    let mut id = client_id::of_sink(&self.name, &running.tenant.name, &endpoint.text);
+                    if is_own {
+                        // A transaction of its own.
+                        id = format!("{id}/{}", dataflow.dataflow.name.text);
+                    }
                     let settings = settings.below(&site.home);
-                    let sink = KafkaSink::new(settings, id, self.name.clone(), queue.clone());
+                    let mut sink = KafkaSink::new(settings, id, self.name.clone(), queue.clone());
+                    if is_own {
+                        sink = sink.within(transaction.clone());
+                    }
                     status = Some(sink.status().clone());
                     Sink::Kafka(Box::new(sink))
                 }
@@ -865,8 +895,10 @@ impl Host {
             };
             let clock = self.clock.clone();
             let task = spawn_end(&self.shards[running.shard].runtime, name, sink.run(clock));
-            running.sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
+            let sinks = if is_own { &mut own } else { &mut running.sinks };
+            sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
+        own
     }
 
     /// The door to the connection over which a tenant asks other programs.
@@ -915,6 +947,7 @@ impl Host {
         dataflow: &DataflowSite,
         plan: &Arc<Plan>,
         queue: &Arc<Queue>,
+        transaction: &Arc<Transaction>,
     ) -> Vec<RunningSource> {
         let mut sources = Vec::new();
         for node in &dataflow.dataflow.nodes {
@@ -960,6 +993,7 @@ impl Host {
                         node: self.name.clone(),
                         payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
                         identifies: !plan.windows.is_empty(),
+                        transaction: settings.transactions.then(|| transaction.clone()),
                         oversize: oversize::bury_record(
                             plan.clone(),
                             name.clone(),
@@ -1053,7 +1087,7 @@ impl Host {
         dataflow: RunningDataflow,
         farewell: impl Fn(&RunningSource) -> Farewell,
     ) {
-        let RunningDataflow { id, plan, sources, .. } = dataflow;
+        let RunningDataflow { id, plan, sources, sinks, .. } = dataflow;
         let farewells: Vec<_> = sources.iter().map(farewell).collect();
         sources.iter().zip(&farewells).for_each(|(source, farewell)| source.stop.stop(*farewell));
         let gone = sources.iter().zip(farewells).filter(|(_, farewell)| *farewell == Farewell::ForGood);
@@ -1076,6 +1110,7 @@ impl Host {
         });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
+        end_sinks(sinks).await;
         gone.iter().for_each(|source| self.store.forget_position(source));
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
     }
@@ -1147,7 +1182,7 @@ impl Host {
     pub fn tried(&self) -> impl Future<Output = u64> + Send + 'static {
         let ends = self.tenants.values().flat_map(|tenant| {
             let sources = tenant.dataflows.values().flat_map(|dataflow| &dataflow.sources);
-            sources.map(|it| &it.status).chain(tenant.sinks.values().map(|it| &it.status))
+            sources.map(|it| &it.status).chain(tenant.all_sinks().map(|(_, it)| &it.status))
         });
         let commands = self.tenants.values().flat_map(|tenant| tenant.commands.values());
         let ends: Vec<_> = ends.flatten().chain(commands.map(|it| &it.status)).cloned().collect();
@@ -1169,8 +1204,8 @@ impl Host {
         let mut news = Vec::new();
         for RunningTenant { tenant, dataflows, sinks, watch, .. } in self.tenants.values_mut() {
             watch.observe(tenant, dataflows.iter(), &self.clock);
-            for RunningDataflow { plan, sources, health, .. } in dataflows.values_mut() {
-                health.observe(&facts(plan, sources, sinks), &self.clock);
+            for RunningDataflow { plan, sources, sinks: own, health, .. } in dataflows.values_mut() {
+                health.observe(&facts(plan, sources, sinks.iter().chain(&*own)), &self.clock);
                 if let Health::Quarantined { cause } = plan.health() {
                     news.push((plan.name(), cause));
                 }
@@ -1329,7 +1364,7 @@ fn why_facts(
     };
     let is_written =
         |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
-    let sinks = running.sinks.iter().filter(|(_, sink)| is_written(sink));
+    let sinks = running.all_sinks().filter(|(_, sink)| is_written(sink));
     let stats = &plan.stats;
     why::Facts {
         tenant: tenant.name.clone(),
@@ -1408,7 +1443,7 @@ fn spawn_end(
 fn facts<'a>(
     plan: &Plan,
     sources: &'a [RunningSource],
-    sinks: &'a BTreeMap<String, RunningSink>,
+    sinks: impl Iterator<Item = (&'a String, &'a RunningSink)>,
 ) -> Facts<'a> {
     let end = |name, status: &Option<Arc<Status>>| End { name, state: status.as_ref().map(|it| it.state()) };
     let is_written =
@@ -1417,7 +1452,6 @@ fn facts<'a>(
         health: plan.health(),
         sources: sources.iter().map(|source| end(source.name.as_str(), &source.status)).collect(),
         sinks: sinks
-            .iter()
             .filter(|(_, sink)| is_written(sink))
             .map(|(endpoint, sink)| end(endpoint.as_str(), &sink.status))
             .collect(),
@@ -1453,7 +1487,7 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
             "operators": operators.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
         })
     });
-    let sinks = running.sinks.iter().map(|(endpoint, sink)| {
+    let sinks = running.all_sinks().map(|(endpoint, sink)| {
         let (writes, bytes) = sink.queue.depth();
         json!({ "endpoint": endpoint, "connection": state(&sink.status), "counters": traffic(&sink.status), "waitingWrites": writes, "waitingBytes": bytes })
     });

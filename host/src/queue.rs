@@ -70,6 +70,8 @@ pub struct Sending {
 pub struct Places {
     /// Names it. Another one for what is read from its beginning again.
     pub stream: [u64; 2],
+    /// Whether the source reads others beside it, each from its own place.
+    pub is_one_of_many: bool,
     /// For each message, ascending.
     pub ends: Vec<u64>,
 }

@@ -18,43 +18,63 @@ use crate::{broker::free_port, process::Process};
 const LISTEN_WITHIN: Duration = Duration::from_secs(120);
 
 /// How to get one, for messages.
-pub const INSTALL: &str =
-    "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
+pub const INSTALL: &str = "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
+
+/// What a test asks of it besides what all do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
+    /// The protocol of a further listener, such as `SASL_SSL`.
+    pub secure: Option<&'o str>,
+    /// Further lines of its properties.
+    pub properties: &'o [String],
+    /// Further arguments with which its folder is made.
+    pub format: &'o [&'o str],
+}
 
 pub struct Kafka {
     libs: PathBuf,
     folder: PathBuf,
     port: u16,
+    secure_port: u16,
     cores: Vec<usize>,
     process: Option<Process>,
 }
 
 impl Kafka {
-    /// On a folder of its own below `folder`; `options` are further lines of its properties.
-    pub fn start(libs: PathBuf, folder: &Path, cores: &[usize], options: &[&str]) -> anyhow::Result<Self> {
+    /// On a folder of its own below `folder`.
+    pub fn start(
+        libs: PathBuf,
+        folder: &Path,
+        cores: &[usize],
+        options: Options<'_>,
+    ) -> anyhow::Result<Self> {
         let folder = folder.join("kafka");
         std::fs::create_dir_all(&folder)?;
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, controller, secure_port) = (free_port()?, free_port()?, free_port()?);
+        let secure = options.secure.map_or(String::new(), |_| format!(",SECURE://127.0.0.1:{secure_port}"));
+        let protocol = options.secure.unwrap_or("PLAINTEXT");
         let mut properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n",
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{secure}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{secure}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:{protocol}\n\
+             log.dirs={}\n",
             folder.join("logs").display()
         );
         properties += "offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=4\ngroup.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=false\n";
-        for option in options {
-            properties += option;
+        for line in options.properties {
+            properties += line;
             properties += "\n";
         }
         std::fs::write(folder.join("server.properties"), properties)?;
-        let mut kafka = Kafka { libs, folder, port, cores: cores.to_vec(), process: None };
+        let mut kafka = Kafka { libs, folder, port, secure_port, cores: cores.to_vec(), process: None };
         let mut format = kafka.java("kafka.tools.StorageTool");
         format.args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c"]);
-        let output = format.arg(kafka.folder.join("server.properties")).output().context("cannot run java")?;
+        format.arg(kafka.folder.join("server.properties")).args(options.format);
+        let output = format.output().context("cannot run java")?;
         ensure!(output.status.success(), "Kafka's folder: {}", String::from_utf8_lossy(&output.stderr));
         kafka.run()?;
         Ok(kafka)
@@ -89,6 +109,11 @@ impl Kafka {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Of the further listener.
+    pub fn secure_port(&self) -> u16 {
+        self.secure_port
     }
 
     pub fn address(&self) -> String {

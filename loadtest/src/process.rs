@@ -25,12 +25,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` on some cores.
+    /// Starts `command` on some cores, or wherever the system likes if none are named.
     pub fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
         command.process_group(0);
         let spawn = || -> anyhow::Result<Child> {
             // A child has the cores of the thread that starts it.
-            Cores::pin(cores)?;
+            if !cores.is_empty() {
+                Cores::pin(cores)?;
+            }
             Ok(command.spawn()?)
         };
         let child = thread::scope(|scope| scope.spawn(spawn).join().expect("it does not panic"));

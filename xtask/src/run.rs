@@ -79,7 +79,7 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 19] = [
+pub const BENCHES: [&str; 20] = [
     "path",
     "contracts",
     "metering",
@@ -88,6 +88,7 @@ pub const BENCHES: [&str; 19] = [
     "density",
     "dense",
     "mqtt",
+    "kafka",
     "windows",
     "state",
     "restart",
@@ -109,7 +110,7 @@ pub fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
     }
     guests::build()?;
     let mut build: Vec<&str> = ["build", "--release", "-p", "tidegate", "-p", "tidegate-benches"].into();
-    for binary in ["tidegate", "bench", "native_mqtt", "mqtt_load"] {
+    for binary in ["tidegate", "bench", "native_mqtt", "native_kafka", "mqtt_load"] {
         build.extend(["--bin", binary]);
     }
     cargo(&root(), build, &[])?;

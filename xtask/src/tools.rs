@@ -124,7 +124,13 @@ pub fn kafka() -> anyhow::Result<PathBuf> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut maven = Command::new("mvn");
-    maven.args(["--quiet", "--batch-mode", "-DincludeScope=runtime", "dependency:copy-dependencies", "--file"]);
+    maven.args([
+        "--quiet",
+        "--batch-mode",
+        "-DincludeScope=runtime",
+        "dependency:copy-dependencies",
+        "--file",
+    ]);
     maven.arg(&wanted).arg(format!("-DoutputDirectory={}", libs.display()));
     let status = maven.status().with_context(|| format!("cannot run Maven: `{JAVA_INSTALL}`"))?;
     if !status.success() {

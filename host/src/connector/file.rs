@@ -424,7 +424,11 @@ impl FileSource {
             match self.door.poll_credit(bytes, &mut waiter.context()) {
                 Poll::Ready(credit) => {
                     let stream = [self.behind.inode, self.again];
-                    let places = Marks::Places(Places { stream, ends: std::mem::take(&mut self.ends) });
+                    let places = Marks::Places(Places {
+                        stream,
+                        is_one_of_many: false,
+                        ends: std::mem::take(&mut self.ends),
+                    });
                     self.delivered = self.door.deliver_marked(credit, batch, Some(places));
                     self.unsettled.push_back((self.delivered, self.behind));
                     return;

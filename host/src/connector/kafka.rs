@@ -5,8 +5,13 @@
 mod record;
 mod sink;
 mod source;
+mod transaction;
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
+use rdkafka::{
+    ClientConfig,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 
 use crate::resource::{
     endpoint::{Acks, Certificate, KafkaSettings, Mechanism, Reset},
@@ -17,6 +22,7 @@ pub use self::{
     record::{KEY, Outgoing, Record},
     sink::KafkaSink,
     source::{KafkaOptions, KafkaSource, Oversize},
+    transaction::Transaction,
 };
 
 /// Why there is no client. It is tried again.
@@ -26,10 +32,29 @@ pub enum ClientError {
     Secret(#[from] SecretError),
     #[error("no client can be made of the endpoint's settings")]
     Client(#[from] KafkaError),
-    #[error("no broker answers at {address}")]
-    Silent { address: String },
+    #[error("no broker answers at {address}: {reason}")]
+    Silent { address: String, reason: String },
+    #[error("no broker was there for a while")]
+    Missed,
+    #[error("the broker does not let the client in: {reason}")]
+    Refused { reason: String },
+    #[error("a transaction was aborted, and what was in it is done again: {reason}")]
+    Aborted { reason: String },
     #[error("the producer cannot go on: {reason}")]
     Fatal { reason: String },
+}
+
+/// Whether what was read of secrets and certificates did not do: a client with what they
+/// are by now may.
+fn is_about_secrets(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+        )
+    )
 }
 
 /// The group of one source: no other shares its partitions, whatever else uses the
@@ -91,7 +116,8 @@ fn consumer(settings: &KafkaSettings, client_id: &str, group: &str) -> Result<Cl
         .set("partition.assignment.strategy", "cooperative-sticky")
         // What is settled is stored, and what is stored is committed.
         .set("enable.auto.offset.store", "false")
-        .set("enable.auto.commit", "true")
+        // With transactions it is in them.
+        .set("enable.auto.commit", (!settings.transactions).to_string())
         .set("auto.commit.interval.ms", "1000")
         // Whoever was killed is missed after so long.
         .set("session.timeout.ms", "10000")
@@ -120,6 +146,8 @@ fn producer(settings: &KafkaSettings, client_id: &str) -> Result<ClientConfig, S
         .set("enable.idempotence", is_idempotent)
         // A message is the sink's until it is delivered or refused, however long that takes.
         .set("message.timeout.ms", "0")
+        // What is sent to a topic that is not there is refused after so long.
+        .set("topic.metadata.propagation.max.ms", "5000")
         .set("compression.type", settings.compression.name())
         .set("queue.buffering.max.ms", settings.batching.latency.as_millis().to_string())
         .set("batch.size", settings.batching.bytes_max.to_string())
@@ -128,5 +156,11 @@ fn producer(settings: &KafkaSettings, client_id: &str) -> Result<ClientConfig, S
         .set("queue.buffering.max.messages", BUFFERED_MAX.to_string())
         // What Java's clients do: one key lies in one partition, whoever writes it.
         .set("partitioner", "murmur2_random");
+    if settings.transactions {
+        config
+            .set("transactional.id", client_id)
+            // A transaction is not open for ever; what is in it is sent again in another.
+            .set("message.timeout.ms", "30000");
+    }
     Ok(config)
 }

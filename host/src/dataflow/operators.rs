@@ -714,7 +714,7 @@ impl WindowParts {
         let release = windows.next_release()?;
         let source = (parts.plan.sources_outside() + release.window) as u32;
         let ends = vec![release.number; release.messages.batch.len()];
-        let marks = Marks::Places(Places { stream: [0; 2], ends });
+        let marks = Marks::Places(Places { stream: [0; 2], is_one_of_many: false, ends });
         let known = windows.arrived(source, sequence, Some(marks));
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };

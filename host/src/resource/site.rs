@@ -665,6 +665,7 @@ impl Raw {
             check_pinned(&tenant, &resource.name, diagnostics);
             check_timing(&tenant, diagnostics);
             check_volatile(&tenant, &self.endpoints, diagnostics);
+            check_transactions_of_windows(&tenant, &self.endpoints, diagnostics);
             tenants.push(tenant);
             // What is said of it is said every time.
             if diagnostics.count() == said {
@@ -775,6 +776,7 @@ impl Raw {
             let label = "an endpoint of the type `Mqtt` is needed, and of MQTT v5";
             diagnostics.error("dataflow/commands", endpoint.place.clone(), message, label);
         }
+        self.check_transactions(dataflow, diagnostics);
         for node in &dataflow.nodes {
             let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) =
                 &node.kind
@@ -824,6 +826,31 @@ impl Raw {
                 }
                 FlowNodeKind::Graph { .. } => {}
             }
+        }
+    }
+
+    /// A transaction has what one source read and all that was made of it, on one cluster.
+    fn check_transactions(&self, dataflow: &Dataflow, diagnostics: &mut Diagnostics) {
+        let is_transactional = |endpoint: &Text| {
+            let kind = self.endpoints.get(&endpoint.text).map(|it| &it.kind);
+            matches!(kind, Some(EndpointKind::Kafka(settings)) if settings.transactions)
+        };
+        let ends = dataflow.nodes.iter().filter_map(|node| match &node.kind {
+            FlowNodeKind::Source { endpoint, .. } => Some((endpoint, true)),
+            FlowNodeKind::Destination { endpoint, .. } => Some((endpoint, false)),
+            FlowNodeKind::Graph { .. } => None,
+        });
+        let ends: Vec<_> = ends.collect();
+        let Some((within, _)) = ends.iter().find(|(endpoint, _)| is_transactional(endpoint)) else { return };
+        let message = format!("`{}` cannot be in transactions of `{}`", dataflow.name.text, within.text);
+        for (endpoint, _) in ends.iter().filter(|(endpoint, _)| endpoint.text != within.text) {
+            let label = "all its sources and destinations must be on that endpoint";
+            diagnostics.error("dataflow/transactions", endpoint.place.clone(), message.clone(), label);
+        }
+        let sources: Vec<_> = ends.iter().filter(|(_, is_source)| *is_source).collect();
+        if let [_, (endpoint, _), ..] = sources[..] {
+            let label = "it must have one source: a transaction has how far that has read";
+            diagnostics.error("dataflow/transactions", endpoint.place.clone(), message, label);
         }
     }
 
@@ -952,6 +979,27 @@ fn check_volatile(
             let message = format!("the windows of `{}` cannot be volatile", dataflow.name.text);
             let label = "with policy's `late: nextWindow` nothing says, when a late message is read again, in which window it was";
             diagnostics.error("dataflow/volatile", dataflow.name.place.clone(), message, label);
+        }
+    }
+}
+
+/// What windows hold is in no transaction.
+fn check_transactions_of_windows(
+    tenant: &TenantSite,
+    endpoints: &BTreeMap<String, Endpoint>,
+    diagnostics: &mut Diagnostics,
+) {
+    for DataflowSite { dataflow, .. } in tenant.dataflows.iter().filter(|it| it.has_windows()) {
+        for node in &dataflow.nodes {
+            if let FlowNodeKind::Source { endpoint, .. } = &node.kind
+                && let Some(EndpointKind::Kafka(settings)) = endpoints.get(&endpoint.text).map(|it| &it.kind)
+                && settings.transactions
+            {
+                let message =
+                    format!("`{}` cannot be in transactions of `{}`", dataflow.name.text, endpoint.text);
+                let label = "its graph keeps messages in windows, which would not be part of them";
+                diagnostics.error("dataflow/transactions", endpoint.place.clone(), message, label);
+            }
         }
     }
 }

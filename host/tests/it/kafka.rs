@@ -3,19 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
     message::{Header, Headers as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
-use tidegate_loadtest::kafka::{Kafka, find};
+use tidegate_loadtest::kafka::{Kafka, Options, find};
 
 use crate::{
+    authority::Authority,
     mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, numbers, publish_all},
     site::{Flow, Site},
@@ -30,7 +32,7 @@ pub struct Server {
 
 impl Server {
     /// `None` only where `cargo xtask test` has said so.
-    pub fn start(options: &[&str]) -> Option<Self> {
+    pub fn start(options: Options<'_>) -> Option<Self> {
         let Some(libs) = find() else {
             assert!(
                 std::env::var_os("TIDEGATE_WITHOUT_KAFKA").is_some(),
@@ -47,11 +49,12 @@ impl Server {
     /// One for all tests that run meanwhile and do not disturb it.
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().expect("no panic under this lock");
+        // One that could not start fails its own test alone.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = shared.upgrade() {
             return Some(server);
         }
-        let server = Arc::new(Server::start(&[])?);
+        let server = Arc::new(Server::start(Options::default())?);
         *shared = Arc::downgrade(&server);
         Some(server)
     }
@@ -82,7 +85,7 @@ impl Server {
     pub fn send(&self, topic: &str, range: std::ops::Range<u64>) {
         let producer = self.producer();
         for number in range {
-            let (key, value) = (format!("k{}", number % 7), number.to_string());
+            let (key, value) = (format!("k{}", number % 50), number.to_string());
             let record = BaseRecord::to(topic).key(&key).payload(&value);
             producer.send(record).map_err(|(error, _)| error).expect("it is taken");
         }
@@ -91,8 +94,7 @@ impl Server {
 
     /// All records of a topic so far that can be read when read-committed.
     pub fn records(&self, topic: &str) -> Vec<Seen> {
-        let consumer: BaseConsumer =
-            self.client().set("group.id", "outside").create().expect("a consumer");
+        let consumer: BaseConsumer = self.client().set("group.id", "outside").create().expect("a consumer");
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(60)).expect("metadata");
         let mut list = TopicPartitionList::new();
         let mut ends = BTreeMap::new();
@@ -123,11 +125,43 @@ impl Server {
                 ms: message.timestamp().to_millis().unwrap_or_default(),
                 headers,
             });
-            if ends[&message.partition()] == message.offset() + 1 {
+            // Of those that came meanwhile nothing is known but that there are more.
+            if ends.get(&message.partition()).is_some_and(|end| *end <= message.offset() + 1) {
                 ends.remove(&message.partition());
             }
         }
         seen
+    }
+
+    /// The values of all records of a topic that are committed, as numbers, to one who reads
+    /// committed records alone.
+    pub fn committed(&self, topic: &str) -> Vec<u64> {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", "outside")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(60)).expect("metadata");
+        let mut list = TopicPartitionList::new();
+        let partitions = metadata.topics()[0].partitions();
+        for partition in partitions {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("valid");
+        }
+        consumer.assign(&list).expect("it is assigned");
+        let (mut ends, mut numbers) = (BTreeSet::new(), Vec::new());
+        while ends.len() < partitions.len() {
+            match consumer.poll(Duration::from_secs(60)).expect("there is more") {
+                Ok(message) => {
+                    let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
+                    numbers.push(value.parse().expect("a number"));
+                }
+                Err(KafkaError::PartitionEOF(partition)) => _ = ends.insert(partition),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        numbers
     }
 
     /// The values of all records, as numbers.
@@ -213,7 +247,7 @@ fn kafka_records_come_through_whole_in_order_and_are_committed() {
     assert_eq!(all, (0..2_100).collect::<Vec<_>>());
     let printed = server.with(|kafka| kafka.consume(to, 2_100, &["print.key=true"]));
     assert_eq!(printed.len(), 2_100, "Kafka's own consumer sees as many");
-    assert!(printed.iter().any(|line| line == "k3\t10"), "{:?}", &printed[..10]);
+    assert!(printed.iter().any(|line| line == "k10\t10"), "{:?}", &printed[..10]);
 }
 
 #[test]
@@ -223,8 +257,7 @@ fn kafka_and_mqtt_are_bridged_both_ways() {
     server.topic("bridge.in", 2);
     server.topic("bridge.out", 2);
     let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
-    let site =
-        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "")), ("local", &mqtt)]);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "")), ("local", &mqtt)]);
     site.flow(&flow(("k", "bridge.in"), ("local", "a/out")));
     site.flow(&Flow {
         tenant: "b",
@@ -277,7 +310,7 @@ fn kafka_nothing_is_lost_when_the_host_is_killed_again_and_again() {
 
 #[test]
 fn kafka_nothing_is_lost_when_the_broker_is_killed_or_frozen() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = Server::start(Options::default()) else { return };
     let (from, to) = ("broken.in", "broken.out");
     server.topic(from, 2);
     server.topic(to, 2);
@@ -311,13 +344,15 @@ fn kafka_two_hosts_share_partitions_and_one_takes_over() {
     let (from, to) = ("shared.in", "shared.out");
     server.topic(from, 4);
     server.topic(to, 4);
-    let sites: Vec<Site> = (0..2)
-        .map(|_| {
+    let sites: Vec<Site> = ["one", "other"]
+        .map(|host| {
             let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
+            let named = format!("metadata: {{ name: {host} }}\nspec: {{ shards: 1 }}\n");
+            site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{named}"));
             site.flow(&flow(("k", from), ("k", to)));
             site
         })
-        .collect();
+        .into();
     let mut hosts: Vec<_> = sites.iter().map(Site::up).collect();
     let mut next = 0;
     eventually("both get something", || {
@@ -351,7 +386,10 @@ fn kafka_what_cannot_pass_is_a_dead_letter_and_holds_nothing_up() {
         producer.send(record).map_err(|(error, _)| error).expect("it is taken");
     }
     // A record without a value.
-    producer.send(BaseRecord::<str, str>::to(from).key("k")).map_err(|(error, _)| error).expect("it is taken");
+    producer
+        .send(BaseRecord::<str, str>::to(from).key("k"))
+        .map_err(|(error, _)| error)
+        .expect("it is taken");
     producer.flush(Duration::from_secs(60)).expect("Kafka has them");
     eventually("what is fit came", || server.records(to).len() >= 3);
     let values: Vec<String> = server.records(to).into_iter().map(|seen| seen.value).collect();
@@ -366,4 +404,166 @@ fn kafka_what_cannot_pass_is_a_dead_letter_and_holds_nothing_up() {
     assert_eq!(letters.matches("at offset 1 of partition 0 of `unfit.in`").count(), 2, "{letters}");
     assert_eq!(letters.matches("Kafka refused it").count(), 3, "{letters}");
     host.stop();
+}
+
+#[test]
+fn kafka_is_spoken_to_over_tls_with_passwords_and_certificates() {
+    let authority = Authority::new("one that is trusted");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let broker = authority.issue("broker", folder.path());
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("it is there");
+    std::fs::write(path("store"), read(&broker.key) + &read(&broker.certificate)).expect("a file");
+    std::fs::write(path("trusted"), authority.pem()).expect("a file");
+    std::fs::write(path("untrusted"), Authority::new("another one").pem()).expect("a file");
+    let listener = "listener.name.secure";
+    let module = "org.apache.kafka.common.security";
+    let properties = [
+        format!(
+            "{listener}.ssl.keystore.type=PEM\n{listener}.ssl.keystore.location={}",
+            path("store").display()
+        ),
+        format!(
+            "{listener}.ssl.truststore.type=PEM\n{listener}.ssl.truststore.location={}",
+            path("trusted").display()
+        ),
+        format!(
+            "{listener}.ssl.client.auth=requested\n{listener}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
+        ),
+        format!(
+            "{listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_anna=\"right\";"
+        ),
+        format!("{listener}.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;"),
+        format!("{listener}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;"),
+    ];
+    let format = [
+        "--add-scram",
+        "SCRAM-SHA-256=[name=anna,password=right]",
+        "--add-scram",
+        "SCRAM-SHA-512=[name=anna,password=right]",
+    ];
+    let options = Options { secure: Some("SASL_SSL"), properties: &properties, format: &format };
+    let Some(server) = Server::start(options) else { return };
+    let address = format!("127.0.0.1:{}", server.with(|kafka| Ok(kafka.secure_port())));
+    server.topic("in", 1);
+    for (at, mechanism) in ["Plain", "ScramSha256", "ScramSha512"].into_iter().enumerate() {
+        let to = format!("out-{mechanism}");
+        server.topic(&to, 1);
+        let sasl = format!(
+            ", tls: {{ mode: Enabled, trustedCaCertificateFile: secrets/ca }}, authentication: {{ method: Sasl, \
+             saslSettings: {{ saslType: {mechanism}, user: anna, passwordFile: secrets/kafka }} }}"
+        );
+        let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, &sasl))]);
+        site.flow(&flow(("k", "in"), ("k", &to)));
+        let connection =
+            || site.status()["tenants"][0]["sinks"][0]["connection"].as_str().unwrap_or_default().to_owned();
+        let untrusted = std::fs::read_to_string(path("untrusted")).expect("it is there");
+        let host = site.up();
+        eventually("it says where the password should be", || connection().contains("secrets/kafka"));
+        site.write("secrets/kafka", "wrong");
+        site.write("secrets/ca", &untrusted);
+        eventually("the broker is not trusted", || connection().contains("certificate verify failed"));
+        site.write("secrets/ca", &authority.pem());
+        eventually("the password is wrong", || connection().to_lowercase().contains("authentication"));
+        site.write("secrets/kafka", "right");
+        server.send("in", at as u64 * 10..(at as u64 + 1) * 10);
+        eventually("all came", || server.records(&to).len() == 10);
+        assert!(!host.log().contains("right") && !site.status().to_string().contains("right"));
+        host.stop();
+    }
+}
+
+#[test]
+fn kafka_lets_in_who_has_a_certificate() {
+    let authority = Authority::new("one that is trusted");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let broker = authority.issue("broker", folder.path());
+    let client = authority.issue("client", folder.path());
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("it is there");
+    std::fs::write(path("store"), read(&broker.key) + &read(&broker.certificate)).expect("a file");
+    std::fs::write(path("trusted"), authority.pem()).expect("a file");
+    let listener = "listener.name.secure";
+    let properties = ["keystore", "truststore"].map(|store| {
+        let file = path(if store == "keystore" { "store" } else { "trusted" });
+        format!("{listener}.ssl.{store}.type=PEM\n{listener}.ssl.{store}.location={}", file.display())
+    });
+    let properties = [&properties[..], &[format!("{listener}.ssl.client.auth=required")]].concat();
+    let options = Options { secure: Some("SSL"), properties: &properties, format: &[] };
+    let Some(server) = Server::start(options) else { return };
+    let address = format!("127.0.0.1:{}", server.with(|kafka| Ok(kafka.secure_port())));
+    server.topic("in", 1);
+    server.topic("out", 1);
+    let x509 = ", tls: { trustedCaCertificateFile: secrets/ca }, authentication: { method: X509Certificate, \
+         x509CertificateSettings: { certificateFile: secrets/certificate, keyFile: secrets/key } }";
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, x509))]);
+    site.flow(&flow(("k", "in"), ("k", "out")));
+    site.write("secrets/ca", &authority.pem());
+    let stranger = Authority::new("another one").issue("stranger", folder.path());
+    site.write("secrets/certificate", &read(&stranger.certificate));
+    site.write("secrets/key", &read(&stranger.key));
+    let connection =
+        || site.status()["tenants"][0]["sinks"][0]["connection"].as_str().unwrap_or_default().to_owned();
+    let host = site.up();
+    eventually("a stranger is not let in", || connection().contains("degraded"));
+    site.write("secrets/certificate", &read(&client.certificate));
+    site.write("secrets/key", &read(&client.key));
+    eventually("it is connected", || connection() == "connected");
+    server.send("in", 0..10);
+    eventually("all came", || server.records("out").len() == 10);
+    host.stop();
+}
+
+#[test]
+fn kafka_transactions_give_each_record_once_however_often_the_host_is_killed() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("once.in", "once.out");
+    server.topic(from, 3);
+    server.topic(to, 3);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
+    site.flow(&flow(("k", from), ("k", to)));
+    let mut came = 0;
+    for round in 0..4_u64 {
+        let host = site.up();
+        server.send(from, round * 3_000..(round + 1) * 3_000);
+        eventually("some more came", || server.committed(to).len() > came);
+        host.kill();
+        came = server.committed(to).len();
+    }
+    let host = site.up();
+    eventually("all came", || server.committed(to).len() >= 12_000);
+    // Redeployed under load, and stopped in order.
+    server.send(from, 12_000..13_000);
+    site.flow(&Flow {
+        operators: &[("map", "pass_through"), ("map", "pass_through")],
+        ..flow(("k", from), ("k", to))
+    });
+    assert_eq!(site.apply().code, 0);
+    server.send(from, 13_000..14_000);
+    eventually("all came again", || server.committed(to).len() >= 14_000);
+    host.stop();
+    let mut all = server.committed(to);
+    all.sort_unstable();
+    assert_eq!(all, (0..14_000).collect::<Vec<_>>(), "each once");
+}
+
+#[test]
+fn kafka_a_record_that_is_refused_leaves_its_transaction() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("refused.in", "refused.out");
+    server.topic(from, 1);
+    server.topic(to, 1);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
+    site.flow(&flow(("k", from), ("k", "no.such.topic")));
+    let host = site.up();
+    server.send(from, 0..20);
+    eventually("all are dead letters", || site.counter("a", "dead") >= 20);
+    site.flow(&flow(("k", from), ("k", to)));
+    assert_eq!(site.apply().code, 0);
+    server.send(from, 20..40);
+    eventually("the next came", || server.committed(to).len() >= 20);
+    host.stop();
+    assert_eq!(server.committed(to), (20..40).collect::<Vec<_>>());
+    let letters = site.run(&["dead-letters", "list", "--json"]).stdout;
+    assert_eq!(letters.matches("Kafka refused it").count(), 20, "{letters}");
 }

@@ -414,6 +414,42 @@ fn load(platform: &str, dataflow: &str, graph: &str) -> (Option<Site>, Diagnosti
     Site::load(dir.path())
 }
 
+#[test]
+fn what_kafka_does_not_let_a_dataflow_do_is_refused_where_it_is_written() {
+    let platform = |settings: &str| {
+        format!(
+            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: team }}\nspec:\n  \
+             world: tidegate:policy/standard@0.1.0\n  endpoints:\n    - {{ name: k, read: [ \"#\" ], write: [ \"#\" ] }}\n    \
+             - {{ name: m, read: [ \"#\" ], write: [ \"#\" ] }}\n---\napiVersion: tidegate.dev/v1\nkind: Tenant\n\
+             metadata: {{ name: a }}\nspec: {{ policy: team }}\n---\napiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\n\
+             metadata: {{ name: k }}\nspec: {{ endpointType: Kafka, kafkaSettings: {{ host: \"k:1\"{settings} }} }}\n---\n\
+             apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: {{ name: m }}\nspec: {{ endpointType: Memory }}\n"
+        )
+    };
+    let group = ", consumerGroupId: g";
+    let transactions = ", consumerGroupId: g, transactions: true";
+    for (settings, from, to, rules) in [
+        (group, ("k", "in"), ("k", "out"), &[][..]),
+        (transactions, ("k", "in"), ("k", "out"), &[]),
+        ("", ("m", "in"), ("k", "out"), &[]),
+        ("", ("k", "in"), ("k", "out"), &["dataflow/kafka-group"]),
+        (group, ("k", "a/in"), ("k", "out"), &["dataflow/kafka-topic"]),
+        (group, ("k", "+"), ("m", "out"), &["dataflow/kafka-topic"]),
+        (group, ("m", "in"), ("k", "a/out"), &["dataflow/kafka-topic"]),
+        (transactions, ("m", "in"), ("k", "out"), &["dataflow/transactions"]),
+        (transactions, ("k", "in"), ("m", "out"), &["dataflow/transactions"]),
+    ] {
+        let dataflow = tidegate_benches::site::chain::dataflow("flow", "g", from, to);
+        let graph = tidegate_benches::site::chain::graph(
+            "g",
+            &[tidegate_benches::site::Link { kind: "map", module: "m", configuration: &[] }],
+        );
+        let (_, diagnostics) = load(&platform(settings), &dataflow, &graph);
+        let found: Vec<_> = diagnostics.iter().map(|it| it.rule).collect();
+        assert_eq!(found, rules, "{settings} {from:?} {to:?}: {}", diagnostics.to_text(false));
+    }
+}
+
 /// Where things were found.
 fn places(diagnostics: &Diagnostics) -> Vec<(&'static str, String, usize, usize)> {
     let place = |it: &tidegate::resource::diagnostic::Diagnostic| {

@@ -293,7 +293,11 @@ impl Life {
     /// Delivers `values[range]`.
     fn deliver(&mut self, values: &[(u64, f64)], range: std::ops::Range<usize>) {
         let batch = batch(&values[range.clone()]);
-        let places = Places { stream: [7, 0], ends: range.map(|index| index as u64 + 1).collect() };
+        let places = Places {
+            stream: [7, 0],
+            is_one_of_many: false,
+            ends: range.map(|index| index as u64 + 1).collect(),
+        };
         let flow = &mut self.site.flow;
         let credit = flow.plan.tenant.ledger.try_acquire(batch.arena.len()).expect("credit");
         flow.source.deliver_marked(credit, batch, Some(Marks::Places(places)));

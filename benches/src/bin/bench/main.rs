@@ -7,6 +7,7 @@ mod crowd;
 mod dense;
 mod density;
 mod deploy;
+mod kafka;
 mod metering;
 mod mqtt;
 mod path;
@@ -43,6 +44,8 @@ enum Bench {
     Contracts,
     /// MQTT to MQTT through two operators against a native program.
     Mqtt,
+    /// Kafka to Kafka through two operators against a native program and other engines.
+    Kafka,
     /// What counting fuel and asking for epochs cost a guest.
     Metering,
     /// The pool without copy-on-write and guards: live instances, and what calls cost there.
@@ -90,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Path => path::run(args.quick)?,
         Bench::Contracts => contracts::run(args.quick)?,
         Bench::Mqtt => mqtt::run(args.quick)?,
+        Bench::Kafka => kafka::run(args.quick)?,
         Bench::Metering => metering::run(args.quick)?,
         Bench::Dense => dense::run(args.quick)?,
         Bench::Density => density::run(args.quick)?,

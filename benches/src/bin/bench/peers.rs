@@ -1,7 +1,10 @@
 //! `peers`: the noisy neighbour of `scorecard` in an engine that one would use otherwise, by
 //! the driver in `benches/peers/`, beside the same here.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -49,20 +52,28 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     Ok(Report { bench: "peers", unit: "x", value_of, cases })
 }
 
-/// Runs the driver, in a virtual environment of its own below `target`.
+/// Runs the driver.
 fn peer(seconds: u32) -> anyhow::Result<Value> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let (folder, environment) = (root.join("benches/peers"), root.join("target/peers"));
+    let mut driver = Command::new(python()?);
+    driver.arg(folder().join("noisy_neighbour.py")).args(["--seconds", &seconds.to_string()]);
+    Ok(serde_json::from_slice(&succeed(&mut driver)?)?)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+}
+
+/// The Python of a virtual environment below `target`, with what peers in Python need.
+pub fn python() -> anyhow::Result<PathBuf> {
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/python");
     let python = environment.join("bin/python");
     if !python.exists() {
         succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
     }
     let mut install = Command::new(&python);
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    succeed(install.arg(folder.join("requirements.txt")))?;
-    let mut driver = Command::new(&python);
-    driver.arg(folder.join("noisy_neighbour.py")).args(["--seconds", &seconds.to_string()]);
-    Ok(serde_json::from_slice(&succeed(&mut driver)?)?)
+    succeed(install.arg(folder().join("requirements.txt")))?;
+    Ok(python)
 }
 
 /// What it says, if it ends well; what it reports on goes to stderr.

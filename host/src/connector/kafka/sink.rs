@@ -1,10 +1,11 @@
 //! `KafkaSink`: one tenant's records to one endpoint. Takes writes from the sink's door,
 //! hands their messages to a producer, and confirms each write when there is a report for
 //! all of it. Keeps what is not reported, so that a producer that cannot go on is replaced
-//! and given it again, in order.
+//! and given it again, in order; but for transactions, after whose end the source does.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -14,21 +15,17 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientContext, Message as _,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 
-use super::{ClientError, Outgoing, producer};
+use super::{ClientError, Outgoing, Transaction, is_about_secrets, producer, transaction::Phase};
 use crate::{
     clock::Clock,
-    connector::{
-        route::Route,
-        status::Status,
-        waiter::Waiter,
-    },
+    connector::{route::Route, status::Status, waiter::Waiter},
     deploy::chain,
     resource::endpoint::{KafkaSettings, is_kafka_topic},
     write::{Rejected, SinkQueue, Write},
@@ -56,6 +53,7 @@ pub struct KafkaSink {
     queue: Arc<SinkQueue>,
     shared: Arc<Shared>,
     route: Route,
+    transaction: Option<Arc<Transaction>>,
 }
 
 struct Shared {
@@ -63,6 +61,20 @@ struct Shared {
     status: Arc<Status>,
     /// The producer has ended for good.
     failed: AtomicBool,
+    /// What it said last of its brokers.
+    reason: Mutex<String>,
+    /// With transactions: what the brokers refused and why, by its digest. A transaction with
+    /// such a record cannot be committed; the next one is without it.
+    refused: Option<Mutex<HashMap<u64, String>>>,
+}
+
+/// More refused records than these are found out again.
+const REFUSED_MAX: usize = 10_000;
+
+fn digest(topic: &str, key: Option<&[u8]>, value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (topic, key, value).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Writes that are not confirmed, in order.
@@ -96,6 +108,15 @@ impl Unreported {
         self.confirm();
     }
 
+    /// Confirms all, sent or not.
+    fn forget(&mut self) {
+        for Pending { write, .. } in self.writes.drain(..) {
+            self.first += 1;
+            write.confirm(Vec::new());
+        }
+        self.bytes = 0;
+    }
+
     /// Confirms the writes that are reported, in order.
     fn confirm(&mut self) {
         while self.writes.front().is_some_and(|pending| pending.unreported == 0) {
@@ -117,7 +138,7 @@ fn opaque(number: u64, index: u32) -> usize {
 const INDEX_BITS: u32 = 24;
 
 /// What the library tells of a producer.
-struct Reports(Arc<Shared>);
+pub(super) struct Reports(Arc<Shared>);
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -125,10 +146,11 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) || is_about_secrets(&error) {
             self.0.failed.store(true, Ordering::SeqCst);
         }
-        self.0.status.set_degraded(Clock::System.now(), format!("{error}: {reason}"));
+        self.0.status.set_degraded(Clock::System.now(), reason.to_owned());
+        *self.0.reason.lock().expect("no panic under this lock") = reason.to_owned();
     }
 }
 
@@ -144,15 +166,28 @@ impl ProducerContext for Reports {
                 }
                 None
             }
-            Err((error, _)) => match error.rdkafka_error_code() {
+            Err((error, message)) => match error.rdkafka_error_code() {
                 // Given up by a producer that is replaced, which is given it again.
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => return,
                 Some(code) if is_refusal(code) => {
+                    let refusal = format!("Kafka refused it: {error}");
+                    if let Some(refused) = &self.0.refused {
+                        let mut refused = refused.lock().expect("no panic under this lock");
+                        if refused.len() >= REFUSED_MAX {
+                            refused.clear();
+                        }
+                        let value = message.payload().unwrap_or_default();
+                        refused.insert(digest(message.topic(), message.key(), value), refusal);
+                        *self.0.reason.lock().expect("no panic under this lock") = error.to_string();
+                        self.0.failed.store(true, Ordering::SeqCst);
+                        return;
+                    }
                     self.0.status.rejected.add(1);
-                    Some(format!("Kafka refused it: {error}"))
+                    Some(refusal)
                 }
                 _ => {
                     tracing::warn!(%error, "a record was not delivered; it is sent again");
+                    *self.0.reason.lock().expect("no panic under this lock") = error.to_string();
                     self.0.failed.store(true, Ordering::SeqCst);
                     return;
                 }
@@ -180,7 +215,6 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-
 /// How a producer ended.
 enum End {
     /// All was confirmed, or nobody waits for it any more.
@@ -191,9 +225,21 @@ enum End {
 
 impl KafkaSink {
     pub fn new(settings: KafkaSettings, client_id: String, node: String, queue: Arc<SinkQueue>) -> Self {
-        let shared =
-            Shared { unreported: Mutex::default(), status: Status::new(), failed: AtomicBool::new(false) };
-        KafkaSink { settings, client_id, node, queue, shared: Arc::new(shared), route: Route::default() }
+        KafkaSink {
+            settings,
+            client_id,
+            node,
+            queue,
+            shared: Arc::new(Shared::new()),
+            route: Route::default(),
+            transaction: None,
+        }
+    }
+
+    /// What it sends is part of `transaction`.
+    pub fn within(self, transaction: Arc<Transaction>) -> Self {
+        let shared = Shared { refused: Some(Mutex::default()), ..Shared::new() };
+        KafkaSink { transaction: Some(transaction), shared: Arc::new(shared), ..self }
     }
 
     pub fn status(&self) -> &Arc<Status> {
@@ -210,6 +256,9 @@ impl KafkaSink {
                 Ok(End::Failed(error)) | Err(error) => error,
             };
             self.shared.status.set_degraded(Clock::System.now(), chain(&error));
+            if let Some(transaction) = self.transaction.clone() {
+                self.let_go(&transaction, &waiter);
+            }
             if self.queue.is_closed() {
                 // Nobody waits any more for what it still holds.
                 break;
@@ -225,24 +274,28 @@ impl KafkaSink {
         self.shared.failed.store(false, Ordering::SeqCst);
         let config = producer(&self.settings, &self.client_id)?;
         let producer: BaseProducer<Reports> = config.create_with_context(Reports(self.shared.clone()))?;
+        let producer = Arc::new(producer);
         self.reach(&producer)?;
+        if let Some(transaction) = &self.transaction {
+            transaction.open(producer.clone())?;
+        }
         *retry_after = RETRY_AFTER;
         self.send_again(&producer);
         let mut closing_since = None;
         loop {
             if self.shared.failed.load(Ordering::SeqCst) {
-                let reason = producer.client().fatal_error().map_or_else(
-                    || "a record was not delivered".to_owned(),
-                    |(code, text)| format!("{code}: {text}"),
-                );
+                let fatal = producer.client().fatal_error().map(|(code, text)| format!("{code}: {text}"));
+                let reason = fatal.unwrap_or_else(|| self.shared.reason());
                 return Ok(End::Failed(ClientError::Fatal { reason }));
             }
+            if let Some(transaction) = &self.transaction
+                && let Phase::Failed = transaction.poll_phase(&mut waiter.context())
+            {
+                let reason = "its source did not commit it".to_owned();
+                return Ok(End::Failed(ClientError::Aborted { reason }));
+            }
             let has_room = self.shared.lock().bytes < UNREPORTED_BYTES_MAX;
-            let polled = if has_room {
-                self.queue.poll_next(&mut waiter.context())
-            } else {
-                Poll::Pending
-            };
+            let polled = if has_room { self.queue.poll_next(&mut waiter.context()) } else { Poll::Pending };
             match polled {
                 Poll::Ready(Some(write)) => {
                     self.take(write, &producer);
@@ -268,6 +321,26 @@ impl KafkaSink {
         }
     }
 
+    /// Of a transaction that failed, all that is under way: until the source wants another.
+    fn let_go(&mut self, transaction: &Transaction, waiter: &Waiter) {
+        if matches!(transaction.phase(), Phase::Wanted) {
+            // Nothing was sent in it.
+            return;
+        }
+        transaction.fail();
+        loop {
+            self.shared.lock().forget();
+            if matches!(transaction.poll_phase(&mut waiter.context()), Phase::Wanted) {
+                return;
+            }
+            match self.queue.poll_next(&mut waiter.context()) {
+                Poll::Ready(Some(write)) => write.confirm(Vec::new()),
+                Poll::Ready(None) => return,
+                Poll::Pending => waiter.wait_for(NEWS_EVERY),
+            }
+        }
+    }
+
     /// Until a broker has answered, or too much time is over.
     fn reach(&self, producer: &BaseProducer<Reports>) -> Result<(), ClientError> {
         let until = Instant::now() + ANSWER_WITHIN;
@@ -277,11 +350,15 @@ impl KafkaSink {
                 self.shared.status.set_connected();
                 return Ok(());
             }
+            producer.poll(Duration::ZERO);
+            if self.shared.failed.load(Ordering::SeqCst) {
+                return Err(ClientError::Refused { reason: self.shared.reason() });
+            }
             if Instant::now() > until {
                 break;
             }
         }
-        Err(ClientError::Silent { address: self.settings.address.clone() })
+        Err(ClientError::Silent { address: self.settings.address.clone(), reason: self.shared.reason() })
     }
 
     fn take(&mut self, write: Write, producer: &BaseProducer<Reports>) {
@@ -351,6 +428,10 @@ impl KafkaSink {
                     continue;
                 }
             };
+            if let Some(reason) = self.shared.refusal(topic, &outgoing) {
+                self.shared.reject(number, index, reason);
+                continue;
+            }
             if let Err(reason) = hand_over(producer, topic, &outgoing, opaque(number, index), &self.shared) {
                 self.shared.reject(number, index, reason);
             } else {
@@ -362,8 +443,31 @@ impl KafkaSink {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Shared {
+            unreported: Mutex::default(),
+            status: Status::new(),
+            failed: AtomicBool::new(false),
+            reason: Mutex::default(),
+            refused: None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Unreported> {
         self.unreported.lock().expect("no panic under this lock")
+    }
+
+    /// Why the brokers refused the same record before.
+    fn refusal(&self, topic: &str, outgoing: &Outgoing<'_>) -> Option<String> {
+        let refused = self.refused.as_ref()?.lock().expect("no panic under this lock");
+        if refused.is_empty() {
+            return None;
+        }
+        refused.get(&digest(topic, outgoing.key, outgoing.value)).cloned()
+    }
+
+    fn reason(&self) -> String {
+        self.reason.lock().expect("no panic under this lock").clone()
     }
 
     fn reject(&self, number: u64, index: u32, reason: String) {

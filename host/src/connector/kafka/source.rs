@@ -3,28 +3,28 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
+    ClientContext, Message, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers as _},
+    message::{Headers as _, OwnedMessage},
+    types::RDKafkaRespErr,
 };
 
-use super::{ClientError, Record, consumer};
+use super::{ClientError, Record, Transaction, consumer, is_about_secrets, transaction::Phase};
 use crate::{
     batch::{Batch, BatchBuilder},
     clock::Clock,
-    connector::{
-        status::Status,
-        stop::Stop,
-        waiter::Waiter,
-    },
+    connector::{status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
     queue::{Marks, Places, SourceDoor},
     resource::endpoint::KafkaSettings,
@@ -40,7 +40,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long partitions that go to another member wait for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
-const COMMIT_EVERY: Duration = Duration::from_millis(20);
+const GLANCE: Duration = Duration::from_millis(1);
+const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+/// A client that has no broker for so long is replaced by one with secrets and certificates
+/// as they are by then: not every refusal is said to be one.
+const MISSED_FOR: Duration = Duration::from_secs(10);
+/// How often the library is told what is settled.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+/// How long a transaction lasts, about.
+const CUT_EVERY: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
@@ -60,6 +68,8 @@ pub struct KafkaOptions {
     /// Whether messages are known by their places: windows take each in once.
     pub identifies: bool,
     pub oversize: Oversize,
+    /// What its offsets are part of.
+    pub transaction: Option<Arc<Transaction>>,
     pub stop: Stop,
 }
 
@@ -90,37 +100,48 @@ impl KafkaSource {
         let KafkaSource { settings, mut options, status, door } = self;
         let mut retry_after = RETRY_AFTER;
         let shared = Arc::new(Shared {
-            progress: Mutex::new(Progress { door, unsettled: VecDeque::new(), topics: Vec::new() }),
+            progress: Mutex::new(Progress {
+                door,
+                unsettled: VecDeque::new(),
+                reading: Vec::new(),
+                delivered: BTreeMap::new(),
+                topics: Vec::new(),
+            }),
             status: status.clone(),
             stop: options.stop.clone(),
+            served: AtomicBool::new(false),
+            refusal: Mutex::default(),
+            transaction: options.transaction.clone(),
         });
-        let consumer = loop {
-            if shared.is_stopped(&waiter) {
-                return status.set_closed();
-            }
-            match open(&settings, &options, &shared, &waiter) {
-                Ok(consumer) => break consumer,
-                Err(error) => {
-                    status.set_degraded(Clock::System.now(), chain(&error));
-                    waiter.wait_for(retry_after);
-                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        while !shared.is_stopped(&waiter) {
+            shared.refusal().take();
+            let error = match open(&settings, &options, &shared, &waiter) {
+                Ok(consumer) => {
+                    let node = options.node.clone();
+                    let mut reading = Reading {
+                        consumer: &consumer,
+                        shared: &shared,
+                        waiter: &waiter,
+                        copies_properties: settings.copies_properties,
+                        builder: BatchBuilder::new(&node),
+                        held: VecDeque::new(),
+                        ends: Vec::new(),
+                        options: &mut options,
+                    };
+                    // When the consumer goes it leaves the group, after what is stored was
+                    // committed.
+                    match reading.run() {
+                        Ok(()) => break,
+                        Err(error) => error,
+                    }
                 }
-            }
-        };
-        let node = options.node.clone();
-        let mut reading = Reading {
-            consumer: &consumer,
-            shared: &shared,
-            waiter: &waiter,
-            copies_properties: settings.copies_properties,
-            builder: BatchBuilder::new(&node),
-            ends: Vec::new(),
-            places: Vec::new(),
-            options: &mut options,
-        };
-        reading.run();
-        // Closing leaves the group, after what is stored was committed.
-        drop(consumer);
+                Err(error) => error,
+            };
+            shared.lock().reading.clear();
+            status.set_degraded(Clock::System.now(), chain(&error));
+            waiter.wait_for(retry_after);
+            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+        }
         status.set_closed();
     }
 }
@@ -149,17 +170,68 @@ struct Progress {
     /// For each delivery that is not settled, what is done with once it is: the next offset
     /// of each partition that it took from.
     unsettled: VecDeque<(u64, Vec<(Partition, i64)>)>,
+    /// The next offset of each partition that what is read for the next delivery is from.
+    reading: Vec<(Partition, i64)>,
+    /// And of each that was ever delivered from in this run.
+    delivered: BTreeMap<Partition, i64>,
     /// Numbered in the order in which they came.
     topics: Vec<String>,
+}
+
+impl Progress {
+    /// The number of a topic, which it gets if it has none.
+    fn topic(&mut self, name: &str) -> usize {
+        self.topics.iter().position(|topic| topic == name).unwrap_or_else(|| {
+            self.topics.push(name.to_owned());
+            self.topics.len() - 1
+        })
+    }
+
+    /// Behind the last record that was read of a partition.
+    fn next(&self, partition: Partition) -> Option<i64> {
+        let reading = self.reading.iter().find(|(it, _)| *it == partition).map(|(_, next)| next);
+        reading.or_else(|| self.delivered.get(&partition)).copied()
+    }
+
+    /// What was read goes with the delivery of a number.
+    fn hand_over(&mut self, number: u64) {
+        let places = std::mem::take(&mut self.reading);
+        self.delivered.extend(places.iter().copied());
+        self.unsettled.push_back((number, places));
+    }
+
+    fn note_read(&mut self, partition: Partition, next: i64) {
+        match self.reading.iter_mut().find(|(it, _)| *it == partition) {
+            Some((_, known)) => *known = next,
+            None => self.reading.push((partition, next)),
+        }
+    }
+
+    fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
+        self.topics.iter().position(|name| name == topic).map(|topic| (topic, partition))
+    }
 }
 
 struct Shared {
     progress: Mutex<Progress>,
     status: Arc<Status>,
     stop: Stop,
+    /// The library has called back.
+    served: AtomicBool,
+    /// Why the brokers do not let the client in.
+    refusal: Mutex<Option<String>>,
+    transaction: Option<Arc<Transaction>>,
 }
 
 impl Shared {
+    fn refusal(&self) -> MutexGuard<'_, Option<String>> {
+        self.refusal.lock().expect("no panic under this lock")
+    }
+
+    fn take_served(&self) -> bool {
+        self.served.swap(false, Ordering::Relaxed)
+    }
+
     /// Never held while the library runs: it calls back on this very thread.
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().expect("no panic under this lock")
@@ -208,22 +280,53 @@ impl ClientContext for Group {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.status.set_degraded(Clock::System.now(), format!("{error}: {reason}"));
+        if is_about_secrets(&error) {
+            *self.0.refusal() = Some(reason.to_owned());
+        }
+        self.0.status.set_degraded(Clock::System.now(), reason.to_owned());
     }
 }
 
 impl ConsumerContext for Group {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let (rebalance, done) = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.begin_where_it_read(consumer, list);
+                (Rebalance::Assign(list), consumer.incremental_assign(list))
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                let rebalance = Rebalance::Revoke(list);
+                self.pre_rebalance(consumer, &rebalance);
+                (rebalance, consumer.incremental_unassign(list))
+            }
+            other => (Rebalance::Error(KafkaError::Rebalance(other.into())), Ok(())),
+        };
+        self.0.served.store(true, Ordering::Relaxed);
+        if let Err(error) = done {
+            tracing::warn!(%error, "the library refuses a change of partitions");
+        }
+        self.post_rebalance(consumer, &rebalance);
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(list) = rebalance else { return };
         if consumer.assignment_lost() {
             // Others have them already: nothing can be committed any more.
+            if let Some(transaction) = &self.0.transaction {
+                transaction.fail();
+            }
             return;
+        }
+        if let Some(transaction) = &self.0.transaction {
+            return self.cut_for_others(transaction, consumer);
         }
         let topics = self.0.lock().topics.clone();
         let revoked: Vec<Partition> = list
             .elements()
             .iter()
-            .filter_map(|it| topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition())))
+            .filter_map(|it| {
+                topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition()))
+            })
             .collect();
         let last = {
             let progress = self.0.lock();
@@ -257,6 +360,7 @@ impl ConsumerContext for Group {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.0.served.store(true, Ordering::Relaxed);
         if let Err(error) = result {
             tracing::debug!(%error, "offsets were not committed; the next commit covers them");
         }
@@ -264,23 +368,63 @@ impl ConsumerContext for Group {
 }
 
 impl Group {
+    /// A partition that comes back, as after a loss of the connection, goes on behind what
+    /// was read of it: that is under way or done. What is committed may be behind.
+    fn begin_where_it_read(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let mut read = Vec::new();
+        {
+            let progress = self.0.lock();
+            for it in list.elements() {
+                let partition = progress.partition(it.topic(), it.partition());
+                if let Some(next) = partition.and_then(|partition| progress.next(partition)) {
+                    read.push((it.topic().to_owned(), it.partition(), next));
+                }
+            }
+        }
+        if read.is_empty() {
+            return;
+        }
+        // Another member may have had it meanwhile.
+        let Ok(committed) = consumer.committed_offsets(list.clone(), COMMITTED_WITHIN) else { return };
+        for (topic, partition, next) in read {
+            let known = committed.find_partition(&topic, partition).and_then(|it| it.offset().to_raw());
+            let next = Offset::Offset(known.unwrap_or(0).max(next));
+            // It is in the list.
+            let _ = list.set_partition_offset(&topic, partition, next);
+        }
+    }
+
+    /// Ends the transaction before partitions go, or lets go of it.
+    fn cut_for_others(&self, transaction: &Transaction, consumer: &BaseConsumer<Self>) {
+        let last = self.0.lock().unsettled.back().map(|(number, _)| *number);
+        let is_done = last.is_none_or(|last| self.drain(last));
+        let settled = self.0.take_settled();
+        if !is_done {
+            transaction.fail();
+        } else if let Some(settled) = settled
+            && let Err(error) = transaction.commit(&settled, consumer.group_metadata())
+        {
+            tracing::debug!(%error, "what was done before partitions went is done again");
+        }
+    }
+
     /// Waits until the delivery `last` is settled, but not for ever: what is then under way
-    /// comes again from whoever has the partition next.
-    fn drain(&self, last: u64) {
+    /// comes again from whoever has the partition next. Whether it is settled.
+    fn drain(&self, last: u64) -> bool {
         let waiter = Waiter::default();
-        let until = std::time::Instant::now() + DRAIN;
+        let until = Instant::now() + DRAIN;
         loop {
-            let is_done = {
+            let (is_done, is_idle) = {
                 let progress = self.0.lock();
                 let seen = progress.door.settled_upto();
-                seen >= last
-                    || progress.door.is_abandoned()
+                let is_idle = progress.door.is_abandoned()
                     || (progress.door.poll_settled(seen, &mut waiter.context()).is_pending()
-                        && progress.door.poll_idle(&mut waiter.context()).is_ready())
+                        && progress.door.poll_idle(&mut waiter.context()).is_ready());
+                (seen >= last, is_idle)
             };
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            if is_done || left.is_zero() {
-                return;
+            let left = until.saturating_duration_since(Instant::now());
+            if is_done || is_idle || left.is_zero() {
+                return is_done;
             }
             waiter.wait_for(left);
         }
@@ -296,41 +440,146 @@ struct Reading<'s> {
     copies_properties: bool,
     /// The delivery that is being made.
     builder: BatchBuilder,
+    /// Read while nothing could be taken.
+    held: VecDeque<OwnedMessage>,
     /// Behind each of its messages, if they are identified.
     ends: Vec<i64>,
-    /// The next offset of each partition that it took from.
-    places: Vec<(Partition, i64)>,
 }
 
 impl Reading<'_> {
-    fn run(&mut self) {
-        let mut stored_at = std::time::Instant::now();
+    /// Until it is stopped, or another consumer is to go on.
+    fn run(&mut self) -> Result<(), ClientError> {
+        let (mut told_at, mut there_at) = (Instant::now(), Instant::now());
         while !self.shared.is_stopped(self.waiter) {
-            let is_more = self.read(usize::MAX);
+            if let Some(reason) = self.shared.refusal().take() {
+                return Err(ClientError::Refused { reason });
+            }
+            if !self.shared.status.is_missing() {
+                there_at = Instant::now();
+            } else if there_at.elapsed() > MISSED_FOR {
+                return Err(ClientError::Missed);
+            }
+            self.wait_for_transaction()?;
+            let is_more = self.read();
             if !self.builder.is_empty() {
                 self.deliver();
             }
-            if !is_more {
-                self.store();
-                self.wait_for_more(LOOK_EVERY);
-                stored_at = std::time::Instant::now();
-            } else if stored_at.elapsed() > COMMIT_EVERY {
-                self.store();
-                stored_at = std::time::Instant::now();
+            match self.options.transaction.clone() {
+                Some(transaction) => self.cut_if_due(&transaction, &mut told_at, is_more)?,
+                None if !is_more => {
+                    self.store();
+                    self.wait_for_more();
+                }
+                None if told_at.elapsed() > TELL_EVERY => {
+                    self.store();
+                    told_at = Instant::now();
+                }
+                None => {}
             }
         }
         // Nothing more is taken; what is under way may still be settled.
         self.pause();
         while self.shared.lock().door.poll_idle(&mut self.waiter.context()).is_pending() {
             self.waiter.wait_for(PAUSED_LOOK_EVERY);
-            self.read(0);
+            self.serve();
             self.store();
         }
         self.store();
+        match self.options.transaction.clone() {
+            Some(transaction) if !self.shared.lock().door.is_abandoned() => self.cut(&transaction),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transaction if it has lasted long enough and has something; sleeps until
+    /// then, or until there is more to read.
+    fn cut_if_due(
+        &mut self,
+        transaction: &Transaction,
+        cut_at: &mut Instant,
+        is_more: bool,
+    ) -> Result<(), ClientError> {
+        let is_empty = self.shared.lock().unsettled.is_empty();
+        let left = CUT_EVERY.saturating_sub(cut_at.elapsed());
+        if is_empty {
+            *cut_at = Instant::now();
+        } else if left.is_zero() {
+            self.cut(transaction)?;
+            *cut_at = Instant::now();
+        }
+        if !is_more {
+            self.waiter.wait_for(if is_empty { LOOK_EVERY } else { left });
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction once nothing is under way.
+    fn cut(&mut self, transaction: &Transaction) -> Result<(), ClientError> {
+        let mut is_paused = false;
+        let since = Instant::now();
+        while self.shared.lock().door.poll_settled_all(&mut self.waiter.context()).is_pending() {
+            if let Phase::Failed = transaction.poll_phase(&mut self.waiter.context()) {
+                return self.give_up(transaction, "the sink cannot go on");
+            }
+            if since.elapsed() > PATIENCE {
+                is_paused = true;
+                self.serve();
+            }
+            self.waiter.wait_for(PAUSED_LOOK_EVERY);
+        }
+        if self.shared.lock().door.is_abandoned() {
+            return Ok(());
+        }
+        if is_paused {
+            self.resume();
+        }
+        let Some(settled) = self.shared.take_settled() else { return Ok(()) };
+        match transaction.commit(&settled, self.consumer.group_metadata()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.give_up(transaction, &chain(&error)),
+        }
+    }
+
+    /// What was delivered since the last transaction comes to nothing; the next consumer
+    /// begins behind that one.
+    fn give_up(&mut self, transaction: &Transaction, reason: &str) -> Result<(), ClientError> {
+        transaction.fail();
+        while self.shared.lock().door.poll_settled_all(&mut self.waiter.context()).is_pending() {
+            self.serve();
+            self.waiter.wait_for(PAUSED_LOOK_EVERY);
+        }
+        {
+            let mut progress = self.shared.lock();
+            progress.unsettled.clear();
+            progress.delivered.clear();
+        }
+        transaction.want();
+        Err(ClientError::Aborted { reason: reason.to_owned() })
+    }
+
+    /// Without an open transaction nothing is taken.
+    fn wait_for_transaction(&mut self) -> Result<(), ClientError> {
+        let Some(transaction) = self.options.transaction.clone() else { return Ok(()) };
+        let mut is_paused = false;
+        loop {
+            match transaction.poll_phase(&mut self.waiter.context()) {
+                Phase::Failed => return self.give_up(&transaction, "the sink cannot go on"),
+                Phase::Wanted if !self.shared.is_stopped(self.waiter) => {
+                    is_paused = true;
+                    self.serve();
+                    self.waiter.wait_for(PAUSED_LOOK_EVERY);
+                }
+                _ => break,
+            }
+        }
+        if is_paused {
+            self.resume();
+        }
+        Ok(())
     }
 
     /// Sleeps until there is a record, or something is settled, or it is to stop.
-    fn wait_for_more(&self, time: Duration) {
+    fn wait_for_more(&self) {
         {
             let progress = self.shared.lock();
             let seen = progress.door.settled_upto();
@@ -340,21 +589,28 @@ impl Reading<'_> {
                 return;
             }
         }
-        self.waiter.wait_for(time);
+        self.waiter.wait_for(LOOK_EVERY);
     }
 
-    /// Takes records until the delivery is full, or there are none, or so many were taken.
-    /// Whether there may be more at once.
-    fn read(&mut self, most: usize) -> bool {
-        let mut taken = 0;
+    /// Takes records until the delivery is full, or there are none. Whether there may be
+    /// more at once.
+    fn read(&mut self) -> bool {
+        while let Some(message) = self.held.pop_front() {
+            self.take(&message);
+            if self.is_full() {
+                return true;
+            }
+        }
         loop {
-            match self.consumer.poll(Duration::ZERO) {
-                // Either no event at all, or one that was not a record.
+            // What is taken is not kept waiting. An event that is no record, which is served
+            // while it waits, hides what is behind it otherwise.
+            let wait = if self.builder.is_empty() { GLANCE } else { Duration::ZERO };
+            match self.consumer.poll(wait) {
+                None if self.shared.take_served() => {}
                 None => return false,
                 Some(Ok(message)) => {
                     self.take(&message);
-                    taken += 1;
-                    if taken >= most || self.is_full() {
+                    if self.is_full() {
                         return true;
                     }
                 }
@@ -366,6 +622,17 @@ impl Reading<'_> {
         }
     }
 
+    /// Serves the group, and keeps for later what comes though all is paused: it is of
+    /// partitions that have just come.
+    fn serve(&mut self) {
+        self.pause();
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Ok(message)) => self.held.push_back(message.detach()),
+            Some(Err(error)) => self.shared.status.set_degraded(Clock::System.now(), error.to_string()),
+            None => {}
+        }
+    }
+
     fn is_full(&self) -> bool {
         // The next record may be as large as the last ones were.
         let bytes = self.builder.bytes_len() / self.builder.len().max(1);
@@ -373,19 +640,20 @@ impl Reading<'_> {
         self.builder.is_full_for(bytes) || self.builder.bytes_len() + bytes > bytes_max
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, message: &impl Message) {
         let topic = message.topic();
-        let partition = (self.topic(topic), message.partition());
+        let (partition, is_another) = {
+            let mut progress = self.shared.lock();
+            let partition = (progress.topic(topic), message.partition());
+            (partition, progress.reading.first().is_some_and(|(first, _)| *first != partition))
+        };
         // What is identified stands in one stream.
-        if self.options.identifies
-            && self.places.first().is_some_and(|(first, _)| *first != partition)
-            && !self.builder.is_empty()
-        {
+        if self.options.identifies && is_another && !self.builder.is_empty() {
             self.deliver();
         }
         let value = message.payload().unwrap_or_default();
         self.shared.status.messages_in.add(1);
-        self.shared.status.bytes_in.add((message.payload_len() + message.key_len()) as u64);
+        self.shared.status.bytes_in.add((value.len() + message.key().map_or(0, <[u8]>::len)) as u64);
         let is_oversize = value.len() > self.options.payload_bytes_max;
         let headers = message.headers().map_or(Vec::new(), |headers| {
             headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect()
@@ -410,40 +678,29 @@ impl Reading<'_> {
                 self.ends.push(next);
             }
         }
-        match self.places.iter_mut().find(|(known, _)| *known == partition) {
-            Some((_, offset)) => *offset = next,
-            None => self.places.push((partition, next)),
-        }
+        let mut progress = self.shared.lock();
+        progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {
             // Done with as soon as what came before it is.
-            let mut progress = self.shared.lock();
             let before = progress.door.settled_upto() + progress.door.unsettled();
-            progress.unsettled.push_back((before, std::mem::take(&mut self.places)));
+            progress.hand_over(before);
         }
-    }
-
-    fn topic(&self, name: &str) -> usize {
-        let mut progress = self.shared.lock();
-        if let Some(known) = progress.topics.iter().position(|topic| topic == name) {
-            return known;
-        }
-        progress.topics.push(name.to_owned());
-        progress.topics.len() - 1
     }
 
     /// Hands over what was read, once there is credit for it.
     fn deliver(&mut self) {
         let builder = std::mem::replace(&mut self.builder, BatchBuilder::new(&self.options.node));
-        let (places, ends) = (std::mem::take(&mut self.places), std::mem::take(&mut self.ends));
+        let ends = std::mem::take(&mut self.ends);
         let batch = builder.finish();
         let marks = self.options.identifies.then(|| {
-            let (topic, partition) = places[0].0;
-            let name = &self.shared.lock().topics[topic];
+            let progress = self.shared.lock();
+            let (topic, partition) = progress.reading[0].0;
+            let name = &progress.topics[topic];
             let ends = ends.iter().map(|end| *end as u64).collect();
-            Marks::Places(Places { stream: [stream(name), partition as u64], ends })
+            Marks::Places(Places { stream: [stream(name), partition as u64], is_one_of_many: true, ends })
         });
         let bytes = batch.bytes_held();
-        let waits_since = std::time::Instant::now();
+        let waits_since = Instant::now();
         let mut is_paused = false;
         let credit = loop {
             if self.shared.is_stopped(self.waiter) {
@@ -457,25 +714,26 @@ impl Reading<'_> {
             self.store();
             self.waiter.wait_for(if is_paused { PAUSED_LOOK_EVERY } else { PATIENCE });
             if is_paused || waits_since.elapsed() >= PATIENCE {
-                // Partitions may have come that are not paused. What they gave already waits
-                // in the next delivery.
-                self.pause();
                 is_paused = true;
-                self.read(1);
+                self.serve();
             }
         };
         {
             let mut progress = self.shared.lock();
             let number = progress.door.deliver_marked(credit, batch, marks);
-            progress.unsettled.push_back((number, places));
+            progress.hand_over(number);
         }
         if is_paused {
             self.resume();
         }
     }
 
-    /// Tells the library what is settled, so that it commits it.
+    /// Tells the library what is settled, so that it commits it. With transactions that is
+    /// not for the library.
     fn store(&self) {
+        if self.options.transaction.is_some() {
+            return;
+        }
         let Some(settled) = self.shared.take_settled() else { return };
         if let Err(error) = self.consumer.store_offsets(&settled) {
             // Of partitions that went meanwhile.
@@ -500,7 +758,7 @@ impl Reading<'_> {
 
 /// Names a topic among the streams of a source: FNV-1a, the same in every run.
 fn stream(topic: &str) -> u64 {
-    topic.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    topic
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -2,14 +2,15 @@
 //! again does not count twice. Between the marks of deliveries and the records that
 //! are committed with what windows took; knows no window.
 //!
-//! A file's messages are known by their place. Of what a broker sent, only that can come
+//! A file's messages are known by their place, and so are those of each partition of a
+//! topic. Of what a broker sent, only that can come
 //! again which it has not seen acknowledged: the last messages that it sent, how many of
 //! them their source finds out. It says that it sends them again, under the packet id that
 //! they had, which tells messages apart that say the same. One case stays open: a broker
 //! that gives a packet id again at once, to a message that says the same as the one before,
 //! and loses the connection while that is on its way: it is taken for the one before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     Change,
@@ -43,8 +44,8 @@ impl Known {
 #[derive(Debug)]
 pub(super) struct Covered {
     name: String,
-    /// All messages of this stream up to this place.
-    upto: ([u64; 2], u64),
+    /// All messages of each stream up to this place.
+    upto: BTreeMap<[u64; 2], u64>,
     /// Messages up to this place may be repeats of what volatile windows gave.
     complete: Option<([u64; 2], u64)>,
     sent: Sent,
@@ -54,7 +55,7 @@ pub(super) struct Covered {
 
 #[derive(Debug)]
 enum Arriving {
-    Upto([u64; 2], u64),
+    Upto { stream: [u64; 2], is_one_of_many: bool, end: u64 },
     Sent(Vec<(u16, u64)>, Option<u64>),
 }
 
@@ -75,7 +76,7 @@ struct Sent {
 
 impl Covered {
     pub(super) fn new(name: String) -> Self {
-        Covered { name, upto: ([0; 2], 0), complete: None, sent: Sent::default(), arriving: None }
+        Covered { name, upto: BTreeMap::new(), complete: None, sent: Sent::default(), arriving: None }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -85,7 +86,7 @@ impl Covered {
     /// Takes up a record of an earlier run, in the order of their keys.
     pub(super) fn restore(&mut self, had: Had) {
         match had {
-            Had::Upto(stream, place) => self.upto = (stream, place),
+            Had::Upto { stream, place, .. } => _ = self.upto.insert(stream, place),
             Had::Sent(number, messages) => self.sent.push(number, &messages, None),
             Had::Complete(stream, place) => self.complete = Some((stream, place)),
         }
@@ -101,7 +102,9 @@ impl Covered {
     pub(super) fn repeats(&self, marks: Option<&Marks>) -> u32 {
         match (marks, self.complete) {
             // A file that was truncated meanwhile is still itself.
-            (Some(Marks::Places(Places { stream, ends })), Some((same, upto))) if stream[0] == same[0] => {
+            (Some(Marks::Places(Places { stream, ends, .. })), Some((same, upto)))
+                if stream[0] == same[0] =>
+            {
                 ends.partition_point(|end| *end <= upto) as u32
             }
             _ => 0,
@@ -113,11 +116,11 @@ impl Covered {
         self.arriving = None;
         let known = match marks {
             None => return Known::default(),
-            Some(Marks::Places(Places { stream, ends })) => {
-                let (same, upto) = self.upto;
-                let Some(end) = ends.last() else { return Known::default() };
-                self.arriving = Some((Arriving::Upto(stream, *end), false));
-                let first = if stream == same { ends.partition_point(|end| *end <= upto) } else { 0 };
+            Some(Marks::Places(Places { stream, is_one_of_many, ends })) => {
+                let Some(&end) = ends.last() else { return Known::default() };
+                self.arriving = Some((Arriving::Upto { stream, is_one_of_many, end }, false));
+                let upto = self.upto.get(&stream);
+                let first = upto.map_or(0, |upto| ends.partition_point(|end| end <= upto));
                 Known { first: first as u32, others: Vec::new() }
             }
             Some(Marks::Sendings(Sendings { anew, messages, open })) => {
@@ -144,11 +147,14 @@ impl Covered {
     /// `changes`, if anything is.
     pub(super) fn absorbed(&mut self, is_committed: bool, changes: &mut Vec<Change>) {
         match self.arriving.take() {
-            Some((Arriving::Upto(stream, end), _))
-                if is_committed && (self.upto.0 != stream || self.upto.1 < end) =>
+            Some((Arriving::Upto { stream, is_one_of_many, end }, _))
+                if is_committed && self.upto.get(&stream).is_none_or(|upto| *upto < end) =>
             {
-                self.upto = (stream, end);
-                changes.push(record::had(&self.name, &Had::Upto(stream, end)));
+                if !is_one_of_many {
+                    self.upto.clear();
+                }
+                self.upto.insert(stream, end);
+                changes.push(record::had(&self.name, &Had::Upto { stream, is_one_of_many, place: end }));
             }
             Some((Arriving::Sent(ids, open), is_known)) if !ids.is_empty() => {
                 let number = self.sent.number + 1;

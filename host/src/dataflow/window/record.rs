@@ -116,7 +116,7 @@ pub fn reached(moment: Moment, number: u64) -> Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Had {
     /// All messages of a stream up to a place.
-    Upto([u64; 2], u64),
+    Upto { stream: [u64; 2], is_one_of_many: bool, place: u64 },
     /// Of the delivery of a number these messages, by packet id and digest.
     Sent(u64, Vec<(u16, u64)>),
     /// Those messages of a stream up to a place whose windows are complete.
@@ -127,7 +127,11 @@ pub enum Had {
 pub fn had(source: &str, had: &Had) -> Change {
     let place = |stream: &[u64; 2], place: u64| [stream[0], stream[1], place].map(u64::to_be_bytes).concat();
     let (key, value) = match had {
-        Had::Upto(stream, upto) => ([source.as_bytes(), &[0, b'c']].concat(), place(stream, *upto)),
+        Had::Upto { stream, is_one_of_many, place: upto } => {
+            // The record of the last stream takes the place of the one before.
+            let many = if *is_one_of_many { stream.map(u64::to_be_bytes).concat() } else { Vec::new() };
+            ([source.as_bytes(), &[0, b'c'], &many].concat(), place(stream, *upto))
+        }
         Had::Complete(stream, upto) => ([source.as_bytes(), &[0, b'u']].concat(), place(stream, *upto)),
         Had::Sent(number, messages) => {
             let message = |(id, digest): &(u16, u64)| {
@@ -148,6 +152,11 @@ fn sent_key(source: &str, number: u64) -> Vec<u8> {
     [source.as_bytes(), &[0, b'm'], &number.to_be_bytes()].concat()
 }
 
+fn read_place(value: &mut &[u8]) -> Option<([u64; 2], u64)> {
+    let mut number = || Some(u64::from_be_bytes(take(value)?));
+    Some(([number()?, number()?], number()?))
+}
+
 /// Reads what [`had`] wrote.
 pub fn read_had<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Had)> {
     // Numbers in other keys may look like this at their end.
@@ -155,10 +164,13 @@ pub fn read_had<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Had)> {
     let source = std::str::from_utf8(&key[..end]).ok()?;
     let rest = &mut &value[..];
     let had = match key[end + 1..].split_first()? {
-        (kind @ (b'c' | b'u'), []) => {
-            let mut number = || Some(u64::from_be_bytes(take(rest)?));
-            let (stream, place) = ([number()?, number()?], number()?);
-            if *kind == b'c' { Had::Upto(stream, place) } else { Had::Complete(stream, place) }
+        (b'c', many) if matches!(many.len(), 0 | 16) => {
+            let (stream, place) = read_place(rest)?;
+            Had::Upto { stream, is_one_of_many: !many.is_empty(), place }
+        }
+        (b'u', []) => {
+            let (stream, place) = read_place(rest)?;
+            Had::Complete(stream, place)
         }
         (b'm', number) => {
             let mut messages = Vec::with_capacity(value.len() / 10);

@@ -119,7 +119,9 @@ impl Replay {
         self.arriving = Members { first: sequence, last: sequence };
         self.taken.clear();
         self.place = match marks {
-            Some(Marks::Places(Places { stream, ends })) => ends.last().map(|end| (source, (*stream, *end))),
+            Some(Marks::Places(Places { stream, ends, .. })) => {
+                ends.last().map(|end| (source, (*stream, *end)))
+            }
             _ => None,
         };
     }

@@ -28,6 +28,8 @@ pub struct KafkaSettings {
     pub partition: Partition,
     /// Whether user properties become headers, and headers user properties.
     pub copies_properties: bool,
+    /// Whether results and what they were made of are committed together.
+    pub transactions: bool,
 }
 
 /// Whom a client says it is, and how.
@@ -156,6 +158,14 @@ impl KafkaSettings {
         let partition = read_partition(&mut kafka, diagnostics);
         let copies = [("Enabled", true), ("Disabled", false)];
         let copies_properties = kafka.choice("copyMqttProperties", &copies, diagnostics).unwrap_or(true);
+        let switches = [("true", true), ("false", false)];
+        let transactions = kafka.choice_at("transactions", &switches, diagnostics);
+        if let Some((true, place)) = &transactions
+            && acks != Acks::All
+        {
+            let message = "`transactions` take `kafkaAcks: All`";
+            diagnostics.error("endpoint/transactions", place.clone(), message, "anything less may lose them");
+        }
         if let Some(node) = kafka.get("cloudEventAttributes") {
             let message = "`cloudEventAttributes` has no effect yet";
             diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
@@ -172,6 +182,7 @@ impl KafkaSettings {
             acks,
             partition,
             copies_properties,
+            transactions: transactions.is_some_and(|(is_on, _)| is_on),
         })
     }
 }
@@ -224,11 +235,8 @@ fn read_authentication(
 
 /// AIO's defaults, where nothing is said.
 fn read_batching(kafka: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Batching {
-    let mut batching = Batching {
-        latency: Duration::from_millis(5),
-        bytes_max: 1_000_000,
-        messages_max: 100_000,
-    };
+    let mut batching =
+        Batching { latency: Duration::from_millis(5), bytes_max: 1_000_000, messages_max: 100_000 };
     let Some(mut settings) = kafka.object("batching", diagnostics) else { return batching };
     let modes = [("Enabled", true), ("Disabled", false)];
     let is_enabled = settings.choice("mode", &modes, diagnostics).unwrap_or(true);
@@ -277,3 +285,6 @@ pub fn is_topic(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && name != ".."
 }
+
+#[cfg(test)]
+mod tests;

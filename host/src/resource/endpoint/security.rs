@@ -29,10 +29,10 @@ pub struct Certificate {
 impl Tls {
     /// The same, with its files looked for below the site folder.
     pub fn below(&self, home: &Path) -> Self {
-        let certificate = self.certificate.as_ref().map(|Certificate { chain, key }| Certificate {
-            chain: home.join(chain),
-            key: home.join(key),
-        });
+        let certificate = self
+            .certificate
+            .as_ref()
+            .map(|Certificate { chain, key }| Certificate { chain: home.join(chain), key: home.join(key) });
         Tls { trusted: self.trusted.as_ref().map(|it| home.join(it)), certificate }
     }
 

@@ -39,7 +39,8 @@ fn a_record_becomes_a_message_and_a_record_again() {
 
 #[test]
 fn the_partition_strategy_decides_the_key() {
-    let record = Record { topic: "orders", key: Some(b"k1"), headers: vec![("team", b"x")], ..Record::default() };
+    let record =
+        Record { topic: "orders", key: Some(b"k1"), headers: vec![("team", b"x")], ..Record::default() };
     let (batch, _) = batch(&record, true);
     for (partition, key) in [
         (Partition::Default, Some(&b"k1"[..])),

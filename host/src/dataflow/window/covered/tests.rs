@@ -63,8 +63,9 @@ fn only_what_the_broker_sends_again_is_known() {
 
 #[test]
 fn places_of_another_stream_are_not_known() {
-    let places =
-        |stream, ends: &[u64]| Some(Marks::Places(Places { stream: [stream, 0], ends: ends.into() }));
+    let places = |stream, ends: &[u64]| {
+        Some(Marks::Places(Places { stream: [stream, 0], is_one_of_many: false, ends: ends.into() }))
+    };
     let mut covered = Covered::new("source".into());
     assert_eq!(take(&mut covered, places(1, &[5, 9])).0, [0; 0]);
     for (marks, known) in
@@ -77,6 +78,29 @@ fn places_of_another_stream_are_not_known() {
 /// A broker with a window of open messages, which it does not keep to now and then, whose
 /// connection and whose client end at any moment: what was committed is known, whatever
 /// else happens, and nothing else is.
+#[test]
+fn partitions_are_read_again_each_from_its_own_place() {
+    let places = |partition, ends: &[u64]| {
+        Some(Marks::Places(Places { stream: [7, partition], is_one_of_many: true, ends: ends.into() }))
+    };
+    let mut covered = Covered::new("source".into());
+    let mut kept = BTreeMap::new();
+    for marks in [places(0, &[1, 2]), places(1, &[1, 2, 3]), places(0, &[3])] {
+        let (known, changes) = take(&mut covered, marks);
+        assert_eq!(known, [0; 0]);
+        kept.extend(changes);
+    }
+    // As the next run finds it.
+    let mut covered = Covered::new("source".into());
+    for (key, value) in &kept {
+        let (_, had) = record::read_had(key, value.as_deref().expect("none is gone")).expect("it is read");
+        covered.restore(had);
+    }
+    assert_eq!(take(&mut covered, places(0, &[2, 3, 4])).0, [0, 1]);
+    assert_eq!(take(&mut covered, places(1, &[3, 4])).0, [0]);
+    assert_eq!(take(&mut covered, places(2, &[1])).0, [0; 0]);
+}
+
 #[test]
 fn what_was_committed_is_known_in_every_later_life() {
     for seed in 0..50 {

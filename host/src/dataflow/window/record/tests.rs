@@ -92,7 +92,9 @@ fn how_far_a_window_and_its_sources_are_is_read_again() {
         matches!(read, Some((0, Restored::Reached { moment: it, number: 8 })) if it == moment),
         "{read:?}"
     );
-    for kept in [Had::Upto([1, 2], 3), Had::Sent(4, vec![(5, 6), (7, u64::MAX)]), Had::Sent(u64::MAX, vec![])]
+    let upto = |is_one_of_many| Had::Upto { stream: [1, 2], is_one_of_many, place: 3 };
+    for kept in
+        [upto(false), upto(true), Had::Sent(4, vec![(5, 6), (7, u64::MAX)]), Had::Sent(u64::MAX, vec![])]
     {
         let (key, value) = had("a source", &kept);
         assert_eq!(read_had(&key, &value.expect("it is kept")), Some(("a source", kept)));

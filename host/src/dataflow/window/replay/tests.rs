@@ -5,7 +5,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn places(end: u64) -> Option<Marks> {
-    Some(Marks::Places(Places { stream: [7, 0], ends: vec![end] }))
+    Some(Marks::Places(Places { stream: [7, 0], is_one_of_many: false, ends: vec![end] }))
 }
 
 /// One source, a delay `d` and an accumulate `a` behind it.

@@ -1,0 +1,5 @@
+//! Fuzzes `tidegate::fuzz::kafka`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate::fuzz::kafka(data));
