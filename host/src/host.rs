@@ -1105,6 +1105,7 @@ impl Host {
         mqtt::Settings {
             version: settings.version,
             login: settings.login.as_ref().map(|it| it.below(home)),
+            last_will: settings.last_will.clone(),
             keep_alive: settings.keep_alive,
             session_expiry: settings.session_expiry,
             qos: if settings.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },

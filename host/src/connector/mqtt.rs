@@ -26,7 +26,7 @@ use super::status::Status;
 use crate::{
     clock::{Clock, Instant},
     resource::{
-        endpoint::{Login, Version},
+        endpoint::{LastWill, Login, Version},
         secret::SecretError,
     },
 };
@@ -46,6 +46,8 @@ pub struct Settings {
     pub version: Version,
     /// Its password is read anew for each connection.
     pub login: Option<Login>,
+    /// What the broker says of a source whose connection is lost.
+    pub last_will: Option<LastWill>,
     pub keep_alive: Duration,
     /// How long the broker keeps the session of a client that is gone.
     pub session_expiry: Duration,
@@ -67,6 +69,7 @@ impl Settings {
             client_id,
             version: Version::V5,
             login: None,
+            last_will: None,
             keep_alive: Duration::from_secs(60),
             session_expiry: Duration::from_secs(3600),
             qos: Qos::AtLeastOnce,

@@ -20,7 +20,7 @@ pub use self::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
     },
-    mqtt::{MqttSettings, Protocol, Version},
+    mqtt::{LastWill, MqttSettings, Protocol, Version},
     security::{Certificate, Tls},
 };
 

@@ -25,6 +25,7 @@ mod inference;
 mod input;
 mod kafka;
 mod kill;
+mod last_will;
 mod languages;
 mod letters;
 mod limits;

@@ -110,7 +110,7 @@ impl CommandSession {
             unacknowledged: BTreeMap::new(),
             next_packet_id: 1,
             subscriptions: Subscriptions::default(),
-            greeting: Greeting { session_present: false, receive_max: 1, packet_bytes_max: 0 },
+            greeting: Greeting::default(),
             closing: false,
         }
     }
@@ -376,6 +376,7 @@ impl CommandSession {
             qos,
             packet_id,
             topic: open.topic.as_bytes(),
+            alias: None,
             content_type: None,
             properties: &open.properties,
             stamp: None,

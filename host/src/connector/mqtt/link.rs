@@ -63,13 +63,15 @@ struct Online {
     pings_answered: u64,
 }
 
-/// What the broker said in its CONNACK.
-#[derive(Clone, Copy, Debug)]
+/// What the broker said in its CONNACK; by default nothing is let through.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Greeting {
     /// The broker goes on with an earlier session.
     pub session_present: bool,
     pub receive_max: u16,
     pub packet_bytes_max: usize,
+    /// Topics that it keeps numbers of.
+    pub topic_alias_max: u16,
 }
 
 impl Link {
@@ -117,6 +119,8 @@ impl Link {
             login,
             session_expiry: self.settings.session_expiry,
             receive_max,
+            // A sink's end is no news of its own: nothing of it is lost.
+            last_will: self.settings.last_will.as_ref().filter(|_| receive_max.is_some()),
         };
         connect.write(self.settings.version, &mut self.outgoing)?;
         self.phase = Phase::Connecting { until: now.plus(CONNACK_WITHIN) };
@@ -217,6 +221,7 @@ impl Link {
             session_present: answer.session_present,
             receive_max: answer.receive_max,
             packet_bytes_max: answer.packet_bytes_max,
+            topic_alias_max: answer.topic_alias_max,
         })
     }
 

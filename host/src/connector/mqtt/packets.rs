@@ -10,6 +10,7 @@ use rumqttc::{
 };
 
 use super::{Qos, SessionError, Version, frame, link::PACKET_BYTES_MAX};
+use crate::resource::endpoint::LastWill;
 
 /// What a client says first.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(super) struct Connect<'a> {
     pub session_expiry: Duration,
     /// For those who subscribe: messages that may wait for their PUBACK.
     pub receive_max: Option<u16>,
+    pub last_will: Option<&'a LastWill>,
 }
 
 impl Connect<'_> {
@@ -44,19 +46,30 @@ impl Connect<'_> {
             clean_start: false,
             properties: Some(properties),
         };
+        let will = self.last_will.map(|LastWill { topic, payload }| {
+            v5::LastWill::new(self.will_topic(topic), payload.as_str(), QoS::AtLeastOnce, false, None)
+        });
         let login = self.login.map(|(user, password)| v5::Login::new(user, password));
-        written("CONNECT", connect.write(&None, &login, out))
+        written("CONNECT", connect.write(&will, &login, out))
     }
 
     /// A session has no end there but the broker's: only those who subscribe leave one.
     fn write_v311(self, out: &mut BytesMut) -> Result<(), SessionError> {
+        let will = self.last_will.map(|LastWill { topic, payload }| {
+            v4::LastWill::new(self.will_topic(topic), payload.as_str(), rumqttc::QoS::AtLeastOnce, false)
+        });
         let connect = v4::Connect {
             keep_alive: self.keep_alive_s(),
             clean_session: self.receive_max.is_none() || self.session_expiry.is_zero(),
+            last_will: will,
             login: self.login.map(|(user, password)| v4::Login::new(user, password)),
             ..v4::Connect::new(self.client_id)
         };
         written("CONNECT", connect.write(out))
+    }
+
+    fn will_topic(&self, topic: &str) -> String {
+        topic.replace(LastWill::CLIENT_ID, self.client_id)
     }
 
     fn keep_alive_s(&self) -> u16 {
@@ -74,6 +87,7 @@ pub(super) struct ConnAck {
     pub keep_alive: Option<Duration>,
     pub receive_max: u16,
     pub packet_bytes_max: usize,
+    pub topic_alias_max: u16,
 }
 
 impl ConnAck {
@@ -85,6 +99,7 @@ impl ConnAck {
             keep_alive: None,
             receive_max: u16::MAX,
             packet_bytes_max: frame::REMAINING_BYTES_MAX,
+            topic_alias_max: 0,
         };
         if version == Version::V311 {
             let v4::Packet::ConnAck(v4::ConnAck { session_present, code }) =
@@ -117,6 +132,7 @@ impl ConnAck {
             keep_alive: properties.server_keep_alive.map(|seconds| Duration::from_secs(seconds.into())),
             receive_max: properties.receive_max.unwrap_or(u16::MAX).max(1),
             packet_bytes_max: bytes_max.unwrap_or(frame::REMAINING_BYTES_MAX),
+            topic_alias_max: properties.topic_alias_max.unwrap_or(0),
         })
     }
 }

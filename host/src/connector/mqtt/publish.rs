@@ -264,7 +264,9 @@ pub(super) struct Outgoing<'a> {
     pub dup: bool,
     pub qos: u8,
     pub packet_id: u16,
+    /// Empty if its alias says it.
     pub topic: &'a [u8],
+    pub alias: Option<u16>,
     pub content_type: Option<&'a [u8]>,
     /// User properties in a batch's encoding. Those that are [`carried`] are left out.
     pub properties: &'a [u8],
@@ -324,13 +326,14 @@ impl Outgoing<'_> {
     fn properties_bytes(&self) -> usize {
         let user: usize = self.kept_properties().map(|(key, value)| 5 + key.len() + value.len()).sum();
         let stamp = self.stamp.map_or(0, |stamp| 5 + STAMP_KEY.len() + stamp.bytes_len());
-        user + stamp + self.extras.bytes_len() + self.content_type.map_or(0, |text| 3 + text.len())
+        let alias = if self.alias.is_some() { 3 } else { 0 };
+        user + stamp + alias + self.extras.bytes_len() + self.content_type.map_or(0, |text| 3 + text.len())
     }
 
     fn kept_properties(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let stamped = self.stamp.is_some();
         Properties::of(self.properties)
-            .filter(move |(key, _)| !(stamped && *key == STAMP_KEY) && !carried::is_reserved(key))
+            .filter(move |(key, _)| (!stamped || *key != STAMP_KEY) && !carried::is_reserved(key))
     }
 
     /// Appends the packet.
@@ -351,6 +354,10 @@ impl Outgoing<'_> {
 
     fn write_properties(&self, out: &mut BytesMut) {
         push_variable_length(out, self.properties_bytes());
+        if let Some(alias) = self.alias {
+            out.extend_from_slice(&[property::TOPIC_ALIAS]);
+            out.extend_from_slice(&alias.to_be_bytes());
+        }
         self.extras.write(out);
         if let Some(content_type) = self.content_type {
             out.extend_from_slice(&[property::CONTENT_TYPE]);

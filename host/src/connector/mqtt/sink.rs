@@ -3,6 +3,7 @@
 //! PUBACKs came. Its own memory of unconfirmed messages outlives every connection;
 //! it knows neither sockets nor dataflows.
 
+mod aliases;
 mod window;
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 
 use bytes::BytesMut;
 
-use self::window::{Slot, Window};
+use self::{
+    aliases::{Aliases, Said},
+    window::{Slot, Window},
+};
 use super::{
     Session, SessionError, Settings,
     frame::{self, Deframer, Piece},
@@ -61,6 +65,8 @@ pub struct SinkSession {
     first_write: u64,
     window: Window,
     route: Route,
+    /// Of this connection.
+    aliases: Aliases,
     greeting: Greeting,
     /// Whether PUBACKs are read as they come, or may lie unread for a while.
     reads: bool,
@@ -117,7 +123,8 @@ impl SinkSession {
             first_write: 0,
             window: Window::default(),
             route: Route::default(),
-            greeting: Greeting { session_present: false, receive_max: 1, packet_bytes_max: 0 },
+            aliases: Aliases::default(),
+            greeting: Greeting::default(),
             reads: true,
             patience: Patience::new(ANSWERS_WITHIN, EAGER_FROM),
             published_at: Instant(0),
@@ -142,6 +149,7 @@ impl SinkSession {
         }
         if let Some(greeting) = self.link.take_packet(first, body, now)? {
             self.greeting = greeting;
+            self.aliases = Aliases::new(greeting.topic_alias_max);
             self.link.status.set_connected();
         }
         Ok(())
@@ -275,12 +283,13 @@ impl SinkSession {
         };
         let (arena, payload) = (&batch.arena, entry.payload.bytes(&batch.arena));
         let is_stamped = entry.seconds > 0 || entry.nanos > 0;
-        let publish = Outgoing {
+        let mut publish = Outgoing {
             version: settings.version,
             dup,
             qos: settings.qos.level(),
             packet_id,
             topic,
+            alias: None,
             content_type: entry.content_type.get(arena),
             properties,
             stamp: is_stamped.then_some(Stamp { entry, arena }),
@@ -289,6 +298,12 @@ impl SinkSession {
             payload,
         };
         check_texts(&publish)?;
+        let said = self.aliases.say(topic);
+        match said {
+            Said::AsItIs => {}
+            Said::WithAlias(alias) => publish.alias = Some(alias),
+            Said::ByAlias(alias) => (publish.topic, publish.alias) = (&[], Some(alias)),
+        }
         let bytes = publish.packet_bytes();
         if bytes > self.greeting.packet_bytes_max.min(frame::REMAINING_BYTES_MAX) {
             let bytes_max = self.greeting.packet_bytes_max;
@@ -296,6 +311,7 @@ impl SinkSession {
             return Err(Unsent::Refused(reason));
         }
         publish.write(&mut self.link.outgoing);
+        self.aliases.said(topic, said);
         self.link.status.messages_out.add(1);
         self.link.status.bytes_out.add(bytes as u64);
         Ok(())

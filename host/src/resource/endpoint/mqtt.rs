@@ -13,7 +13,7 @@ use crate::{
         secret::Secret,
         yaml::{Object, Text, Unknown},
     },
-    topic::is_text,
+    topic::{self, is_text},
 };
 
 /// AIO's `mqttSettings`, as far as they are done.
@@ -25,6 +25,7 @@ pub struct MqttSettings {
     pub protocol: Protocol,
     /// What the ids of all clients begin with.
     pub client_id_prefix: String,
+    pub last_will: Option<LastWill>,
     pub version: Version,
     pub login: Option<Login>,
     /// 0 or 1.
@@ -101,6 +102,7 @@ impl MqttSettings {
         let retains = [("Keep", true), ("Never", false)];
         let keeps_retain = mqtt.choice("retain", &retains, diagnostics).unwrap_or(true);
         let client_id_prefix = read_client_id_prefix(&mut mqtt, diagnostics);
+        let last_will = mqtt.object("lastWill", diagnostics).and_then(|it| LastWill::read(it, diagnostics));
         if let Some(node) = mqtt.get("cloudEventAttributes") {
             let message = "`cloudEventAttributes` has no effect yet";
             diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
@@ -111,6 +113,7 @@ impl MqttSettings {
             tls,
             protocol,
             client_id_prefix,
+            last_will,
             version,
             login,
             qos,
@@ -119,6 +122,40 @@ impl MqttSettings {
             session_expiry,
             inflight_max,
         })
+    }
+}
+
+/// What the broker says of a client whose connection is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LastWill {
+    /// With [`Self::CLIENT_ID`] in the place of the client's id.
+    pub topic: String,
+    pub payload: String,
+}
+
+impl LastWill {
+    pub const CLIENT_ID: &str = "${clientId}";
+
+    fn read(mut will: Object<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let topic = will.need_text("topic", diagnostics);
+        let payload = will.text("payload", diagnostics).map(|it| it.text).unwrap_or_default();
+        will.finish(diagnostics);
+        let Text { text, place } = topic?;
+        let named = text.replace(Self::CLIENT_ID, "id");
+        let error = match topic::check_name(&named) {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if !is_text(named.as_bytes()) => Some("it is no text that MQTT carries".to_owned()),
+            Ok(()) if payload.len() > usize::from(u16::MAX) => {
+                Some(format!("its payload has {} bytes and may have {}", payload.len(), u16::MAX))
+            }
+            Ok(()) => None,
+        };
+        if let Some(error) = error {
+            let message = format!("no last will can go to `{text}`");
+            diagnostics.error("endpoint/last-will", place, message, error);
+            return None;
+        }
+        Some(LastWill { topic: text, payload })
     }
 }
 

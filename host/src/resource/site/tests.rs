@@ -40,6 +40,7 @@ const BROKEN: &[(&str, usize, usize, Severity, &str)] = &[
     ("platform/endpoint-type.yaml", 5, 17, Error, "endpoint/type"),
     ("platform/endpoint-version.yaml", 8, 14, Warning, "endpoint/version"),
     ("platform/endpoint-version.yaml", 17, 14, Error, "yaml/choice"),
+    ("platform/endpoint-will.yaml", 8, 24, Error, "endpoint/last-will"),
     ("platform/engine.yaml", 7, 20, Error, "policy/engine-fuel"),
     ("platform/kind.yaml", 2, 7, Error, "site/kind"),
     ("platform/laughs.yaml", 5, 29, Error, "yaml/too-large"),

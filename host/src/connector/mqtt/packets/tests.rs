@@ -10,12 +10,15 @@ fn connect_v311(receive_max: Option<u16>, session_expiry: Duration) -> v4::Conne
         login: Some(("anna", "secret".to_owned())),
         session_expiry,
         receive_max,
+        last_will: Some(&LastWill { topic: "gone/${clientId}/now".into(), payload: "x".into() }),
     };
     let mut out = BytesMut::new();
     connect.write(Version::V311, &mut out).expect("it can be written");
     let read = v4::Packet::read(&mut out, 1000).expect("it is valid");
     let v4::Packet::Connect(connect) = read else { panic!("{read:?}") };
     assert_eq!((connect.client_id.as_str(), connect.keep_alive), ("tg/h/t/flow/in", u16::MAX));
+    let will = v4::LastWill::new("gone/tg/h/t/flow/in/now", "x", rumqttc::QoS::AtLeastOnce, false);
+    assert_eq!(connect.last_will, Some(will));
     assert_eq!(connect.login, Some(v4::Login::new("anna", "secret")));
     connect
 }

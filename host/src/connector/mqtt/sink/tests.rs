@@ -177,6 +177,42 @@ fn what_a_message_carries_is_said_in_its_packet() {
 }
 
 #[test]
+fn a_topic_is_said_once_on_a_connection_where_the_broker_remembers() {
+    let mut bench = Bench::new();
+    let topics = |packets: &[Packet]| {
+        let said = |packet: &Packet| match packet {
+            Packet::Publish(publish) => {
+                let alias = publish.properties.as_ref().and_then(|it| it.topic_alias);
+                (String::from_utf8_lossy(&publish.topic).into_owned(), alias)
+            }
+            other => panic!("{other:?}"),
+        };
+        packets.iter().map(said).collect::<Vec<_>>()
+    };
+    let expected = |said: &[(&str, Option<u16>)]| {
+        said.iter().map(|(topic, alias)| (topic.to_string(), *alias)).collect::<Vec<_>>()
+    };
+    const TWO_ALIASES: [u8; 8] = [0x20, 6, 0, 0, 3, 0x22, 0, 2];
+    bench.stepper.connect(&TWO_ALIASES);
+    bench.write_to(&[("out/first", "1"), ("out/second", "2"), ("out/first", "3"), ("out/third", "4")]);
+    bench.write(&["5"]);
+    let packets = bench.stepper.poll();
+    let first = expected(&[
+        ("out/first", Some(1)),
+        ("out/second", Some(2)),
+        ("", Some(1)),
+        ("out/third", None),
+        ("out/x", None),
+    ]);
+    assert_eq!(topics(&packets), first);
+    bench.stepper.lose();
+    assert_eq!(topics(&bench.stepper.connect(&TWO_ALIASES)), first, "another connection knows none");
+    bench.stepper.lose();
+    let none = expected(&["out/first", "out/second", "out/first", "out/third", "out/x"].map(|it| (it, None)));
+    assert_eq!(topics(&bench.connect()), none);
+}
+
+#[test]
 fn what_has_expired_is_not_sent_and_counts_as_done() {
     let (mut bench, clock) = on_a_clock(Settings::new("id".into()));
     let expiring = |payload: &str| with_properties(payload.as_bytes(), &[("__expires", "1767225601000")]);
