@@ -13,6 +13,7 @@ pub mod mqtt;
 mod route;
 pub mod status;
 pub mod stop;
+mod tls;
 mod waiter;
 
 use self::{

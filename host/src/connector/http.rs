@@ -13,7 +13,6 @@ mod share;
 mod sink;
 mod source;
 mod request_target;
-mod tls;
 mod tokens;
 mod webhook;
 

@@ -28,12 +28,14 @@ use super::{
     directory::Directory,
     reply::Replies,
     share::Share,
-    tls::{self, TlsError},
     tokens::{Right, Stamp, Tokens},
 };
 use crate::{
     clock::Clock,
-    connector::status::{Counter, Status},
+    connector::{
+        status::{Counter, Status},
+        tls::{self, TlsError},
+    },
     deploy::chain,
     resource::endpoint::{Certificate, ListenSettings},
 };

@@ -4,7 +4,6 @@
 
 mod remote;
 mod transport;
-mod tls;
 mod web;
 mod socket;
 
@@ -24,7 +23,8 @@ use self::transport::Transport;
 use super::{Session, SessionError};
 use crate::clock::{Clock, Instant};
 
-pub use self::{remote::Remote, tls::TlsError, web::WebError};
+pub use self::{remote::Remote, web::WebError};
+pub use crate::connector::tls::TlsError;
 
 /// How long a connection may take to come about, with a handshake if there is one.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);

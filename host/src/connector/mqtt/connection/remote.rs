@@ -8,12 +8,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     socket::Socket,
-    tls::{self, TlsError},
     transport::{Layer, Transport},
     web::WebStream,
 };
 use crate::{
-    connector::mqtt::SessionError,
+    connector::{
+        mqtt::SessionError,
+        tls::{self, TlsError},
+    },
     resource::endpoint::{MqttSettings, Protocol, Tls},
 };
 

@@ -45,5 +45,5 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     check("nonsense", "", "", "a certificate in DIR/nonsense cannot be used");
     check("good", "empty", "key", "there is no certificate in DIR/empty");
     check("good", "good", "good", "cannot read DIR/good");
-    check("good", "good", "other-key", "the client's certificate in DIR/good cannot be used");
+    check("good", "good", "other-key", "the certificate in DIR/good cannot be used with its key");
 }

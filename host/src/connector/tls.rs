@@ -1,17 +1,20 @@
-//! TLS of a connection: whom it trusts and whom it says it is, read from files anew for
-//! each. Knows neither sockets nor sessions.
+//! TLS of a connection: whom it trusts and whom it says it is, read from files. Serves
+//! clients of MQTT and HTTP, and the HTTP server; knows no sockets.
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tokio_rustls::rustls::{
-    self, ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer, ServerName,
-        pem::{self, PemObject as _},
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, ClientConfig, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{
+            CertificateDer, PrivateKeyDer, ServerName,
+            pem::{self, PemObject as _},
+        },
     },
 };
 
@@ -28,7 +31,7 @@ pub enum TlsError {
     NobodyTrusted,
     #[error("a certificate in {} cannot be used", path.display())]
     Trusted { path: PathBuf, source: rustls::Error },
-    #[error("the client's certificate in {} cannot be used", path.display())]
+    #[error("the certificate in {} cannot be used with its key", path.display())]
     Own { path: PathBuf, source: rustls::Error },
     #[error("no certificate can be for `{name}`")]
     Name { name: String },
@@ -46,13 +49,42 @@ pub(super) fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
         .with_safe_default_protocol_versions()
         .expect("ring has what TLS 1.2 and 1.3 need")
         .with_root_certificates(trusted);
-    let Some(Certificate { chain, key }) = &tls.certificate else { return Ok(builder.with_no_client_auth()) };
+    let Some(certificate) = &tls.certificate else { return Ok(builder.with_no_client_auth()) };
+    let (chain, key) = own(certificate)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|source| TlsError::Own { path: certificate.chain.clone(), source })
+}
+
+/// What a client that never encrypts does: it trusts nobody.
+pub(super) fn client_in_the_clear() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what TLS 1.2 and 1.3 need")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// What an HTTP server with this certificate does. Blocks while it reads files.
+pub(super) fn acceptor(certificate: &Certificate) -> Result<TlsAcceptor, TlsError> {
+    let (chain, key) = own(certificate)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what TLS 1.2 and 1.3 need")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|source| TlsError::Own { path: certificate.chain.clone(), source })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn own(
+    Certificate { chain, key }: &Certificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let certificates = certificates(chain)?;
     let key =
         PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File { path: key.clone(), source })?;
-    builder
-        .with_client_auth_cert(certificates, key)
-        .map_err(|source| TlsError::Own { path: chain.clone(), source })
+    Ok((certificates, key))
 }
 
 /// Whom the broker at `address` must be able to show that it is.
