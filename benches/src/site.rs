@@ -266,6 +266,11 @@ impl Process {
         resident_kib(&format!("/proc/{}/status", self.id()))
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// The same now, whatever the allocator may still give back.
     pub fn resident_now_kib(&self) -> anyhow::Result<f64> {
         resident_kib_now(&format!("/proc/{}/status", self.id()))
