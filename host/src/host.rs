@@ -1283,7 +1283,11 @@ impl Host {
         let door = self.dead_letters.door().expect("a host keeps them on disk").clone();
         let dataflows = self.tenants.iter().flat_map(|(tenant, running)| {
             running.dataflows.iter().map(move |(dataflow, it)| {
-                let lane = Lane { plan: it.plan.clone(), queue: it.queue.clone() };
+                let lane = Lane {
+                    plan: it.plan.clone(),
+                    queue: it.queue.clone(),
+                    is_transactional: !it.sinks.is_empty(),
+                };
                 ((tenant.clone(), dataflow.clone()), lane)
             })
         });

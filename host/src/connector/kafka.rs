@@ -156,6 +156,10 @@ fn producer(settings: &KafkaSettings, client_id: &str) -> Result<ClientConfig, S
         .set("queue.buffering.max.messages", BUFFERED_MAX.to_string())
         // What Java's clients do: one key lies in one partition, whoever writes it.
         .set("partitioner", "murmur2_random");
+    if settings.acks != Acks::All {
+        // What is sent again does not come behind what was sent later.
+        config.set("max.in.flight.requests.per.connection", "1");
+    }
     if settings.transactions {
         config
             .set("transactional.id", client_id)

@@ -29,6 +29,9 @@ const AHEAD_MAX: usize = 2;
 pub(super) struct Lane {
     pub plan: Arc<Plan>,
     pub queue: Arc<Queue>,
+    /// Its source ends what it sends: what comes another way would be in none of its
+    /// transactions, or be let go with one.
+    pub is_transactional: bool,
 }
 
 /// A replay that is to be run.
@@ -131,6 +134,11 @@ impl Replay {
         let lane = self.lanes.get(key).ok_or_else(|| format!("its dataflow `{name}` does not run here"))?;
         if let Some(why) = why_stuck(&lane.plan) {
             return Err(why);
+        }
+        if lane.is_transactional {
+            return Err(format!(
+                "`{name}` sends in transactions, and a letter is in none; export it instead"
+            ));
         }
         let sources = &lane.plan.sources;
         let index = sources.iter().position(|it| it.name == source);

@@ -567,3 +567,44 @@ fn kafka_a_record_that_is_refused_leaves_its_transaction() {
     let letters = site.run(&["dead-letters", "list", "--json"]).stdout;
     assert_eq!(letters.matches("Kafka refused it").count(), 20, "{letters}");
 }
+
+#[test]
+fn kafka_transactions_and_a_host_that_comes_and_goes_give_each_record_once() {
+    let Some(server) = Server::shared() else { return };
+    let (from, to) = ("moved.in", "moved.out");
+    server.topic(from, 4);
+    server.topic(to, 4);
+    let sites = ["one", "other"].map(|host| {
+        let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
+        let named = format!("metadata: {{ name: {host} }}\nspec: {{ shards: 1 }}\n");
+        site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{named}"));
+        site.flow(&flow(("k", from), ("k", to)));
+        site
+    });
+    let stays = sites[0].up();
+    let mut next = 0;
+    let mut some = |count: u64| {
+        server.send(from, next..next + count);
+        next += count;
+        next
+    };
+    eventually("the first has something", || {
+        some(200);
+        sites[0].counter("a", "received") > 0
+    });
+    for _ in 0..3 {
+        let comes = sites[1].up();
+        eventually("the other has something", || {
+            some(200);
+            sites[1].counter("a", "received") > 0
+        });
+        some(2_000);
+        comes.stop();
+    }
+    let all = some(100) as usize;
+    eventually("all came", || server.committed(to).len() >= all);
+    stays.stop();
+    let mut came = server.committed(to);
+    came.sort_unstable();
+    assert_eq!(came, (0..all as u64).collect::<Vec<_>>(), "each once");
+}

@@ -41,7 +41,7 @@ const NEWS_EVERY: Duration = Duration::from_secs(10);
 /// How long the brokers may take to answer when it begins, until `status` says so.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Once its queue is closed, what is unreported is waited for so long.
-const CLOSES_WITHIN: Duration = Duration::from_secs(10);
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
@@ -71,8 +71,8 @@ struct Shared {
     refused: Option<Mutex<HashMap<u64, String>>>,
 }
 
-/// More refused records than these are found out again.
-const REFUSED_MAX: usize = 10_000;
+/// More refused records than these are found out again: more than a producer can hold.
+const REFUSED_MAX: usize = 200_000;
 
 fn digest(topic: &str, key: Option<&[u8]>, value: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -299,7 +299,7 @@ impl KafkaSink {
                 return Ok(End::Failed(ClientError::Fatal { reason }));
             }
             if let Some(transaction) = &self.transaction
-                && let Phase::Failed = transaction.poll_phase(&mut waiter.context())
+                && !transaction.is_open_with(&producer, &mut waiter.context())
             {
                 let reason = "its source did not commit it".to_owned();
                 return Ok(End::Failed(ClientError::Aborted { reason }));
@@ -315,6 +315,12 @@ impl KafkaSink {
                 }
                 Poll::Ready(None) if self.shared.lock().writes.is_empty() => return Ok(End::Closed),
                 Poll::Ready(None) => {
+                    let since = *closing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > CLOSES_WITHIN {
+                        return Ok(End::Closed);
+                    }
+                }
+                Poll::Pending if !has_room && self.queue.is_closed() => {
                     let since = *closing_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > CLOSES_WITHIN {
                         return Ok(End::Closed);
@@ -394,7 +400,12 @@ impl KafkaSink {
             let unreported = self.shared.lock();
             unreported.first..unreported.first + unreported.writes.len() as u64
         };
-        numbers.for_each(|number| self.send(number, producer));
+        for number in numbers {
+            if self.shared.failed.load(Ordering::SeqCst) {
+                return;
+            }
+            self.send(number, producer);
+        }
     }
 
     /// Hands those messages of a write to the producer that have no report.
@@ -448,8 +459,12 @@ impl KafkaSink {
                 self.shared.reject(number, index, reason);
                 continue;
             }
-            if let Err(reason) = hand_over(producer, topic, &outgoing, opaque(number, index), &self.shared) {
+            let opaque = opaque(number, index);
+            if let Err(reason) = hand_over(producer, topic, &outgoing, opaque, &self.shared, &self.queue) {
                 self.shared.reject(number, index, reason);
+            } else if self.shared.failed.load(Ordering::SeqCst) {
+                // What comes behind it is not to overtake it.
+                return;
             } else {
                 self.shared.status.messages_out.add(1);
                 self.shared.status.bytes_out.add(outgoing.value.len() as u64);
@@ -499,7 +514,9 @@ fn hand_over(
     outgoing: &Outgoing<'_>,
     opaque: usize,
     shared: &Shared,
+    queue: &SinkQueue,
 ) -> Result<(), String> {
+    let begun = Instant::now();
     let mut record: BaseRecord<'_, [u8], [u8], usize> =
         BaseRecord::with_opaque_to(topic, opaque).payload(outgoing.value);
     record.key = outgoing.key;
@@ -517,6 +534,10 @@ fn hand_over(
             Err(refused) => refused,
         };
         match error.rdkafka_error_code() {
+            // Nobody waits for it any more.
+            Some(RDKafkaErrorCode::QueueFull) if queue.is_closed() && begun.elapsed() > CLOSES_WITHIN => {
+                shared.failed.store(true, Ordering::SeqCst);
+            }
             Some(RDKafkaErrorCode::QueueFull) => producer.poll(REPORTS_WAIT),
             // Found out by the library itself.
             Some(code) if is_refusal(code) => return Err(format!("Kafka refused it: {error}")),

@@ -104,6 +104,7 @@ impl KafkaSource {
                 door,
                 unsettled: VecDeque::new(),
                 reading: Vec::new(),
+                delivered_last: 0,
                 delivered: BTreeMap::new(),
                 topics: Vec::new(),
             }),
@@ -123,6 +124,7 @@ impl KafkaSource {
                         shared: &shared,
                         waiter: &waiter,
                         copies_properties: settings.copies_properties,
+                        is_over: false,
                         builder: BatchBuilder::new(&node),
                         held: VecDeque::new(),
                         ends: Vec::new(),
@@ -138,6 +140,9 @@ impl KafkaSource {
                 Err(error) => error,
             };
             shared.lock().reading.clear();
+            if !status.is_missing() {
+                retry_after = RETRY_AFTER;
+            }
             status.set_degraded(Clock::System.now(), chain(&error));
             waiter.wait_for(retry_after);
             retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
@@ -172,7 +177,9 @@ struct Progress {
     unsettled: VecDeque<(u64, Vec<(Partition, i64)>)>,
     /// The next offset of each partition that what is read for the next delivery is from.
     reading: Vec<(Partition, i64)>,
-    /// And of each that was ever delivered from in this run.
+    /// Number of the last delivery.
+    delivered_last: u64,
+    /// The next offset of each partition that was ever delivered from in this run.
     delivered: BTreeMap<Partition, i64>,
     /// Numbered in the order in which they came.
     topics: Vec<String>,
@@ -197,7 +204,15 @@ impl Progress {
     fn hand_over(&mut self, number: u64) {
         let places = std::mem::take(&mut self.reading);
         self.delivered.extend(places.iter().copied());
-        self.unsettled.push_back((number, places));
+        self.delivered_last = number;
+        match self.unsettled.back_mut() {
+            // Later places of a partition take the place of earlier ones.
+            Some((last, earlier)) if *last == number => {
+                earlier.retain(|(partition, _)| places.iter().all(|(other, _)| other != partition));
+                earlier.extend(places);
+            }
+            _ => self.unsettled.push_back((number, places)),
+        }
     }
 
     fn note_read(&mut self, partition: Partition, next: i64) {
@@ -267,10 +282,12 @@ struct Group(Arc<Shared>);
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.served.store(true, Ordering::Relaxed);
         tracing::debug!(?level, facility, message, "librdkafka");
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.0.served.store(true, Ordering::Relaxed);
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         let lag: i64 = partitions.map(|it| it.consumer_lag_stored.max(0)).sum();
         self.0.status.set_lag(lag as u64);
@@ -318,7 +335,7 @@ impl ConsumerContext for Group {
             return;
         }
         if let Some(transaction) = &self.0.transaction {
-            return self.cut_for_others(transaction, consumer);
+            return self.cut_for_others(transaction, consumer, list);
         }
         let topics = self.0.lock().topics.clone();
         let revoked: Vec<Partition> = list
@@ -395,16 +412,29 @@ impl Group {
     }
 
     /// Ends the transaction before partitions go, or lets go of it.
-    fn cut_for_others(&self, transaction: &Transaction, consumer: &BaseConsumer<Self>) {
+    fn cut_for_others(
+        &self,
+        transaction: &Transaction,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) {
         let last = self.0.lock().unsettled.back().map(|(number, _)| *number);
         let is_done = last.is_none_or(|last| self.drain(last));
         let settled = self.0.take_settled();
         if !is_done {
-            transaction.fail();
-        } else if let Some(settled) = settled
+            return transaction.fail();
+        }
+        if let Some(settled) = settled
             && let Err(error) = transaction.commit(&settled, consumer.group_metadata())
         {
             tracing::debug!(%error, "what was done before partitions went is done again");
+        }
+        let progress = self.0.lock();
+        let elements = list.elements();
+        let mut gone = elements.iter().filter_map(|it| progress.partition(it.topic(), it.partition()));
+        if gone.any(|gone| progress.reading.iter().any(|(partition, _)| *partition == gone)) {
+            // What was read of them and is not delivered yet is for whoever has them now.
+            transaction.fail();
         }
     }
 
@@ -438,6 +468,8 @@ struct Reading<'s> {
     waiter: &'s Waiter,
     options: &'s mut KafkaOptions,
     copies_properties: bool,
+    /// Something was read and will not be delivered.
+    is_over: bool,
     /// The delivery that is being made.
     builder: BatchBuilder,
     /// Read while nothing could be taken.
@@ -463,6 +495,9 @@ impl Reading<'_> {
             let is_more = self.read();
             if !self.builder.is_empty() {
                 self.deliver();
+            }
+            if !self.shared.status.is_missing() {
+                there_at = Instant::now();
             }
             match self.options.transaction.clone() {
                 Some(transaction) => self.cut_if_due(&transaction, &mut told_at, is_more)?,
@@ -610,6 +645,9 @@ impl Reading<'_> {
                 None => return false,
                 Some(Ok(message)) => {
                     self.take(&message);
+                    if self.is_over {
+                        return false;
+                    }
                     if self.is_full() {
                         return true;
                     }
@@ -650,6 +688,10 @@ impl Reading<'_> {
         // What is identified stands in one stream.
         if self.options.identifies && is_another && !self.builder.is_empty() {
             self.deliver();
+            if self.is_over {
+                // What was read before it is not delivered: neither is this.
+                return;
+            }
         }
         let value = message.payload().unwrap_or_default();
         self.shared.status.messages_in.add(1);
@@ -682,7 +724,7 @@ impl Reading<'_> {
         progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {
             // Done with as soon as what came before it is.
-            let before = progress.door.settled_upto() + progress.door.unsettled();
+            let before = progress.delivered_last;
             progress.hand_over(before);
         }
     }
@@ -704,7 +746,8 @@ impl Reading<'_> {
         let mut is_paused = false;
         let credit = loop {
             if self.shared.is_stopped(self.waiter) {
-                // It was read but not delivered: its offsets are not stored.
+                // It was read but not delivered: its offsets are not stored, nor any behind it.
+                self.is_over = true;
                 return;
             }
             let polled = self.shared.lock().door.poll_credit(bytes, &mut self.waiter.context());

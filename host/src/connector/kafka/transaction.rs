@@ -27,6 +27,8 @@ use super::{ClientError, sink::Reports};
 /// How long brokers may take for one step. Shorter than the transaction's own time-out.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
 
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// Shared by the two ends of a dataflow.
 #[derive(Default)]
 pub struct Transaction {
@@ -75,6 +77,12 @@ impl Transaction {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Whether what `producer` sends is still part of it. What comes after may have come and
+    /// gone before anybody looks.
+    pub(super) fn is_open_with(&self, producer: &Arc<BaseProducer<Reports>>, ctx: &mut Context<'_>) -> bool {
+        matches!(self.poll_phase(ctx), Phase::Open(open) if Arc::ptr_eq(&open, producer))
+    }
+
     /// The source: nothing is under way of the one that failed.
     pub(super) fn want(&self) {
         self.set(Phase::Wanted);
@@ -91,7 +99,9 @@ impl Transaction {
     pub(super) fn open(&self, producer: Arc<BaseProducer<Reports>>) -> KafkaResult<()> {
         producer.init_transactions(STEP_WITHIN)?;
         producer.begin_transaction()?;
-        self.set(Phase::Open(producer));
+        if matches!(self.phase(), Phase::Wanted) {
+            self.set(Phase::Open(producer));
+        }
         Ok(())
     }
 
@@ -122,7 +132,9 @@ fn again_if_retriable(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let until = Instant::now() + STEP_WITHIN;
     loop {
         match step() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {}
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {
+                std::thread::park_timeout(AGAIN_AFTER);
+            }
             result => return result,
         }
     }
