@@ -186,8 +186,13 @@ fn endpoint(address: &str, more: &str) -> String {
     )
 }
 
-fn flow<'a>(from: (&'a str, &'a str), to: (&'a str, &'a str)) -> Flow<'a> {
-    Flow { tenant: "a", name: "flow", from, to, operators: &[("map", "pass_through")] }
+/// A site of a host `name`, from topic to topic.
+fn site_of(name: &str, server: &Server, more: &str, from: &str, to: &str) -> Site {
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), more))]);
+    let host = format!("metadata: {{ name: {name} }}\nspec: {{ shards: 1 }}\n");
+    site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{host}"));
+    site.flow(&Flow::passing(("k", from), ("k", to)));
+    site
 }
 
 /// Of each key, the numbers in the order of the partition.
@@ -205,8 +210,7 @@ fn kafka_records_come_through_whole_in_order_and_are_committed() {
     let (from, to) = ("whole.in", "whole.out");
     server.topic(from, 3);
     server.topic(to, 3);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
-    site.flow(&flow(("k", from), ("k", to)));
+    let site = site_of("test", &server, "", from, to);
     let producer = server.producer();
     let headers = OwnedHeaders::new()
         .insert(Header { key: "Content Type", value: Some("text/plain") })
@@ -258,7 +262,7 @@ fn kafka_and_mqtt_are_bridged_both_ways() {
     server.topic("bridge.out", 2);
     let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
     let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "")), ("local", &mqtt)]);
-    site.flow(&flow(("k", "bridge.in"), ("local", "a/out")));
+    site.flow(&Flow::passing(("k", "bridge.in"), ("local", "a/out")));
     site.flow(&Flow {
         tenant: "b",
         name: "flow",
@@ -287,8 +291,7 @@ fn kafka_nothing_is_lost_when_the_host_is_killed_again_and_again() {
     let (from, to) = ("killed.in", "killed.out");
     server.topic(from, 4);
     server.topic(to, 4);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
-    site.flow(&flow(("k", from), ("k", to)));
+    let site = site_of("test", &server, "", from, to);
     let mut came = 0;
     for round in 0..4_u64 {
         let host = site.up();
@@ -314,8 +317,7 @@ fn kafka_nothing_is_lost_when_the_broker_is_killed_or_frozen() {
     let (from, to) = ("broken.in", "broken.out");
     server.topic(from, 2);
     server.topic(to, 2);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
-    site.flow(&flow(("k", from), ("k", to)));
+    let site = site_of("test", &server, "", from, to);
     let host = site.up();
     server.send(from, 0..2_000);
     eventually("some came", || !server.records(to).is_empty());
@@ -344,15 +346,7 @@ fn kafka_two_hosts_share_partitions_and_one_takes_over() {
     let (from, to) = ("shared.in", "shared.out");
     server.topic(from, 4);
     server.topic(to, 4);
-    let sites: Vec<Site> = ["one", "other"]
-        .map(|host| {
-            let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
-            let named = format!("metadata: {{ name: {host} }}\nspec: {{ shards: 1 }}\n");
-            site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{named}"));
-            site.flow(&flow(("k", from), ("k", to)));
-            site
-        })
-        .into();
+    let sites = ["one", "other"].map(|name| site_of(name, &server, "", from, to));
     let mut hosts: Vec<_> = sites.iter().map(Site::up).collect();
     let mut next = 0;
     eventually("both get something", || {
@@ -374,10 +368,9 @@ fn kafka_what_cannot_pass_is_a_dead_letter_and_holds_nothing_up() {
     let (from, to) = ("unfit.in", "unfit.out");
     server.topic(from, 1);
     server.topic(to, 1);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ""))]);
-    site.flow(&flow(("k", from), ("k", to)));
+    let site = site_of("test", &server, "", from, to);
     // Another dataflow writes where there is nothing.
-    site.flow(&Flow { name: "lost", ..flow(("k", from), ("k", "no.such.topic")) });
+    site.flow(&Flow { name: "lost", ..Flow::passing(("k", from), ("k", "no.such.topic")) });
     let host = site.up();
     let producer = server.producer();
     let large = "x".repeat(300 << 10);
@@ -454,7 +447,7 @@ fn kafka_is_spoken_to_over_tls_with_passwords_and_certificates() {
              saslSettings: {{ saslType: {mechanism}, user: anna, passwordFile: secrets/kafka }} }}"
         );
         let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, &sasl))]);
-        site.flow(&flow(("k", "in"), ("k", &to)));
+        site.flow(&Flow::passing(("k", "in"), ("k", &to)));
         let connection =
             || site.status()["tenants"][0]["sinks"][0]["connection"].as_str().unwrap_or_default().to_owned();
         let untrusted = std::fs::read_to_string(path("untrusted")).expect("it is there");
@@ -497,7 +490,7 @@ fn kafka_lets_in_who_has_a_certificate() {
     let x509 = ", tls: { trustedCaCertificateFile: secrets/ca }, authentication: { method: X509Certificate, \
          x509CertificateSettings: { certificateFile: secrets/certificate, keyFile: secrets/key } }";
     let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, x509))]);
-    site.flow(&flow(("k", "in"), ("k", "out")));
+    site.flow(&Flow::passing(("k", "in"), ("k", "out")));
     site.write("secrets/ca", &authority.pem());
     let stranger = Authority::new("another one").issue("stranger", folder.path());
     site.write("secrets/certificate", &read(&stranger.certificate));
@@ -520,8 +513,7 @@ fn kafka_transactions_give_each_record_once_however_often_the_host_is_killed() {
     let (from, to) = ("once.in", "once.out");
     server.topic(from, 3);
     server.topic(to, 3);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
-    site.flow(&flow(("k", from), ("k", to)));
+    let site = site_of("test", &server, ", transactions: true", from, to);
     let mut came = 0;
     for round in 0..4_u64 {
         let host = site.up();
@@ -536,7 +528,7 @@ fn kafka_transactions_give_each_record_once_however_often_the_host_is_killed() {
     server.send(from, 12_000..13_000);
     site.flow(&Flow {
         operators: &[("map", "pass_through"), ("map", "pass_through")],
-        ..flow(("k", from), ("k", to))
+        ..Flow::passing(("k", from), ("k", to))
     });
     assert_eq!(site.apply().code, 0);
     server.send(from, 13_000..14_000);
@@ -554,11 +546,11 @@ fn kafka_a_record_that_is_refused_leaves_its_transaction() {
     server.topic(from, 1);
     server.topic(to, 1);
     let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
-    site.flow(&flow(("k", from), ("k", "no.such.topic")));
+    site.flow(&Flow::passing(("k", from), ("k", "no.such.topic")));
     let host = site.up();
     server.send(from, 0..20);
     eventually("all are dead letters", || site.counter("a", "dead") >= 20);
-    site.flow(&flow(("k", from), ("k", to)));
+    site.flow(&Flow::passing(("k", from), ("k", to)));
     assert_eq!(site.apply().code, 0);
     server.send(from, 20..40);
     eventually("the next came", || server.committed(to).len() >= 20);
@@ -574,13 +566,7 @@ fn kafka_transactions_and_a_host_that_comes_and_goes_give_each_record_once() {
     let (from, to) = ("moved.in", "moved.out");
     server.topic(from, 4);
     server.topic(to, 4);
-    let sites = ["one", "other"].map(|host| {
-        let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
-        let named = format!("metadata: {{ name: {host} }}\nspec: {{ shards: 1 }}\n");
-        site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{named}"));
-        site.flow(&flow(("k", from), ("k", to)));
-        site
-    });
+    let sites = ["one", "other"].map(|name| site_of(name, &server, ", transactions: true", from, to));
     let stays = sites[0].up();
     let mut next = 0;
     let mut some = |count: u64| {

@@ -16,13 +16,7 @@ fn mqtt_a_broker_says_the_last_will_of_sources_that_were_killed_and_of_no_others
             broker.address()
         );
         let site = Site::new("{ shards: 1 }", &[("local", &spec)]);
-        site.flow(&Flow {
-            tenant: "a",
-            name: "flow",
-            from: ("local", "a/in"),
-            to: ("local", "a/out"),
-            operators: &[("map", "pass_through")],
-        });
+        site.flow(&Flow::passing(("local", "a/in"), ("local", "a/out")));
         let wills = Subscriber::named("outside-wills", broker.port, "gone/#");
         let subscriber = Subscriber::new(broker.port, "a/out");
         site.up().stop();

@@ -30,13 +30,7 @@ fn mqtt_a_password_is_read_again_until_the_broker_takes_it() {
         broker.address()
     );
     let site = Site::new("{ shards: 1 }", &[("local", &spec)]);
-    site.flow(&Flow {
-        tenant: "a",
-        name: "flow",
-        from: ("local", "a/in"),
-        to: ("local", "a/out"),
-        operators: &[("map", "pass_through")],
-    });
+    site.flow(&Flow::passing(("local", "a/in"), ("local", "a/out")));
     let connection = || {
         let status = site.status();
         status["tenants"][0]["dataflows"][0]["sources"][0]["connection"].as_str().unwrap_or("").to_owned()

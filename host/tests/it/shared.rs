@@ -14,13 +14,7 @@ fn site(port: u16, prefix: &str) -> Site {
         "{{ endpointType: Mqtt, mqttSettings: {{ host: \"127.0.0.1:{port}\", clientIdPrefix: \"{prefix}\" }} }}"
     );
     let site = Site::new("{ shards: 1 }", &[("local", &spec)]);
-    site.flow(&Flow {
-        tenant: "a",
-        name: "flow",
-        from: ("local", "$shared/both/a/in/#"),
-        to: ("local", "a/out"),
-        operators: &[("map", "pass_through")],
-    });
+    site.flow(&Flow::passing(("local", "$shared/both/a/in/#"), ("local", "a/out")));
     site
 }
 

@@ -30,6 +30,13 @@ pub struct Flow<'a> {
     pub operators: &'a [(&'a str, &'a str)],
 }
 
+impl<'a> Flow<'a> {
+    /// The dataflow `flow` of the tenant `a`, which passes everything on.
+    pub fn passing(from: (&'a str, &'a str), to: (&'a str, &'a str)) -> Self {
+        Flow { tenant: "a", name: "flow", from, to, operators: &[("map", "pass_through")] }
+    }
+}
+
 impl Site {
     /// `host` is a Host's spec; each endpoint a name and its spec.
     pub fn new(host: &str, endpoints: &[(&str, &str)]) -> Self {

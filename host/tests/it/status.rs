@@ -214,13 +214,7 @@ fn clients_of_the_embedded_broker_that_leave_are_no_errors() {
     let spec = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"127.0.0.1:{v5}\" }} }}");
     let host = format!("{{ shards: 1, broker: {{ embedded: true, v5: {v5}, v311: {v311} }} }}");
     let site = Site::new(&host, &[("local", &spec)]);
-    site.flow(&Flow {
-        tenant: "a",
-        name: "flow",
-        from: ("local", "a/in"),
-        to: ("local", "a/out"),
-        operators: &[("map", "pass_through")],
-    });
+    site.flow(&Flow::passing(("local", "a/in"), ("local", "a/out")));
     let host = site.up();
     let line = format!("broker: mqtt://127.0.0.1:{v5} (v5), mqtt://127.0.0.1:{v311} (v3.1.1)");
     assert_eq!(host.line("broker: "), Some(line));
