@@ -100,6 +100,16 @@ impl Entry {
         ]
     }
 
+    /// Its user properties, encoded; those of an image are its size, not text.
+    pub fn user_properties<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        if self.kind == Kind::MESSAGE { self.properties.bytes(arena) } else { &[] }
+    }
+
+    /// Its timestamp in ms since the Unix epoch, cut off below.
+    pub fn ms(&self) -> u64 {
+        self.seconds.saturating_mul(1000).saturating_add(u64::from(self.nanos / 1_000_000))
+    }
+
     /// Payload, topic, properties and the rest, in bytes.
     pub fn bytes_len(&self) -> usize {
         self.spans().iter().map(|span| span.len as usize).sum()

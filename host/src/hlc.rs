@@ -102,7 +102,7 @@ enum Own {
 fn own_time(entry: &Entry, arena: &[u8]) -> Own {
     // The time that its source knows.
     let of_source = || {
-        let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+        let ms = entry.ms();
         if ms == 0 { Own::Nothing } else { Own::At(Point { ms, counter: entry.counter }, entry.node) }
     };
     if entry.properties.is_absent() {
@@ -131,7 +131,7 @@ pub fn parse(text: &[u8]) -> Option<(Point, &[u8])> {
 
 /// Appends the time of `entry` as `__ts` carries it: 15 and 5 digits, then the node.
 pub fn format(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
-    let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+    let ms = entry.ms();
     put_padded(out, ms, 15);
     out.extend_from_slice(b":");
     put_padded(out, entry.counter, 5);
@@ -141,7 +141,7 @@ pub fn format(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
 
 /// Bytes that [`format()`] appends.
 pub fn formatted_len(entry: &Entry) -> usize {
-    let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
+    let ms = entry.ms();
     digits(ms).max(15) + 1 + digits(entry.counter).max(5) + 1 + entry.node.len as usize
 }
 

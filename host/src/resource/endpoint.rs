@@ -51,6 +51,13 @@ pub struct Login {
 }
 
 impl Login {
+    /// Reads the keys that say whom, and where the password is.
+    fn read(settings: &mut Object<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let user = settings.need_text("user", diagnostics);
+        let password = Secret::read_keys(settings, ["passwordFile", "passwordVariable"], diagnostics);
+        Some(Login { user: user?.text, password: password? })
+    }
+
     /// The same, with the password's file looked for below the site folder.
     pub fn below(&self, home: &Path) -> Self {
         Login { user: self.user.clone(), password: self.password.below(home) }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
-    batch::{BatchBuilder, Entry, Kind, Properties},
+    batch::{BatchBuilder, Entry, Properties},
     hlc,
 };
 
@@ -181,8 +181,7 @@ pub(super) fn write_line(entry: &Entry, arena: &[u8], out: &mut BytesMut) {
     let text = |bytes| String::from_utf8_lossy(bytes);
     let bytes = entry.payload.bytes(arena);
     let payload = json_payload(bytes);
-    // The properties of an image are its size, not text.
-    let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] };
+    let properties = entry.user_properties(arena);
     let properties = Properties::of(properties).filter(|(key, _)| *key != hlc::PROPERTY.as_bytes());
     let topic = text(entry.topic.bytes(arena));
     let line = Line {

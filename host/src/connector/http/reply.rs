@@ -13,7 +13,7 @@ use hyper::{
 };
 
 use super::answer::Answer;
-use crate::batch::{Batch, Entry, Kind, Properties};
+use crate::batch::{Batch, Entry, Properties};
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ impl Reply {
                 Err(_) => removed += 1,
             }
         }
-        for (key, value) in properties(entry, arena).filter(|(key, _)| is_extension(key)) {
+        for (key, value) in Properties::of(entry.user_properties(arena)).filter(|(key, _)| is_extension(key))
+        {
             match (HeaderName::from_bytes(key), HeaderValue::from_bytes(value)) {
                 (Ok(name), Ok(value)) => _ = headers.append(name, value),
                 _ => removed += 1,
@@ -49,11 +50,6 @@ impl Reply {
         *response.headers_mut() = self.headers;
         response
     }
-}
-
-/// Those of a message; an image has its size there.
-pub(super) fn properties<'m>(entry: &Entry, arena: &'m [u8]) -> Properties<'m> {
-    Properties::of(if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] })
 }
 
 /// Whether a header or a property is an extension: these pass through.

@@ -4,12 +4,9 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use super::{
-    REQUEST, events,
-    reply::{Reply, properties},
-    server::Server,
-};
+use super::{REQUEST, events, reply::Reply, server::Server};
 use crate::{
+    batch::Properties,
     connector::{route::Route, status::Status},
     write::{Rejected, SinkQueue, Write},
 };
@@ -57,7 +54,8 @@ impl HttpSink {
                     continue;
                 }
             };
-            let request = properties(entry, arena).find(|(key, _)| *key == REQUEST.as_bytes());
+            let request =
+                Properties::of(entry.user_properties(arena)).find(|(key, _)| *key == REQUEST.as_bytes());
             if let Some((_, id)) = request {
                 shared.replies.give(id, tenant, || {
                     let (reply, removed) = Reply::of(entry, &write.batch);

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::{
-    batch::{Batch, BatchBuilder, Entry, Kind, Properties},
+    batch::{Batch, BatchBuilder, Entry, Properties},
     connector::carried::{self, Carried, Extras},
     hlc,
     resource::endpoint::Partition,
@@ -119,8 +119,7 @@ impl<'m> Outgoing<'m> {
         wall: impl FnOnce() -> Duration,
     ) -> Result<Option<Self>, String> {
         let arena = &batch.arena[..];
-        // The properties of an image are its size, not text.
-        let encoded = if entry.kind == Kind::MESSAGE { entry.properties.bytes(arena) } else { &[] };
+        let encoded = entry.user_properties(arena);
         let property = |name: &str| {
             Properties::of(encoded).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
         };
@@ -147,8 +146,7 @@ impl<'m> Outgoing<'m> {
                 headers.push((name, Cow::Borrowed(value)));
             }
         }
-        let ms = entry.seconds.saturating_mul(1000).saturating_add(u64::from(entry.nanos / 1_000_000));
-        let timestamp = i64::try_from(ms).ok().filter(|ms| *ms > 0);
+        let timestamp = i64::try_from(entry.ms()).ok().filter(|ms| *ms > 0);
         Ok(Some(Outgoing { key, value: entry.payload.bytes(arena), timestamp, headers }))
     }
 }

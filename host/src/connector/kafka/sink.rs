@@ -150,10 +150,10 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) || is_about_secrets(&error) {
-            self.0.failed.store(true, Ordering::SeqCst);
+            self.0.fail();
         }
         self.0.status.set_degraded(Clock::System.now(), reason.to_owned());
-        *self.0.reason.lock().expect("no panic under this lock") = reason.to_owned();
+        self.0.set_reason(reason.to_owned());
     }
 }
 
@@ -181,8 +181,8 @@ impl ProducerContext for Reports {
                         }
                         let value = message.payload().unwrap_or_default();
                         refused.insert(digest(message.topic(), message.key(), value), refusal);
-                        *self.0.reason.lock().expect("no panic under this lock") = error.to_string();
-                        self.0.failed.store(true, Ordering::SeqCst);
+                        self.0.set_reason(error.to_string());
+                        self.0.fail();
                         return;
                     }
                     self.0.status.rejected.add(1);
@@ -190,8 +190,8 @@ impl ProducerContext for Reports {
                 }
                 _ => {
                     tracing::warn!(%error, "a record was not delivered; it is sent again");
-                    *self.0.reason.lock().expect("no panic under this lock") = error.to_string();
-                    self.0.failed.store(true, Ordering::SeqCst);
+                    self.0.set_reason(error.to_string());
+                    self.0.fail();
                     return;
                 }
             },
@@ -293,7 +293,7 @@ impl KafkaSink {
         self.send_again(&producer);
         let mut closing_since = None;
         loop {
-            if self.shared.failed.load(Ordering::SeqCst) {
+            if self.shared.has_failed() {
                 let fatal = producer.client().fatal_error().map(|(code, text)| format!("{code}: {text}"));
                 let reason = fatal.unwrap_or_else(|| self.shared.reason());
                 return Ok(End::Failed(ClientError::Fatal { reason }));
@@ -306,6 +306,7 @@ impl KafkaSink {
             }
             let has_room = self.shared.lock().bytes < UNREPORTED_BYTES_MAX;
             let polled = if has_room { self.queue.poll_next(&mut waiter.context()) } else { Poll::Pending };
+            let is_ended = matches!(polled, Poll::Ready(None));
             match polled {
                 Poll::Ready(Some(write)) => {
                     self.take(write, &producer);
@@ -314,19 +315,14 @@ impl KafkaSink {
                     continue;
                 }
                 Poll::Ready(None) if self.shared.lock().writes.is_empty() => return Ok(End::Closed),
-                Poll::Ready(None) => {
-                    let since = *closing_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > CLOSES_WITHIN {
-                        return Ok(End::Closed);
-                    }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            // Empty, or without room to take what it still has.
+            if is_ended || (!has_room && self.queue.is_closed()) {
+                let since = *closing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > CLOSES_WITHIN {
+                    return Ok(End::Closed);
                 }
-                Poll::Pending if !has_room && self.queue.is_closed() => {
-                    let since = *closing_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > CLOSES_WITHIN {
-                        return Ok(End::Closed);
-                    }
-                }
-                Poll::Pending => {}
             }
             if self.shared.lock().writes.is_empty() {
                 producer.poll(Duration::ZERO);
@@ -367,7 +363,7 @@ impl KafkaSink {
                 return Ok(());
             }
             producer.poll(Duration::ZERO);
-            if self.shared.failed.load(Ordering::SeqCst) {
+            if self.shared.has_failed() {
                 return Err(ClientError::Refused { reason: self.shared.reason() });
             }
             if Instant::now() > until {
@@ -401,7 +397,7 @@ impl KafkaSink {
             unreported.first..unreported.first + unreported.writes.len() as u64
         };
         for number in numbers {
-            if self.shared.failed.load(Ordering::SeqCst) {
+            if self.shared.has_failed() {
                 return;
             }
             self.send(number, producer);
@@ -462,7 +458,7 @@ impl KafkaSink {
             let opaque = opaque(number, index);
             if let Err(reason) = hand_over(producer, topic, &outgoing, opaque, &self.shared, &self.queue) {
                 self.shared.reject(number, index, reason);
-            } else if self.shared.failed.load(Ordering::SeqCst) {
+            } else if self.shared.has_failed() {
                 // What comes behind it is not to overtake it.
                 return;
             } else {
@@ -495,6 +491,19 @@ impl Shared {
             return None;
         }
         refused.get(&digest(topic, outgoing.key, outgoing.value)).cloned()
+    }
+
+    /// The producer cannot go on.
+    fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    fn set_reason(&self, reason: String) {
+        *self.reason.lock().expect("no panic under this lock") = reason;
     }
 
     fn reason(&self) -> String {
@@ -536,19 +545,19 @@ fn hand_over(
         match error.rdkafka_error_code() {
             // Nobody waits for it any more.
             Some(RDKafkaErrorCode::QueueFull) if queue.is_closed() && begun.elapsed() > CLOSES_WITHIN => {
-                shared.failed.store(true, Ordering::SeqCst);
+                shared.fail();
             }
             Some(RDKafkaErrorCode::QueueFull) => producer.poll(REPORTS_WAIT),
             // Found out by the library itself.
             Some(code) if is_refusal(code) => return Err(format!("Kafka refused it: {error}")),
             // It is given to the next producer.
             _ => {
-                shared.failed.store(true, Ordering::SeqCst);
+                shared.fail();
                 return Ok(());
             }
         }
         record = again;
-        if shared.failed.load(Ordering::SeqCst) {
+        if shared.has_failed() {
             return Ok(());
         }
     }

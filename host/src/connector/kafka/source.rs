@@ -98,6 +98,8 @@ impl KafkaSource {
     pub fn run(self) {
         let waiter = Waiter::default();
         let KafkaSource { settings, mut options, status, door } = self;
+        // As long as the dataflow lives.
+        let delivery_bytes_max = door.delivery_bytes_max();
         let mut retry_after = RETRY_AFTER;
         let shared = Arc::new(Shared {
             progress: Mutex::new(Progress {
@@ -112,7 +114,7 @@ impl KafkaSource {
             stop: options.stop.clone(),
             served: AtomicBool::new(false),
             refusal: Mutex::default(),
-            transaction: options.transaction.clone(),
+            transaction: options.transaction.take(),
         });
         while !shared.is_stopped(&waiter) {
             shared.refusal().take();
@@ -124,6 +126,7 @@ impl KafkaSource {
                         shared: &shared,
                         waiter: &waiter,
                         copies_properties: settings.copies_properties,
+                        delivery_bytes_max,
                         is_over: false,
                         builder: BatchBuilder::new(&node),
                         held: VecDeque::new(),
@@ -224,6 +227,12 @@ impl Progress {
 
     fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
         self.topics.iter().position(|name| name == topic).map(|topic| (topic, partition))
+    }
+
+    /// Those of a list of which anything was read in this run.
+    fn known(&self, list: &TopicPartitionList) -> Vec<Partition> {
+        let elements = list.elements();
+        elements.iter().filter_map(|it| self.partition(it.topic(), it.partition())).collect()
     }
 }
 
@@ -337,16 +346,9 @@ impl ConsumerContext for Group {
         if let Some(transaction) = &self.0.transaction {
             return self.cut_for_others(transaction, consumer, list);
         }
-        let topics = self.0.lock().topics.clone();
-        let revoked: Vec<Partition> = list
-            .elements()
-            .iter()
-            .filter_map(|it| {
-                topics.iter().position(|topic| topic == it.topic()).map(|at| (at, it.partition()))
-            })
-            .collect();
         let last = {
             let progress = self.0.lock();
+            let revoked = progress.known(list);
             let takes = |places: &[(Partition, i64)]| places.iter().any(|(it, _)| revoked.contains(it));
             progress.unsettled.iter().rev().find(|(_, places)| takes(places)).map(|(number, _)| *number)
         };
@@ -430,9 +432,8 @@ impl Group {
             tracing::debug!(%error, "what was done before partitions went is done again");
         }
         let progress = self.0.lock();
-        let elements = list.elements();
-        let mut gone = elements.iter().filter_map(|it| progress.partition(it.topic(), it.partition()));
-        if gone.any(|gone| progress.reading.iter().any(|(partition, _)| *partition == gone)) {
+        let gone = progress.known(list);
+        if progress.reading.iter().any(|(partition, _)| gone.contains(partition)) {
             // What was read of them and is not delivered yet is for whoever has them now.
             transaction.fail();
         }
@@ -468,6 +469,7 @@ struct Reading<'s> {
     waiter: &'s Waiter,
     options: &'s mut KafkaOptions,
     copies_properties: bool,
+    delivery_bytes_max: usize,
     /// Something was read and will not be delivered.
     is_over: bool,
     /// The delivery that is being made.
@@ -499,8 +501,8 @@ impl Reading<'_> {
             if !self.shared.status.is_missing() {
                 there_at = Instant::now();
             }
-            match self.options.transaction.clone() {
-                Some(transaction) => self.cut_if_due(&transaction, &mut told_at, is_more)?,
+            match &self.shared.transaction {
+                Some(transaction) => self.cut_if_due(transaction, &mut told_at, is_more)?,
                 None if !is_more => {
                     self.store();
                     self.wait_for_more();
@@ -520,8 +522,8 @@ impl Reading<'_> {
             self.store();
         }
         self.store();
-        match self.options.transaction.clone() {
-            Some(transaction) if !self.shared.lock().door.is_abandoned() => self.cut(&transaction),
+        match &self.shared.transaction {
+            Some(transaction) if !self.shared.lock().door.is_abandoned() => self.cut(transaction),
             _ => Ok(()),
         }
     }
@@ -594,11 +596,11 @@ impl Reading<'_> {
 
     /// Without an open transaction nothing is taken.
     fn wait_for_transaction(&mut self) -> Result<(), ClientError> {
-        let Some(transaction) = self.options.transaction.clone() else { return Ok(()) };
+        let Some(transaction) = &self.shared.transaction else { return Ok(()) };
         let mut is_paused = false;
         loop {
             match transaction.poll_phase(&mut self.waiter.context()) {
-                Phase::Failed => return self.give_up(&transaction, "the sink cannot go on"),
+                Phase::Failed => return self.give_up(transaction, "the sink cannot go on"),
                 Phase::Wanted if !self.shared.is_stopped(self.waiter) => {
                     is_paused = true;
                     self.serve();
@@ -674,8 +676,7 @@ impl Reading<'_> {
     fn is_full(&self) -> bool {
         // The next record may be as large as the last ones were.
         let bytes = self.builder.bytes_len() / self.builder.len().max(1);
-        let bytes_max = self.shared.lock().door.delivery_bytes_max();
-        self.builder.is_full_for(bytes) || self.builder.bytes_len() + bytes > bytes_max
+        self.builder.is_full_for(bytes) || self.builder.bytes_len() + bytes > self.delivery_bytes_max
     }
 
     fn take(&mut self, message: &impl Message) {
@@ -774,7 +775,7 @@ impl Reading<'_> {
     /// Tells the library what is settled, so that it commits it. With transactions that is
     /// not for the library.
     fn store(&self) {
-        if self.options.transaction.is_some() {
+        if self.shared.transaction.is_some() {
             return;
         }
         let Some(settled) = self.shared.take_settled() else { return };

@@ -27,7 +27,7 @@ use super::{
     publish::{Outgoing, PubAck, Stamp},
 };
 use crate::{
-    batch::{Kind, Properties},
+    batch::Properties,
     clock::Instant,
     connector::{
         carried::{Carried, Extras},
@@ -272,8 +272,7 @@ impl SinkSession {
         let batch = &write.batch;
         let entry = &batch.entries[slot.index as usize];
         let topic = self.route.topic(&write.destination, entry.topic.bytes(&batch.arena))?;
-        // The properties of an image are its size, not text.
-        let properties = if entry.kind == Kind::MESSAGE { entry.properties.bytes(&batch.arena) } else { &[] };
+        let properties = entry.user_properties(&batch.arena);
         let mut carried = Carried::read(properties)?;
         let settings = self.link.settings();
         carried.retain &= settings.keeps_retain;

@@ -9,7 +9,6 @@ use crate::resource::{
         security::{Certificate, Tls, is_address, refuse_secret_ref},
     },
     host::number,
-    secret::Secret,
     yaml::{Object, Unknown},
 };
 
@@ -212,15 +211,9 @@ fn read_authentication(
             let mechanism = settings.choice("saslType", &mechanisms, diagnostics);
             let instead = "`user`, and `passwordFile` or `passwordVariable`";
             refuse_secret_ref(&mut settings, instead, diagnostics);
-            let user = settings.need_text("user", diagnostics);
-            let password =
-                Secret::read_keys(&mut settings, ["passwordFile", "passwordVariable"], diagnostics);
+            let login = Login::read(&mut settings, diagnostics);
             settings.finish(diagnostics);
-            let sasl = mechanism.zip(user).zip(password).map(|((mechanism, user), password)| Sasl {
-                mechanism,
-                login: Login { user: user.text, password },
-            });
-            (sasl, None)
+            (mechanism.zip(login).map(|(mechanism, login)| Sasl { mechanism, login }), None)
         }
         other => {
             let message = format!("authentication `{other}` is not there");

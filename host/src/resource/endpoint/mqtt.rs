@@ -10,7 +10,6 @@ use crate::{
             security::{Certificate, Tls, is_address},
         },
         host::number,
-        secret::Secret,
         yaml::{Object, Text, Unknown},
     },
     topic::{self, is_text},
@@ -217,11 +216,8 @@ fn read_authentication(
                 diagnostics.error("endpoint/authentication", method.place, message, label);
                 return (None, None);
             };
-            let user = settings.need_text("user", diagnostics);
-            let password =
-                Secret::read_keys(&mut settings, ["passwordFile", "passwordVariable"], diagnostics);
+            let login = Login::read(&mut settings, diagnostics);
             settings.finish(diagnostics);
-            let login = user.zip(password).map(|(user, password)| Login { user: user.text, password });
             (login, None)
         }
         other => {

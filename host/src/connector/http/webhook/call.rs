@@ -27,10 +27,10 @@ use tokio::time::{sleep, timeout};
 
 use super::retry::{Backoff, Verdict, asked, judge};
 use crate::{
-    batch::{Batch, Entry},
+    batch::{Batch, Entry, Properties},
     clock::Clock,
     connector::{
-        http::{REQUEST, reply::properties},
+        http::REQUEST,
         status::Status,
         tls::{self, TlsError},
     },
@@ -69,7 +69,7 @@ impl Message {
         let arena = &batch.arena[..];
         let mut removed = 0;
         let mut headers = HeaderMap::new();
-        for (name, value) in properties(entry, arena) {
+        for (name, value) in Properties::of(entry.user_properties(arena)) {
             // These two are ours, and mean nothing outside.
             if name == REQUEST.as_bytes() || name == hlc::PROPERTY.as_bytes() {
                 continue;

@@ -4,6 +4,7 @@ use super::*;
 use crate::resource::{
     diagnostic::SourceFile,
     endpoint::{Endpoint, EndpointKind},
+    secret::Secret,
     yaml::{self, Text},
 };
 
