@@ -173,6 +173,7 @@ impl Rig {
             name: "in".into(),
             targets: vec![next(0)],
             gate: tenant.gates().of_source("in"),
+            is_in_order: true,
         }];
         let windows = tidegate::deploy::window_plans(&mut sources, &steps, &[]);
         Arc::new(Plan {

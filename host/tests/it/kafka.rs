@@ -263,7 +263,8 @@ fn kafka_and_mqtt_are_bridged_both_ways() {
     server.topic("bridge.in", 2);
     server.topic("bridge.out", 2);
     let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "bridge", "")), ("local", &mqtt)]);
+    let site =
+        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "bridge", "")), ("local", &mqtt)]);
     site.flow(&Flow::passing(("k", "bridge.in"), ("local", "a/out")));
     site.flow(&Flow {
         tenant: "b",
@@ -547,7 +548,8 @@ fn kafka_a_record_that_is_refused_leaves_its_transaction() {
     let (from, to) = ("refused.in", "refused.out");
     server.topic(from, 1);
     server.topic(to, 1);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "refused", ", transactions: true"))]);
+    let site =
+        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "refused", ", transactions: true"))]);
     site.flow(&Flow::passing(("k", from), ("k", "no.such.topic")));
     let host = site.up();
     server.send(from, 0..20);

@@ -16,7 +16,7 @@ impl Rig {
         let (post, _) = post(0, Instant::now());
         let ledger = Ledger::new(messages * post.batch("edge-1").bytes_held());
         let (tx, posts) = mpsc::channel(8);
-        let door = SourceDoor::new(0, queue.clone(), ledger);
+        let door = SourceDoor::new(0, queue.clone(), ledger).in_any_order();
         let taking = Taking::new(posts, door, "edge-1".to_owned(), Status::new());
         Rig { taking, posts: tx, queue }
     }
