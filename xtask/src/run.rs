@@ -79,7 +79,7 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 20] = [
+pub const BENCHES: [&str; 21] = [
     "path",
     "contracts",
     "metering",
@@ -89,6 +89,7 @@ pub const BENCHES: [&str; 20] = [
     "dense",
     "mqtt",
     "kafka",
+    "http",
     "windows",
     "state",
     "restart",
@@ -110,7 +111,7 @@ pub fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
     }
     guests::build()?;
     let mut build: Vec<&str> = ["build", "--release", "-p", "tidegate", "-p", "tidegate-benches"].into();
-    for binary in ["tidegate", "bench", "native_mqtt", "native_kafka", "mqtt_load"] {
+    for binary in ["tidegate", "bench", "native_mqtt", "native_kafka", "native_http", "mqtt_load"] {
         build.extend(["--bin", binary]);
     }
     cargo(&root(), build, &[])?;
