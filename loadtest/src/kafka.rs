@@ -156,6 +156,21 @@ impl Kafka {
         Ok(())
     }
 
+    /// The console producer, each line of whose input becomes a record that Kafka has
+    /// acknowledged before it ends.
+    pub fn producer(&self, topic: &str) -> Command {
+        let mut command = self.java("org.apache.kafka.tools.ConsoleProducer");
+        command.args([
+            "--bootstrap-server",
+            &self.address(),
+            "--topic",
+            topic,
+            "--request-required-acks",
+            "all",
+        ]);
+        command
+    }
+
     /// What the console consumer prints of the first `count` records of a topic, one a line,
     /// with what `properties` ask it to print.
     pub fn consume(&self, topic: &str, count: usize, properties: &[&str]) -> anyhow::Result<Vec<String>> {

@@ -1,6 +1,9 @@
 //! `cargo xtask demo`: the main job. Three teams on real data, one of them careless,
-//! on a host with its broker inside; an outside subscriber counts what comes out. The
-//! careless one is throttled, paused and put in quarantine, and resumed by command.
+//! on a host with its broker inside, and a fourth that bridges Kafka to it where there is
+//! one; an outside subscriber counts what comes out. The careless team is throttled, paused
+//! and put in quarantine, and resumed by command.
+
+mod bridge;
 
 use std::{
     cmp,
@@ -24,6 +27,7 @@ use rumqttc::v5::{
 };
 use serde_json::{Value, json};
 
+use self::bridge::Bridge;
 use crate::{guests, root, run::cargo};
 
 /// What the demo plays.
@@ -35,7 +39,13 @@ pub struct Demo {
     pub rate: u32,
 }
 
-const TEAMS: [&str; 3] = ["weather", "seismology", "careless"];
+impl Demo {
+    /// Messages of each team.
+    fn total(&self) -> Option<u64> {
+        self.seconds.map(|seconds| seconds * u64::from(self.rate))
+    }
+}
+
 /// How long nothing may settle at the end while something waits.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -46,17 +56,23 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     eprintln!("building the host");
     cargo(&root(), ["build", "--quiet", "--package", "tidegate"], &[])?;
     let data = root().join("target/demo/data");
+    let bridge = Bridge::start(&site, &root().join("target/demo/kafka"))?;
     let mut host = Host::start(&site, &data)?;
     let port = host.port;
-    let subscriber = Subscriber::start(port)?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let teams =
+        ["weather", "seismology", "careless"].into_iter().chain(bridge.as_ref().map(|_| bridge::TEAM));
+    let teams: Vec<&str> = teams.collect();
+    let subscriber = Subscriber::start(port, &teams)?;
     let feeds = feeds()?;
     println!(
-        "three teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'",
+        "{} teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'",
+        teams.len(),
         demo.rate
     );
     let watch = Watch::start(&data);
-    let publishers: Vec<_> = feeds.into_iter().map(|feed| publish(feed, port, demo, stop.clone())).collect();
+    let bridged = bridge.as_ref().map(|bridge| bridge.publish(feeds[0].payloads.clone(), demo));
+    let publishers = feeds.into_iter().map(|feed| publish(feed, port, demo));
+    let publishers: Vec<_> = publishers.chain(bridged).collect();
     let mut sent = BTreeMap::new();
     for publisher in publishers {
         let (team, count) = publisher.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
@@ -64,7 +80,7 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     }
     let status = host.settle(&sent)?;
     watch.stop()?;
-    let summary = summary(&status, &sent, &subscriber)?;
+    let summary = summary(&status, &teams, &sent, &subscriber)?;
     host.stop()?;
     summary.print();
     ensure!(summary.lost == 0, "{} messages were lost", summary.lost);
@@ -73,14 +89,20 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
 
 /// Copies the demo's site below `target/`, with its components in place.
 fn lay_out_site() -> anyhow::Result<PathBuf> {
-    let (from, to) = (root().join("tenants/demo"), root().join("target/demo/site"));
-    if to.exists() {
-        fs::remove_dir_all(&to)?;
+    let site = root().join("target/demo/site");
+    if site.exists() {
+        fs::remove_dir_all(&site)?;
     }
-    copy_folder(&from.join("platform"), &to.join("platform"))?;
-    copy_folder(&from.join("tenants"), &to.join("tenants"))?;
-    guests::lay_out(&from.join("artifacts.toml"), &to)?;
-    Ok(to)
+    lay_out_team("", &site)?;
+    Ok(site)
+}
+
+/// Copies what lies in a folder of the demo's into the site, components included.
+fn lay_out_team(folder: &str, site: &Path) -> anyhow::Result<()> {
+    let from = root().join("tenants/demo").join(folder);
+    copy_folder(&from.join("platform"), &site.join("platform"))?;
+    copy_folder(&from.join("tenants"), &site.join("tenants"))?;
+    guests::lay_out(&from.join("artifacts.toml"), site)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -143,14 +165,14 @@ impl Host {
         let mut deadline = Instant::now() + PROGRESS_WITHIN;
         loop {
             let status = status(&self.data)?;
-            let done = TEAMS.iter().all(|team| {
+            let done = sent.iter().all(|(team, sent)| {
                 let count = |name: &str| counter(&status, team, name);
-                count("received") >= sent[*team] && count("settled") == count("deliveries")
+                count("received") >= *sent && count("settled") == count("deliveries")
             });
             if done {
                 return Ok(status);
             }
-            let now = TEAMS.iter().map(|team| counter(&status, team, "settled")).sum();
+            let now = sent.keys().map(|team| counter(&status, team, "settled")).sum();
             if now > settled {
                 (settled, deadline) = (now, Instant::now() + PROGRESS_WITHIN);
             }
@@ -256,7 +278,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    fn start(port: u16) -> anyhow::Result<Self> {
+    fn start(port: u16, teams: &[&str]) -> anyhow::Result<Self> {
         let (client, mut connection) = connect("demo-subscriber", port);
         let counts = Arc::new(Mutex::new(BTreeMap::new()));
         let counted = counts.clone();
@@ -276,7 +298,7 @@ impl Subscriber {
                 }
             }
         });
-        for team in TEAMS {
+        for team in teams {
             client.subscribe(format!("{team}/out/#"), QoS::AtLeastOnce)?;
             is_ready.recv_timeout(Duration::from_secs(10)).context("the broker does not answer")?;
         }
@@ -328,15 +350,10 @@ fn feeds() -> anyhow::Result<Vec<Feed>> {
 }
 
 /// Publishes a feed at the demo's rate; gives how many the broker has acknowledged.
-fn publish(
-    feed: Feed,
-    port: u16,
-    demo: Demo,
-    stop: Arc<AtomicBool>,
-) -> JoinHandle<anyhow::Result<(String, u64)>> {
+fn publish(feed: Feed, port: u16, demo: Demo) -> JoinHandle<anyhow::Result<(String, u64)>> {
     std::thread::spawn(move || {
         let (client, mut connection) = connect(&format!("demo-{}", feed.team), port);
-        let total = demo.seconds.map(|seconds| seconds * u64::from(demo.rate));
+        let total = demo.total();
         let acknowledged = std::thread::spawn(move || {
             let mut acknowledged = 0;
             for event in connection.iter() {
@@ -349,19 +366,26 @@ fn publish(
             }
             anyhow::Ok(acknowledged)
         });
-        let begin = Instant::now();
-        for number in 0_u64.. {
-            if Some(number) == total || stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let due = begin + Duration::from_secs_f64(number as f64 / f64::from(demo.rate));
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        paced(demo, |number| {
             let payload = feed.payloads[number as usize % feed.payloads.len()].clone();
-            client.publish(format!("{}/in", feed.team), QoS::AtLeastOnce, false, payload)?;
-        }
+            Ok(client.publish(format!("{}/in", feed.team), QoS::AtLeastOnce, false, payload)?)
+        })?;
         let acknowledged = acknowledged.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
         Ok((feed.team, acknowledged))
     })
+}
+
+/// Sends one message after the other at the demo's rate; gives how many.
+fn paced(demo: Demo, mut send: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<u64> {
+    let begin = Instant::now();
+    let mut number = 0;
+    while Some(number) != demo.total() {
+        let due = begin + Duration::from_secs_f64(number as f64 / f64::from(demo.rate));
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        send(number)?;
+        number += 1;
+    }
+    Ok(number)
 }
 
 /// What became of every team's messages.
@@ -370,9 +394,14 @@ struct Summary {
     lost: u64,
 }
 
-fn summary(status: &Value, sent: &BTreeMap<String, u64>, subscriber: &Subscriber) -> anyhow::Result<Summary> {
+fn summary(
+    status: &Value,
+    teams: &[&str],
+    sent: &BTreeMap<String, u64>,
+    subscriber: &Subscriber,
+) -> anyhow::Result<Summary> {
     let mut summary = Summary { lines: Vec::new(), lost: 0 };
-    for team in TEAMS {
+    for &team in teams {
         let count = |name| counter(status, team, name);
         let (filtered, errors, dead) = (count("filtered"), count("errors"), count("dead"));
         let owed = sent[team] - filtered - errors - dead;
