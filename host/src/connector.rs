@@ -4,6 +4,7 @@
 
 mod backoff;
 pub mod broker;
+pub mod buffer;
 mod carried;
 pub mod client_id;
 pub mod file;

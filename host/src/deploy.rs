@@ -617,9 +617,10 @@ impl Flattening<'_> {
 
 /// Digest of what a dataflow is made of: if it is the same, the running one stays.
 pub fn fingerprint(dataflow: &DataflowSite, components: &Components) -> Digest {
-    let Dataflow { pinned, timing, keeping, commands, nodes, connections, .. } = &dataflow.dataflow;
+    let Dataflow { pinned, timing, keeping, is_buffered, commands, nodes, connections, .. } =
+        &dataflow.dataflow;
     Digest::of_values(|feed| {
-        (pinned, timing, keeping, nodes.len(), connections.len()).hash(feed);
+        (pinned, timing, keeping, is_buffered, nodes.len(), connections.len()).hash(feed);
         commands.as_ref().map(|endpoint| &endpoint.text).hash(feed);
         for FlowNode { name, kind } in nodes {
             name.text.hash(feed);

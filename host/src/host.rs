@@ -39,7 +39,9 @@ use crate::{
     clock::Clock,
     command::Commands,
     connector::{
-        Sink, Source, broker, client_id,
+        Sink, Source, broker,
+        buffer::{Buffer, BufferOptions, BufferStatus, Patience},
+        client_id,
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
         http::{HttpOptions, HttpSink, HttpSource, ServerStatus, Servers, Webhook},
         kafka::{self, KafkaOptions, KafkaSink, KafkaSource, Transaction},
@@ -201,7 +203,17 @@ struct RunningDataflow {
     sources: Vec<RunningSource>,
     /// Those that it shares with no other dataflow.
     sinks: BTreeMap<String, RunningSink>,
+    /// By endpoint, what stands before the sink.
+    buffers: Buffers,
     health: HealthLog,
+}
+
+type Buffers = BTreeMap<String, RunningBuffer>;
+
+struct RunningBuffer {
+    front: Arc<SinkQueue>,
+    status: Arc<BufferStatus>,
+    task: task::JoinHandle<()>,
 }
 
 struct RunningSource {
@@ -777,8 +789,10 @@ impl Host {
             }
             let transaction = Arc::<Transaction>::default();
             let own = self.open_sinks(site, &mut running, prepared.site, &transaction);
-            let sinks = running.sinks.iter().chain(&own);
-            let sinks = sinks.map(|(name, sink)| (name.clone(), sink.queue.clone())).collect();
+            let buffers = self.open_buffers(site, tenant, &running, prepared.site);
+            let sinks = running.sinks.iter().chain(&own).map(|(name, sink)| (name, &sink.queue));
+            let fronts = buffers.iter().map(|(name, buffer)| (name, &buffer.front));
+            let sinks = sinks.chain(fronts).map(|(name, queue)| (name.clone(), queue.clone())).collect();
             let space = match self.window_space(&running.tenant, prepared.site) {
                 Ok(space) => space,
                 Err(error) => {
@@ -808,7 +822,8 @@ impl Host {
                 applied.added.push(full);
             }
             let (fingerprint, health) = (prepared.fingerprint, HealthLog::new(&self.clock));
-            let dataflow = RunningDataflow { id, plan, fingerprint, queue, sources, sinks: own, health };
+            let sinks = own;
+            let dataflow = RunningDataflow { id, plan, fingerprint, queue, sources, sinks, buffers, health };
             running.dataflows.insert(name, dataflow);
         }
         self.tenants.insert(tenant.name.clone(), running);
@@ -916,6 +931,52 @@ impl Host {
             sinks.insert(endpoint.text.clone(), RunningSink { queue, status, task });
         }
         own
+    }
+
+    /// What stands between a dataflow and those of its sinks that it wants disk persistence
+    /// for, or of which an earlier run has left something on disk.
+    fn open_buffers(
+        &self,
+        site: &Site,
+        tenant: &TenantSite,
+        running: &RunningTenant,
+        flow: &DataflowSite,
+    ) -> Buffers {
+        let dataflow = &flow.dataflow;
+        let mut buffers = BTreeMap::new();
+        for node in &dataflow.nodes {
+            let FlowNodeKind::Destination { endpoint, .. } = &node.kind else { continue };
+            let dir =
+                self.data.join("buffers").join(&tenant.name).join(&dataflow.name.text).join(&endpoint.text);
+            let sink = running.sinks.get(&endpoint.text);
+            let Some((sink, far)) = sink.and_then(|sink| Some((sink, sink.status.clone()?))) else {
+                continue;
+            };
+            let is_wanted = dataflow.is_buffered || dir.exists();
+            let is_possible = site.endpoints[&endpoint.text].is_bufferable();
+            if buffers.contains_key(&endpoint.text) || !is_wanted || !is_possible {
+                continue;
+            }
+            let grants = tenant.grants.iter().find(|grants| grants.endpoint == endpoint.text);
+            let options = BufferOptions {
+                tenant: tenant.name.clone(),
+                dataflow: dataflow.name.text.clone(),
+                dir,
+                used: running.tenant.buffered_bytes.clone(),
+                bytes_max: running.tenant.limits.buffer_bytes_max,
+                write_grants: grants.map(|grants| grants.write.clone()).unwrap_or_default(),
+                far,
+                patience: Patience::default(),
+                letters: self.dead_letters.clone(),
+                clock: self.clock.clone(),
+            };
+            let front = SinkQueue::new(SINK_BYTES_MAX);
+            let buffer = Buffer::new(options, front.clone(), sink.queue.clone());
+            let status = buffer.status().clone();
+            let task = self.shards[running.shard].runtime.spawn(buffer.run());
+            buffers.insert(endpoint.text.clone(), RunningBuffer { front, status, task });
+        }
+        buffers
     }
 
     /// The door to the connection over which a tenant asks other programs.
@@ -1122,7 +1183,7 @@ impl Host {
         dataflow: RunningDataflow,
         farewell: impl Fn(&RunningSource) -> Farewell,
     ) {
-        let RunningDataflow { id, plan, sources, sinks, .. } = dataflow;
+        let RunningDataflow { id, plan, sources, sinks, buffers, .. } = dataflow;
         let farewells: Vec<_> = sources.iter().map(farewell).collect();
         sources.iter().zip(&farewells).for_each(|(source, farewell)| source.stop.stop(*farewell));
         let gone = sources.iter().zip(farewells).filter(|(_, farewell)| *farewell == Farewell::ForGood);
@@ -1145,6 +1206,7 @@ impl Host {
         });
         let removed = removed.await.unwrap_or(Removed::Abandoned);
         tasks.iter().for_each(|task| task.abort());
+        end_buffers(buffers).await;
         end_sinks(sinks).await;
         gone.iter().for_each(|source| self.store.forget_position(source));
         tracing::info!(dataflow = %plan.name(), ?removed, "dataflow ended");
@@ -1242,8 +1304,8 @@ impl Host {
         let mut news = Vec::new();
         for RunningTenant { tenant, dataflows, sinks, watch, .. } in self.tenants.values_mut() {
             watch.observe(tenant, dataflows.iter(), &self.clock);
-            for RunningDataflow { plan, sources, sinks: own, health, .. } in dataflows.values_mut() {
-                health.observe(&facts(plan, sources, sinks.iter().chain(&*own)), &self.clock);
+            for RunningDataflow { plan, sources, sinks: own, buffers, health, .. } in dataflows.values_mut() {
+                health.observe(&facts(plan, sources, sinks.iter().chain(&*own), buffers), &self.clock);
                 if let Health::Quarantined { cause } = plan.health() {
                     news.push((plan.name(), cause));
                 }
@@ -1405,9 +1467,8 @@ fn why_facts(
         waiting,
         lag: status.as_ref().and_then(|status| status.lag()),
     };
-    let is_written =
-        |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
-    let sinks = running.all_sinks().filter(|(_, sink)| is_written(sink));
+    let is_written = |it: &(&String, &RunningSink)| writes_to(plan, &dataflow.buffers, it.0, it.1);
+    let sinks = running.all_sinks().filter(is_written);
     let stats = &plan.stats;
     why::Facts {
         tenant: tenant.name.clone(),
@@ -1492,20 +1553,24 @@ fn spawn_end(
     })
 }
 
+/// Whether a sink is one of a dataflow's destinations', perhaps behind a buffer.
+fn writes_to(plan: &Plan, buffers: &Buffers, endpoint: &str, sink: &RunningSink) -> bool {
+    buffers.contains_key(endpoint) || plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue))
+}
+
 /// What is seen of a dataflow now.
 fn facts<'a>(
     plan: &Plan,
     sources: &'a [RunningSource],
     sinks: impl Iterator<Item = (&'a String, &'a RunningSink)>,
+    buffers: &Buffers,
 ) -> Facts<'a> {
     let end = |name, status: &Option<Arc<Status>>| End { name, state: status.as_ref().map(|it| it.state()) };
-    let is_written =
-        |sink: &RunningSink| plan.destinations.iter().any(|it| Arc::ptr_eq(&it.sink, &sink.queue));
     Facts {
         health: plan.health(),
         sources: sources.iter().map(|source| end(source.name.as_str(), &source.status)).collect(),
         sinks: sinks
-            .filter(|(_, sink)| is_written(sink))
+            .filter(|(endpoint, sink)| writes_to(plan, buffers, endpoint, sink))
             .map(|(endpoint, sink)| end(endpoint.as_str(), &sink.status))
             .collect(),
         faults: plan.operators().map(|operator| operator.stats.faults.get()).sum(),
@@ -1538,9 +1603,14 @@ fn tenant_status(name: &str, running: &RunningTenant) -> Value {
             })
         });
         let health = it.plan.health();
+        let buffers = it.buffers.iter().map(|(endpoint, RunningBuffer { status, .. })| {
+            let (bytes, writes) = (status.bytes.load(Ordering::Relaxed), status.writes.load(Ordering::Relaxed));
+            let is_full = status.is_full.load(Ordering::Relaxed);
+            json!({ "endpoint": endpoint, "bytes": bytes, "writes": writes, "full": is_full })
+        });
         json!({
             "name": flow, "state": health.name(), "cause": health.cause(), "healthState": it.health.to_json(), "counters": counters(it.plan.stats.values()),
-            "waitingDeliveries": it.queue.len(),
+            "waitingDeliveries": it.queue.len(), "buffers": buffers.collect::<Vec<_>>(),
             "operators": operators.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
         })
     });
@@ -1591,6 +1661,17 @@ fn counters(values: Vec<(&'static str, u64)>) -> Value {
         .map(|(name, value)| (name.to_owned(), Value::from(value)))
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// What they hold stays on disk.
+async fn end_buffers(buffers: Buffers) {
+    for (endpoint, RunningBuffer { front, mut task, .. }) in buffers {
+        front.close();
+        if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
+            tracing::warn!(endpoint, "the disk does not take what a buffer has: it is delivered again");
+            task.abort();
+        }
+    }
 }
 
 async fn end_sinks(sinks: BTreeMap<String, RunningSink>) {

@@ -55,6 +55,8 @@ pub struct Tenant {
     pub letters: Arc<Kept>,
     /// Bytes that its windows hold, over all dataflows.
     pub window_bytes: AtomicU64,
+    /// Bytes on disk of what far sides cannot take now.
+    pub buffered_bytes: Arc<AtomicU64>,
     /// Schemas that its operators may look up; none where there is no site. An apply
     /// puts others in their place.
     schemas: RwLock<Option<Arc<Schemas>>>,
@@ -100,6 +102,7 @@ impl Tenant {
             inference: OnceLock::new(),
             letters: Arc::default(),
             window_bytes: AtomicU64::new(0),
+            buffered_bytes: Arc::default(),
             schemas: RwLock::new(schemas),
         })
     }

@@ -232,6 +232,17 @@ impl TopicTemplate {
     }
 }
 
+impl std::fmt::Display for TopicTemplate {
+    /// As it was written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::OutputTopic => f.write_str("${outputTopic}"),
+            Part::Level(level) => write!(f, "${{outputTopic.{level}}}"),
+        })
+    }
+}
+
 fn placeholder(text: &str) -> Result<Part, TopicError> {
     let unknown = || TopicError::UnknownPlaceholder { placeholder: text.to_owned() };
     let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).ok_or_else(unknown)?;

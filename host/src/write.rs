@@ -27,6 +27,11 @@ impl Write {
         Write { id, batch, destination, confirms }
     }
 
+    /// Of messages whose headers are as their destination has them.
+    pub fn ready(id: u64, batch: Batch, destination: Arc<Destination>, confirms: Arc<Confirms>) -> Self {
+        Write { id, batch, destination, confirms }
+    }
+
     /// The far side has every message but the `rejected` ones, for good.
     pub fn confirm(self, rejected: Vec<Rejected>) {
         let origin =

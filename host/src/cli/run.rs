@@ -148,6 +148,7 @@ pub fn around(graph: GraphSite) -> DataflowSite {
         pinned: false,
         timing: Timing::default(),
         keeping: Keeping::default(),
+        is_buffered: false,
         providers: Vec::new(),
         commands: None,
         nodes: vec![

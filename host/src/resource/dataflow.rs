@@ -22,6 +22,8 @@ pub struct Dataflow {
     pub pinned: bool,
     pub timing: Timing,
     pub keeping: Keeping,
+    /// What its destinations cannot take now is kept on disk.
+    pub is_buffered: bool,
     /// Components that operations of its graphs are fused with.
     pub providers: Vec<Provider>,
     /// The endpoint over which its operators ask other programs, if it names one.
@@ -103,10 +105,7 @@ impl Dataflow {
         let modes = [("Enabled", true), ("Disabled", false)];
         let enabled = spec.choice("mode", &modes, diagnostics).unwrap_or(true);
         spec.get("profileRef");
-        if spec.choice("requestDiskPersistence", &modes, diagnostics) == Some(true) {
-            let place = spec.get("requestDiskPersistence").map(|node| node.place.clone());
-            diagnostics.warning("dataflow/not-yet", place, "`requestDiskPersistence` has no effect yet", "");
-        }
+        let is_buffered = spec.choice("requestDiskPersistence", &modes, diagnostics).unwrap_or(false);
         let mut nodes: Vec<FlowNode> = Vec::new();
         for node in limited(spec.list("nodes", diagnostics), "nodes", diagnostics) {
             let Some(node) = read_node(node, diagnostics) else { continue };
@@ -127,8 +126,18 @@ impl Dataflow {
         spec.finish(diagnostics);
         let read = read_annotations(annotations, diagnostics);
         let Annotations { pinned, timing, keeping, providers, commands } = read;
-        let dataflow =
-            Dataflow { name, enabled, pinned, timing, keeping, providers, commands, nodes, connections };
+        let dataflow = Dataflow {
+            name,
+            enabled,
+            pinned,
+            timing,
+            keeping,
+            is_buffered,
+            providers,
+            commands,
+            nodes,
+            connections,
+        };
         if diagnostics.errors() == before {
             dataflow.check(place, diagnostics);
         }

@@ -76,6 +76,18 @@ impl EndpointKind {
         !matches!(self, EndpointKind::Http(_))
     }
 
+    /// Whether what is written to it can be kept on disk while it cannot take it: what
+    /// replies, and what is part of a transaction, is for now or for nobody.
+    pub fn is_bufferable(&self) -> bool {
+        match self {
+            EndpointKind::Mqtt(_) | EndpointKind::Http(HttpSettings::Webhook(_)) => true,
+            EndpointKind::Kafka(settings) => !settings.transactions,
+            EndpointKind::Http(HttpSettings::Listen(_))
+            | EndpointKind::File { .. }
+            | EndpointKind::Memory => false,
+        }
+    }
+
     /// Whether requests and their answers, which are told apart by properties, can go over it.
     pub fn carries_commands(&self) -> bool {
         matches!(self, EndpointKind::Mqtt(settings) if settings.version == Version::V5)

@@ -103,6 +103,8 @@ pub struct Limits {
     pub payload_bytes_max: u64,
     /// From ingest to settlement.
     pub inflight_bytes_max: u64,
+    /// On disk, of what far sides cannot take now, over all its buffers.
+    pub buffer_bytes_max: u64,
     pub component_bytes_max: u64,
     /// What compiling one component may take.
     pub compile: CompileLimits,
@@ -183,6 +185,7 @@ impl Default for Limits {
             output_bytes_max: 512 << 10,
             payload_bytes_max: 256 << 10,
             inflight_bytes_max: 1 << 20,
+            buffer_bytes_max: 64 << 20,
             component_bytes_max: 8 << 20,
             compile: CompileLimits::default(),
             fault_retries_max: 2,
@@ -439,6 +442,7 @@ impl Limits {
         reader.read(object, "instances", at_least_one, &mut limits.instances_max);
         reader.read(object, "payload", some_bytes, &mut limits.payload_bytes_max);
         reader.read(object, "inflight", some_bytes, &mut limits.inflight_bytes_max);
+        reader.read(object, "buffer", bytes, &mut limits.buffer_bytes_max);
         reader.read(object, "connections", small, &mut limits.connections_max);
         reader.read(object, "commands", at_least_one, &mut limits.commands_max);
         reader.read(object, "dataflows", small, &mut limits.dataflows_max);

@@ -791,6 +791,7 @@ impl Raw {
             diagnostics.error("dataflow/commands", endpoint.place.clone(), message, label);
         }
         self.check_transactions(dataflow, diagnostics);
+        self.check_buffers(dataflow, diagnostics);
         for node in &dataflow.nodes {
             let (FlowNodeKind::Source { endpoint, .. } | FlowNodeKind::Destination { endpoint, .. }) =
                 &node.kind
@@ -847,6 +848,23 @@ impl Raw {
                 }
                 FlowNodeKind::Graph { .. } => {}
             }
+        }
+    }
+
+    /// A dataflow that asks for disk persistence has a destination that can have it.
+    fn check_buffers(&self, dataflow: &Dataflow, diagnostics: &mut Diagnostics) {
+        let destinations = dataflow.nodes.iter().filter_map(|node| match &node.kind {
+            FlowNodeKind::Destination { endpoint, .. } => Some(endpoint),
+            FlowNodeKind::Source { .. } | FlowNodeKind::Graph { .. } => None,
+        });
+        let is_bufferable = |endpoint: &Text| {
+            self.endpoints.get(&endpoint.text).is_none_or(|endpoint| endpoint.kind.is_bufferable())
+        };
+        let destinations: Vec<_> = destinations.collect();
+        if dataflow.is_buffered && !destinations.iter().any(|endpoint| is_bufferable(endpoint)) {
+            let message = format!("`requestDiskPersistence` has no effect on `{}`", dataflow.name.text);
+            let label = "none of its destinations is MQTT, Kafka without transactions, or a webhook";
+            diagnostics.warning("dataflow/buffer", Some(dataflow.name.place.clone()), message, label);
         }
     }
 

@@ -179,6 +179,7 @@ const BITES: &[Bite] = &[
 
 /// Tested below or elsewhere, where `tidegate run` has no part in it.
 const ELSEWHERE: &[&str] = &[
+    "buffer",
     "commands",
     "connections",
     "dataflows",

@@ -53,7 +53,8 @@ fn one_change_makes_one_finding() {
     for (right, wrong, expected) in [
         ("mode: Enabled", "mode: Disabled", None),
         ("mode: Enabled", "mode: On", Some((Error, "yaml/choice"))),
-        ("mode: Enabled", "requestDiskPersistence: Enabled", Some((Warning, "dataflow/not-yet"))),
+        ("mode: Enabled", "requestDiskPersistence: Enabled", None),
+        ("mode: Enabled", "requestDiskPersistence: yes", Some((Error, "value/choice"))),
         ("mode: Enabled", "profile: x", Some((Warning, "yaml/unknown-key"))),
         ("\"true\"", "true", None),
         ("\"true\"", "\"yes\"", Some((Error, "dataflow/annotation"))),

@@ -35,6 +35,7 @@ instances: 8
 output: { messages: 32, bytes: 256Ki }
 payload: 128Ki
 inflight: 512Ki
+buffer: 8Mi
 component: { size: 4Mi, compileTime: 10s, compileMemory: 1Gi }
 state: { keys: 100, bytes: 1Mi, value: 64Ki, windows: 2Mi }
 deadLetters: { count: 100, bytes: 1Mi, age: 1d }
@@ -70,6 +71,7 @@ fn lower() -> Limits {
         output_bytes_max: 256 << 10,
         payload_bytes_max: 128 << 10,
         inflight_bytes_max: 512 << 10,
+        buffer_bytes_max: 8 << 20,
         component_bytes_max: 4 << 20,
         compile: CompileLimits { time_max: Duration::from_secs(10), memory_bytes_max: 1 << 30 },
         fault_retries_max: 1,
@@ -175,6 +177,7 @@ fn a_tenant_may_lower_each_limit_and_raise_none() {
         ("payload: 129Ki", true),
         ("payload: 1B", false),
         ("inflight: 513Ki", true),
+        ("buffer: 9Mi", true),
         ("state: { keys: 101 }", true),
         ("state: { bytes: 2Mi }", true),
         ("state: { value: 65Ki }", true),
