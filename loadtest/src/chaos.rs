@@ -177,7 +177,7 @@ pub struct Effort {
 impl Effort {
     pub fn full() -> Self {
         Effort {
-            rate: 1_000,
+            rate: 2_000,
             kills: 100,
             freeze: Duration::from_secs(30),
             lasts: Duration::from_secs(10),
@@ -190,7 +190,7 @@ impl Effort {
 
     pub fn quick() -> Self {
         Effort {
-            rate: 500,
+            rate: 1_000,
             kills: 3,
             freeze: Duration::from_secs(3),
             lasts: Duration::from_secs(1),
@@ -272,6 +272,8 @@ pub struct Figures {
     pub missing: Vec<u64>,
     /// From the end of each fault to the first message that was sent after it and came.
     pub recovered: Vec<Duration>,
+    /// All of it, but for what beds are started and ended with.
+    pub took: Duration,
 }
 
 impl Figures {
@@ -306,8 +308,8 @@ impl Row {
 /// The rows as a table for people.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<46}{:>9}{:>11}{:>6}{:>12}  time to recover, median and worst\n",
-        "scenario", "sent", "delivered", "lost", "duplicated"
+        "{:<44}{:>9}{:>11}{:>6}{:>12}  {:<28}{:>7}\n",
+        "scenario", "sent", "delivered", "lost", "duplicated", "to recover: median, worst", "took"
     );
     let mut line = |line: String| writeln!(text, "{line}").expect("a string takes all");
     for row in rows {
@@ -317,9 +319,10 @@ pub fn table(rows: &[Row]) -> String {
                 let Figures { sent, delivered, duplicated, missing, unexpected, .. } = figures;
                 let (median, worst) = figures.recovery();
                 let (median, worst) = (median.as_secs_f64(), worst.as_secs_f64());
-                let lost = figures.lost();
+                let (lost, took) = (figures.lost(), figures.took.as_secs());
+                let recovery = format!("{median:.2} s, {worst:.2} s");
                 line(format!(
-                    "{name:<46}{sent:>9}{delivered:>11}{lost:>6}{duplicated:>12}  {median:.2} s, {worst:.2} s"
+                    "{name:<44}{sent:>9}{delivered:>11}{lost:>6}{duplicated:>12}  {recovery:<28}{took:>5} s"
                 ));
                 if lost > 0 {
                     line(format!("    LOST, the first of them: {missing:?}"));
@@ -329,9 +332,9 @@ pub fn table(rows: &[Row]) -> String {
                 }
             }
             Came::Failed(why) => {
-                line(format!("{name:<46}FAILED: {}", why.lines().next().unwrap_or_default()))
+                line(format!("{name:<44}FAILED: {}", why.lines().next().unwrap_or_default()))
             }
-            Came::NotRun(why) => line(format!("{name:<46}NOT RUN: {why}")),
+            Came::NotRun(why) => line(format!("{name:<44}NOT RUN: {why}")),
         }
     }
     text
@@ -392,6 +395,7 @@ struct Suffered {
     scenario: Scenario,
     phases: Vec<PhaseId>,
     recovered: Vec<Duration>,
+    took: Duration,
 }
 
 /// Runs scenarios on one bed until one fails; what is left then is for another bed.
@@ -419,7 +423,7 @@ fn run_together(
     };
     let mut suffered = Vec::new();
     while let Some(scenario) = scenarios.pop_front() {
-        let mut it = Suffered { scenario, phases: Vec::new(), recovered: Vec::new() };
+        let mut it = Suffered { scenario, phases: Vec::new(), recovered: Vec::new(), took: Duration::ZERO };
         match suffer(&mut bed, effort, folder.path(), &mut it) {
             Ok(()) => suffered.push(it),
             Err(error) => {
@@ -444,18 +448,22 @@ fn suffer(
     folder: &std::path::Path,
     suffered: &mut Suffered,
 ) -> anyhow::Result<()> {
-    let fault = suffered.scenario.fault;
+    let (fault, begun) = (suffered.scenario.fault, Instant::now());
     for time in 0..fault.times(effort) {
         // What is under way when it happens was sent in this phase.
         let before = bed.count.begin_phase();
         suffered.phases.push(before);
         recovered(bed, before, Instant::now()).map_err(|error| error.context("before the fault"))?;
+        // At some moment under load, wherever that finds the host.
+        let some = rand::random_range(1..=effort.rate / 4);
+        bed.count.wait(effort.lasts, |ledger| ledger.tally(before).came >= some);
         let end = fault::act(fault, bed, effort, folder, time)?;
         let after = bed.count.begin_phase();
         suffered.phases.push(after);
         suffered.recovered.push(recovered(bed, after, end)?);
         bed.check()?;
     }
+    suffered.took = begun.elapsed();
     Ok(())
 }
 
@@ -465,7 +473,7 @@ fn recovered(bed: &Bed, phase: PhaseId, since: Instant) -> anyhow::Result<Durati
 }
 
 fn counted(suffered: Suffered, count: &Count) -> Row {
-    let Suffered { scenario, phases, recovered } = suffered;
+    let Suffered { scenario, phases, recovered, took } = suffered;
     let (tally, missing) = count.of(&phases);
     let figures = Figures {
         sent: tally.sent,
@@ -474,6 +482,7 @@ fn counted(suffered: Suffered, count: &Count) -> Row {
         unexpected: count.look(|ledger| ledger.unexpected()),
         missing,
         recovered,
+        took,
     };
     Row { scenario, came_of_it: Came::Counted(figures) }
 }

@@ -172,6 +172,7 @@ fn read(consumer: &BaseConsumer, count: &Count, ends: &AtomicBool) -> anyhow::Re
 pub struct Hook {
     pub port: u16,
     ends: Arc<AtomicBool>,
+    /// Every connection that there was.
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -190,7 +191,11 @@ impl Hook {
                 let Ok(kept) = stream.try_clone() else { continue };
                 open.lock().expect("no panic under this lock").push(kept);
                 let count = count.clone();
-                thread::spawn(move || take_all(stream, &count));
+                thread::spawn(move || {
+                    let _ = take_all(&stream, &count);
+                    // Another handle is kept, which would keep it open.
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
             }
         });
         Ok(hook)
@@ -208,14 +213,14 @@ impl Drop for Hook {
 }
 
 /// Answers on one connection until it ends. What is answered was counted before.
-fn take_all(stream: TcpStream, count: &Count) -> io::Result<()> {
+fn take_all(stream: &TcpStream, count: &Count) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = BufReader::new(stream);
+    let (mut stream, mut answers) = (BufReader::new(stream), stream);
     loop {
         let head = Head::read(&mut stream)?;
         let mut body = vec![0; head.content_length];
         stream.read_exact(&mut body)?;
         count.arrive([(head.topic.as_bytes(), body.as_slice())]);
-        stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+        answers.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
     }
 }

@@ -1,7 +1,7 @@
 //! Whoever sends the load of a bed, at a pace, until each message is acknowledged.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead, BufReader, Read as _, Write as _},
     net::TcpStream,
     sync::{
         Arc,
@@ -166,7 +166,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Self> {
+    pub fn read(stream: &mut impl BufRead) -> io::Result<Self> {
         let mut line = || {
             let mut line = String::new();
             match stream.read_line(&mut line)? {

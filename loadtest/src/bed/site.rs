@@ -85,8 +85,7 @@ impl Site {
             "apiVersion: tidegate.dev/v1\nkind: Host\nmetadata: {{ name: host-{number} }}\nspec: {{ shards: 1 }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: a }}\nspec: {{ policy: team }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: team }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n  time: {{ lateness: 1s, idle: 1s, tick: 100ms }}\n  \
-             endpoints:\n{}",
+             world: tidegate:policy/standard@0.1.0\n  endpoints:\n{}",
             grant("source")
         );
         if sink.is_some() {

@@ -109,7 +109,9 @@ fn main() -> anyhow::Result<()> {
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
         Bench::Scorecard(Only { only }) => scorecard::run(args.quick, &only)?,
-        Bench::Chaos(Only { only }) => chaos::run(args.quick, &only)?,
+        Bench::Chaos(Only { only }) => {
+            std::process::exit(i32::from(!chaos::run(args.quick, &only)?.print_json()))
+        }
         Bench::Crowd => crowd::run(args.quick)?,
         Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,
