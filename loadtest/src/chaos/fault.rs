@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{ErrorKind, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -46,13 +46,14 @@ pub fn prepare(fault: Fault, tools: &Tools, folder: &Path, plan: &mut Plan) -> R
             }
         }
         Fault::ClockStepped => {
-            let library =
-                tools.faketime.as_ref().ok_or("there is no libfaketime: `apt-get install libfaketime`")?;
+            let library = tools.faketime.as_ref();
+            let library = library.ok_or("there is no libfaketime: `apt-get install libfaketime`")?;
+            let waits = waits(folder)?;
             let clock = folder.join("clock");
             fs::write(&clock, "+0").map_err(|error| error.to_string())?;
             plan.launch.variables.extend(
                 [
-                    ("LD_PRELOAD", library.display().to_string()),
+                    ("LD_PRELOAD", format!("{}:{}", waits.display(), library.display())),
                     ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
                     // Timers run on: a step is of the clock on the wall.
                     ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
@@ -64,6 +65,19 @@ pub fn prepare(fault: Fault, tools: &Tools, folder: &Path, plan: &mut Plan) -> R
         _ => {}
     }
     Ok(())
+}
+
+/// A library that mends what libfaketime fakes by half.
+fn waits(folder: &Path) -> Result<PathBuf, String> {
+    let (source, library) = (folder.join("waits.c"), folder.join("waits.so"));
+    fs::write(&source, include_str!("waits.c")).map_err(|error| error.to_string())?;
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).stdin(Stdio::null());
+    let output = compiler.output().map_err(|error| format!("there is no C compiler `cc`: {error}"))?;
+    match output.status.success() {
+        true => Ok(library),
+        false => Err(format!("`cc` failed: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
 }
 
 /// Makes it happen once, for the `time`th time; when it ended.
