@@ -25,6 +25,7 @@ use crate::{
     count::Count,
     host::{Host, Launch},
     kafka::{self, Kafka},
+    ledger::PhaseId,
     process::Process,
     proxy::Proxy,
 };
@@ -35,7 +36,9 @@ const FIRST_WITHIN: Duration = Duration::from_secs(60);
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(120);
 /// How long nothing may come while something is missing. A transaction that nobody ends holds up
 /// who reads committed records for a minute, and a member that was killed its group for 10 s.
-const QUIET_MAX: Duration = Duration::from_secs(90);
+pub const QUIET_MAX: Duration = Duration::from_secs(90);
+/// How long a broker may take to write down its sessions.
+const SAVED_WITHIN: Duration = Duration::from_secs(20);
 /// Clients of HTTP, each with one request under way.
 const POSTERS: u64 = 8;
 pub const PARTITIONS: u32 = 4;
@@ -86,9 +89,10 @@ pub struct Tools {
 }
 
 impl Tools {
-    pub fn find() -> anyhow::Result<Self> {
+    /// For a host's binary, with servers that are installed or were fetched.
+    pub fn find(host: PathBuf) -> anyhow::Result<Self> {
         Ok(Tools {
-            host: crate::host::find()?,
+            host,
             guests: crate::site::guests_built(),
             mosquitto: broker::find().with_context(|| format!("no mosquitto: {}", broker::INSTALL))?,
             kafka: kafka::find().with_context(|| format!("no Kafka: {}", kafka::INSTALL))?,
@@ -159,6 +163,8 @@ pub struct Plan {
     pub launch: Launch,
     /// A disk of its own for the data of its host, in bytes.
     pub disk_bytes: Option<u64>,
+    /// Once nothing has come for so long, what is missing in the end is lost.
+    pub quiet: Duration,
 }
 
 pub struct Bed {
@@ -232,7 +238,7 @@ impl Bed {
             sites.push(site);
         }
         let senders = match &broker {
-            Broker::Mqtt(mosquitto) => vec![Sender::mqtt(&mosquitto.address(), &topics.0)?],
+            Broker::Mqtt(mosquitto) => vec![Sender::mqtt(&mosquitto.address(), "load", &topics.0)?],
             Broker::Kafka(server) => vec![Sender::kafka(&server.kafka.address(), &topics.0)?],
             Broker::Http => {
                 let port = proxies.last().context("clients come through one")?.port;
@@ -258,11 +264,23 @@ impl Bed {
         }
     }
 
+    /// What a broker may have forgotten that it had acknowledged is sent again, once; how many
+    /// messages that was.
+    pub fn send_again(&self, phases: &[PhaseId]) -> anyhow::Result<u64> {
+        let Broker::Mqtt(mosquitto) = &self.broker else { return Ok(0) };
+        let ids = self.count.missing(phases);
+        let sender = Sender::mqtt(&mosquitto.address(), "again", &self.input())?;
+        sender.again(&ids, ACKNOWLEDGED_WITHIN)?;
+        Ok(ids.len() as u64)
+    }
+
     /// Ends the broker and starts it again: in order, or by kill -9.
     pub fn restart_broker(&mut self, kills: bool) -> anyhow::Result<()> {
         match &mut self.broker {
             Broker::Mqtt(mosquitto) => {
                 if kills {
+                    // So that there are sessions to come back to, without what came since.
+                    mosquitto.save(SAVED_WITHIN)?;
                     mosquitto.kill()?;
                 }
                 mosquitto.restart()
@@ -332,9 +350,9 @@ impl Bed {
     /// is missing then is lost. Gives back the servers.
     pub fn finish(mut self, servers: &mut Servers) -> anyhow::Result<Arc<Count>> {
         self.check()?;
-        let Bed { count, hosts, load, receiver, broker, folder, proxies, .. } = self;
+        let Bed { plan, count, hosts, load, receiver, broker, folder, proxies, .. } = self;
         load.finish(ACKNOWLEDGED_WITHIN)?;
-        count.all(QUIET_MAX);
+        count.all(plan.quiet);
         for host in hosts {
             host.stop()?;
         }

@@ -5,10 +5,12 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use rustix::process::Signal;
 
 use crate::process::Process;
 
@@ -78,6 +80,20 @@ impl Mosquitto {
             process.stop()?;
         }
         self.run()
+    }
+
+    /// Has it write down what it holds while it runs.
+    pub fn save(&self, within: Duration) -> anyhow::Result<()> {
+        let file = self.folder.join("mosquitto.db");
+        let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+        let (before, until) = (written(), Instant::now() + within);
+        self.process()?.signal(Signal::USR1)?;
+        // It writes another file and puts that in the place of the one before.
+        while written() == before {
+            ensure!(Instant::now() < until, "mosquitto wrote nothing down within {within:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// kill -9: what it has not written down is gone. [`Self::restart`] brings it back.

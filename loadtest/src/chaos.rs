@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    bed::{Bed, Connector, Plan, Servers, Tools, site::Shape},
+    bed::{Bed, Connector, Plan, QUIET_MAX, Servers, Tools, site::Shape},
     count::Count,
     host::Launch,
     ledger::PhaseId,
@@ -61,7 +61,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 16] = [
         Fault::HostKilled,
         Fault::BrokerKilled,
         Fault::BrokerRestarted,
@@ -104,12 +104,10 @@ impl Fault {
     /// Whether it can happen there.
     fn is_of(self, connector: Connector) -> bool {
         match self {
-            // Mosquitto answers before it has written down: what it forgets then is no loss of the
-            // host's, and nobody outside could tell the two apart.
-            Fault::BrokerKilled | Fault::GroupRebalanced => connector.is_kafka(),
+            Fault::GroupRebalanced => connector.is_kafka(),
             // Of Kafka it is what a kill is, and longer.
             Fault::BrokerRestarted => connector == Connector::Mqtt,
-            Fault::BrokerFrozen | Fault::OneOfTwoKilled => connector != Connector::Http,
+            Fault::BrokerKilled | Fault::BrokerFrozen | Fault::OneOfTwoKilled => connector != Connector::Http,
             // A dataflow with transactions has no windows, so that it needs no disk.
             Fault::DiskFull => matches!(connector, Connector::Mqtt | Connector::Kafka),
             _ => true,
@@ -125,6 +123,7 @@ impl Fault {
             rate: effort.rate,
             launch: Launch::default(),
             disk_bytes: None,
+            quiet: effort.quiet,
         };
         match self {
             Fault::OneOfTwoKilled => Plan { shape: Shape::Sharing, hosts: 2, ..plan },
@@ -172,6 +171,8 @@ pub struct Effort {
     pub times: u32,
     /// Connectors have their faults at the same time rather than one after the other.
     pub side_by_side: bool,
+    /// Once nothing has come for so long, what is missing in the end is lost.
+    pub quiet: Duration,
 }
 
 impl Effort {
@@ -185,6 +186,7 @@ impl Effort {
             rebalances: 20,
             times: 3,
             side_by_side: false,
+            quiet: QUIET_MAX,
         }
     }
 
@@ -198,6 +200,7 @@ impl Effort {
             rebalances: 2,
             times: 1,
             side_by_side: true,
+            quiet: QUIET_MAX,
         }
     }
 
@@ -207,7 +210,8 @@ impl Effort {
         if self.kills >= full.kills {
             return None;
         }
-        let Effort { rate, kills, freeze, lasts, redeploys, rebalances, times, side_by_side } = self;
+        let Effort { rate, kills, freeze, lasts, redeploys, rebalances, times, side_by_side, quiet: _ } =
+            self;
         let mut text = format!(
             "shortened: {rate} instead of {} messages/s, {kills} instead of {} kills of the host per connector, a \
              broker frozen {freeze:?} instead of {:?}, faults of {lasts:?} instead of {:?}, {redeploys} instead of \
@@ -272,6 +276,8 @@ pub struct Figures {
     pub missing: Vec<u64>,
     /// From the end of each fault to the first message that was sent after it and came.
     pub recovered: Vec<Duration>,
+    /// Messages that the broker had acknowledged and may have forgotten.
+    pub sent_again: u64,
     /// All of it, but for what beds are started and ended with.
     pub took: Duration,
 }
@@ -326,6 +332,12 @@ pub fn table(rows: &[Row]) -> String {
                 ));
                 if lost > 0 {
                     line(format!("    LOST, the first of them: {missing:?}"));
+                }
+                if figures.sent_again > 0 {
+                    line(format!(
+                        "    {} were sent again: the broker may have forgotten them",
+                        figures.sent_again
+                    ));
                 }
                 if *unexpected > 0 {
                     line(format!("    {unexpected} came that nobody sent so"));
@@ -395,6 +407,7 @@ struct Suffered {
     scenario: Scenario,
     phases: Vec<PhaseId>,
     recovered: Vec<Duration>,
+    sent_again: u64,
     took: Duration,
 }
 
@@ -423,7 +436,13 @@ fn run_together(
     };
     let mut suffered = Vec::new();
     while let Some(scenario) = scenarios.pop_front() {
-        let mut it = Suffered { scenario, phases: Vec::new(), recovered: Vec::new(), took: Duration::ZERO };
+        let mut it = Suffered {
+            scenario,
+            phases: Vec::new(),
+            recovered: Vec::new(),
+            sent_again: 0,
+            took: Duration::ZERO,
+        };
         match suffer(&mut bed, effort, folder.path(), &mut it) {
             Ok(()) => suffered.push(it),
             Err(error) => {
@@ -461,6 +480,10 @@ fn suffer(
         let after = bed.count.begin_phase();
         suffered.phases.push(after);
         suffered.recovered.push(recovered(bed, after, end)?);
+        if fault == Fault::BrokerKilled {
+            // Mosquitto answers before it has written down. What it forgets is no loss of the host's.
+            suffered.sent_again += bed.send_again(&[before, after])?;
+        }
         bed.check()?;
     }
     suffered.took = begun.elapsed();
@@ -473,7 +496,7 @@ fn recovered(bed: &Bed, phase: PhaseId, since: Instant) -> anyhow::Result<Durati
 }
 
 fn counted(suffered: Suffered, count: &Count) -> Row {
-    let Suffered { scenario, phases, recovered, took } = suffered;
+    let Suffered { scenario, phases, recovered, sent_again, took } = suffered;
     let (tally, missing) = count.of(&phases);
     let figures = Figures {
         sent: tally.sent,
@@ -482,6 +505,7 @@ fn counted(suffered: Suffered, count: &Count) -> Row {
         unexpected: count.look(|ledger| ledger.unexpected()),
         missing,
         recovered,
+        sent_again,
         took,
     };
     Row { scenario, came_of_it: Came::Counted(figures) }

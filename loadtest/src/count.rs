@@ -95,6 +95,13 @@ impl Count {
         (ledger.total(phases), missing.take(MISSING_SHOWN).collect())
     }
 
+    /// The ids of all that is missing in some phases.
+    pub fn missing(&self, phases: &[PhaseId]) -> Vec<String> {
+        let counted = self.lock();
+        let ledger = &counted.ledger;
+        phases.iter().flat_map(|phase| ledger.missing(*phase)).map(|sequence| ledger.id(sequence)).collect()
+    }
+
     fn at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.began).as_nanos() as u64
     }
@@ -124,6 +131,7 @@ mod tests {
         let first = count.look(|ledger| ledger.first_phase());
         let (tally, missing) = count.of(&[first]);
         assert_eq!((tally.sent, tally.came, tally.duplicated, missing), (3, 2, 1, vec![1]));
+        assert_eq!(count.missing(&[first, phase]), [ids[1].as_str()]);
         let (tally, missing) = count.of(&[phase]);
         assert_eq!((tally.sent, tally.came, tally.duplicated, missing), (1, 1, 0, vec![]));
         assert_eq!(count.of(&[first, phase]).0.lost(), 1);

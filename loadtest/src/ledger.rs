@@ -152,7 +152,8 @@ impl Ledger {
         (sequence, self.id(sequence))
     }
 
-    fn id(&self, sequence: Sequence) -> String {
+    /// What a message must carry.
+    pub fn id(&self, sequence: Sequence) -> String {
         format!("{}{sequence}", self.mark)
     }
 

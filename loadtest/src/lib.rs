@@ -24,6 +24,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod scorecard;
 pub mod site;
+pub mod soak;
 pub mod spread;
 pub mod timeline;
 pub mod yaml;

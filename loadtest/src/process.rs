@@ -68,11 +68,15 @@ impl Process {
 
     /// Until [`Self::go_on`] it does nothing, and keeps its connections.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::STOP)?)
+        self.signal(Signal::STOP)
     }
 
     pub fn go_on(&self) -> anyhow::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::CONT)?)
+        self.signal(Signal::CONT)
+    }
+
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     pub fn child(&mut self) -> &mut Child {

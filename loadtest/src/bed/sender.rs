@@ -38,8 +38,8 @@ pub enum Sender {
 }
 
 impl Sender {
-    pub fn mqtt(address: &str, topic: &str) -> anyhow::Result<Self> {
-        let publisher = Publisher::connect(address, "load", Arc::default())?;
+    pub fn mqtt(address: &str, client_id: &str, topic: &str) -> anyhow::Result<Self> {
+        let publisher = Publisher::connect(address, client_id, Arc::default())?;
         Ok(Sender::Mqtt { publisher, topic: topic.to_owned() })
     }
 
@@ -57,6 +57,17 @@ impl Sender {
     /// By POST to `path` on a loopback port.
     pub fn http(port: u16, path: &str) -> Self {
         Sender::Http(Poster { port, path: path.to_owned(), stream: None })
+    }
+
+    /// Sends messages once more and waits until they are acknowledged.
+    pub fn again(mut self, ids: &[String], within: Duration) -> anyhow::Result<()> {
+        for id in ids {
+            self.send(&payload(id))?;
+        }
+        self.flush()?;
+        let left = self.finish(within);
+        ensure!(left == 0, "{left} messages were not acknowledged when they were sent again");
+        Ok(())
     }
 
     fn send(&mut self, payload: &str) -> anyhow::Result<()> {
@@ -236,6 +247,10 @@ impl Load {
 /// Bytes of a payload, as far as its id leaves room.
 const PAYLOAD_BYTES: usize = 100;
 
+fn payload(id: &str) -> String {
+    format!("{id:<PAYLOAD_BYTES$}")
+}
+
 fn pace(mut sender: Sender, count: &Count, rate: &AtomicU64, ends: &AtomicBool) -> anyhow::Result<Sender> {
     let mut due = Instant::now();
     while !ends.load(Ordering::SeqCst) {
@@ -244,7 +259,7 @@ fn pace(mut sender: Sender, count: &Count, rate: &AtomicU64, ends: &AtomicBool) 
         let until = Instant::now();
         while due <= until {
             let id = count.send();
-            sender.send(&format!("{id:<PAYLOAD_BYTES$}"))?;
+            sender.send(&payload(&id))?;
             due += gap;
         }
         sender.flush()?;

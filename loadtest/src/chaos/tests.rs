@@ -8,6 +8,7 @@ fn row(connector: Connector, sent: u64, delivered: u64, duplicated: u64) -> Row 
         unexpected: 0,
         missing: (delivered..sent).collect(),
         recovered: [3, 1, 2].map(Duration::from_secs).to_vec(),
+        sent_again: 0,
         took: Duration::from_secs(7),
     };
     let scenario = Scenario { connector, fault: Fault::HostKilled };

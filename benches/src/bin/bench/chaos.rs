@@ -9,7 +9,7 @@ use tidegate_loadtest::{
 };
 
 pub fn run(quick: bool, only: &str) -> anyhow::Result<Report> {
-    let tools = Tools { host: tidegate_benches::site::tidegate()?, ..Tools::find()? };
+    let tools = Tools::find(tidegate_benches::site::tidegate()?)?;
     let effort = if quick { Effort::quick() } else { Effort::full() };
     let scenarios: Vec<Scenario> =
         Scenario::all().into_iter().filter(|it| it.name().contains(only)).collect();

@@ -17,6 +17,7 @@ mod quiet;
 mod restart;
 mod scorecard;
 mod share;
+mod soak;
 mod state;
 mod windows;
 
@@ -71,6 +72,8 @@ enum Bench {
     Scorecard(Only),
     /// Hosts, brokers, links, disks and clocks made to fail under load.
     Chaos(Only),
+    /// MQTT and Kafka at half of what is sustained, for long.
+    Soak,
     /// Ten thousand tenants with and without ten attackers.
     Crowd,
     /// The noisy neighbour of `scorecard` in another engine, beside the same here.
@@ -112,6 +115,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Chaos(Only { only }) => {
             std::process::exit(i32::from(!chaos::run(args.quick, &only)?.print_json()))
         }
+        Bench::Soak => soak::run(args.quick)?,
         Bench::Crowd => crowd::run(args.quick)?,
         Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,
