@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_slope_is_that_of_a_line_through_noise() {
-        let noise = |at: f64| if at as u64 % 2 == 0 { 0.5 } else { -0.5 };
+        let noise = |at: f64| if (at as u64).is_multiple_of(2) { 0.5 } else { -0.5 };
         let points: Vec<(f64, f64)> =
             (0..1_000).map(f64::from).map(|at| (at, 100.0 + 0.25 * at + noise(at))).collect();
         assert!((slope(&points) - 0.25).abs() < 0.001, "{}", slope(&points));

@@ -21,12 +21,24 @@ fn line() -> Line {
 }
 
 fn connect(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    // Those that were cut go by themselves.
+    until("others are gone", || proxy.connections() == 0);
     let client = TcpStream::connect(proxy.address()).expect("the proxy listens");
     let (server, _) = listener.accept().expect("it is passed on");
+    // The kernel has accepted it before the proxy knows of it.
+    until("it is known", || proxy.connections() == 1);
     for stream in [&client, &server] {
         stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
     }
     (client, server)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + WITHIN;
+    while !holds() {
+        assert!(Instant::now() < until, "not within {WITHIN:?}: {what}");
+        thread::yield_now();
+    }
 }
 
 fn hears(stream: &mut TcpStream, expected: &str) {
@@ -57,11 +69,7 @@ fn all_is_passed_on_and_so_is_the_end_of_one_direction() {
     say(&mut line.server, "answer");
     drop(line.server);
     assert_eq!(rest(&mut line.client), "answer");
-    let until = Instant::now() + WITHIN;
-    while line.proxy.connections() > 0 {
-        assert!(Instant::now() < until, "a connection that ended is kept");
-        thread::yield_now();
-    }
+    until("a connection that ended is forgotten", || line.proxy.connections() == 0);
 }
 
 #[test]
