@@ -69,6 +69,17 @@ pub struct Report {
 impl Report {
     /// Prints the table and the JSON line. True if every figure is kept.
     pub fn print(&self) -> bool {
+        self.print_table();
+        self.print_json()
+    }
+
+    /// Prints the JSON line alone, for a bench that has a table of its own.
+    pub fn print_json(&self) -> bool {
+        println!("{}", self.json());
+        self.cases.iter().all(Case::holds)
+    }
+
+    fn print_table(&self) {
         let widest = self.cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
         for case in &self.cases {
             let Case { name, value, unit, spread, hold } = case;
@@ -79,8 +90,6 @@ impl Report {
             };
             println!("{name:widest$}  {value:>12.3} {unit}  ({:.3} to {:.3}){verdict}", spread.0, spread.1);
         }
-        println!("{}", self.json());
-        self.cases.iter().all(Case::holds)
     }
 
     fn json(&self) -> Value {

@@ -486,6 +486,25 @@ impl Shared {
     }
 }
 
+/// A full disk or a kill leaves a snapshot that sled was writing and had not renamed yet. sled 0.34 takes
+/// it for the latest one, finds it corrupt, and does not open any more. The one before is still there.
+fn remove_half_snapshots(dir: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(file = %entry.path().display(), "a snapshot that was not finished is removed");
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether another has the database open. sled gives the kind of error a text alone.
 fn is_locked(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
@@ -497,6 +516,7 @@ impl Database {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let until = Instant::now() + LOCKED_MAX;
         let db = loop {
+            remove_half_snapshots(dir)?;
             match config.open() {
                 Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < until => {
                     std::thread::sleep(LOCKED_LOOK_EVERY);

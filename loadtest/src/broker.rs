@@ -2,14 +2,15 @@
 //! sessions that outlast it.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use rustix::process::Signal;
 
 use crate::process::Process;
 
@@ -42,24 +43,13 @@ impl Mosquitto {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.folder.join("mosquitto.log"))?;
         let mut command = Command::new(&self.binary);
         command.arg("-c").arg(self.folder.join("mosquitto.conf"));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(path) = library_path(&self.binary) {
             command.env("LD_LIBRARY_PATH", path);
         }
-        let mut process = Process::start(&mut command, &self.cores)?;
-        let until = Instant::now() + LISTEN_WITHIN;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let log = || std::fs::read_to_string(self.folder.join("mosquitto.log")).unwrap_or_default();
-            if let Some(status) = process.ended() {
-                anyhow::bail!("mosquitto ended with {status}: {}", log().trim_end());
-            }
-            ensure!(Instant::now() < until, "mosquitto does not listen: {}", log().trim_end());
-            thread::sleep(Duration::from_millis(5));
-        }
+        let log = self.folder.join("mosquitto.log");
+        let process = Process::start_server(&mut command, &self.cores, self.port, &log, LISTEN_WITHIN)?;
         self.process = Some(process);
         Ok(())
     }
@@ -80,10 +70,40 @@ impl Mosquitto {
         first.unwrap_or_else(|| "mosquitto".into())
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends it, so that it writes down what it holds, and starts it again.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.process.take().context("it runs")?.stop()?;
+        if let Some(process) = self.process.take() {
+            process.stop()?;
+        }
         self.run()
+    }
+
+    /// Has it write down what it holds while it runs.
+    pub fn save(&self, within: Duration) -> anyhow::Result<()> {
+        let file = self.folder.join("mosquitto.db");
+        let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+        let (before, until) = (written(), Instant::now() + within);
+        self.process()?.signal(Signal::USR1)?;
+        // It writes another file and puts that in the place of the one before.
+        while written() == before {
+            ensure!(Instant::now() < until, "mosquitto wrote nothing down within {within:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// kill -9: what it has not written down is gone. [`Self::restart`] brings it back.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), Process::kill)
+    }
+
+    /// The running process.
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("it runs")
     }
 }
 

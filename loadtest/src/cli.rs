@@ -18,7 +18,7 @@ use tidegate_loadtest::{
     page, run,
     scenario::{Beside, SHIPPED, Scenario},
     scorecard::Scorecard,
-    site::{BrokerAt, Site},
+    site::{BrokerAt, Site, guests_built},
 };
 
 const AFTER_HELP: &str = "\
@@ -354,8 +354,7 @@ fn scenario(name: &str) -> Result<Scenario, Failed> {
 
 impl Lists {
     fn guests(&self) -> PathBuf {
-        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../tenants/target/wasm32-wasip2/release");
-        self.guests.clone().unwrap_or_else(|| built.into())
+        self.guests.clone().unwrap_or_else(guests_built)
     }
 
     fn attacks(&self) -> Result<Vec<Attack>, Failed> {

@@ -1,6 +1,7 @@
 //! The host under test, as its users see it: its binary and its commands.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -29,10 +30,20 @@ pub struct Host {
     site: PathBuf,
     data: PathBuf,
     log: PathBuf,
-    cores: Vec<usize>,
+    launch: Launch,
     process: Option<Process>,
     /// Whose memory and CPU are looked at; another after each start.
     id: Arc<AtomicU32>,
+}
+
+/// How it is started, besides what all are.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// Cores that it is bound to, if any.
+    pub cores: Vec<usize>,
+    pub variables: Vec<(String, String)>,
+    /// A program and its arguments that become the host, given its command line.
+    pub through: Vec<String>,
 }
 
 /// What became of an apply.
@@ -45,13 +56,13 @@ pub enum Applied {
 
 impl Host {
     /// Starts it on the site folder and waits until it is ready.
-    pub fn start(binary: PathBuf, folder: &Path, site: &Path, cores: &[usize]) -> anyhow::Result<Self> {
+    pub fn start(binary: PathBuf, folder: &Path, site: &Path, launch: Launch) -> anyhow::Result<Self> {
         let mut host = Host {
             binary,
             site: site.to_owned(),
             data: folder.join("data"),
             log: folder.join("host.log"),
-            cores: cores.to_vec(),
+            launch,
             process: None,
             id: Arc::default(),
         };
@@ -60,14 +71,16 @@ impl Host {
     }
 
     fn run(&mut self, first: bool) -> anyhow::Result<()> {
-        let mut command = Command::new(&self.binary);
+        let mut words = self.launch.through.iter().map(OsStr::new).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).envs(self.launch.variables.iter().cloned());
         command.args(["up", "--every", "0s", "--data"]).arg(&self.data);
         if first {
             command.arg(&self.site);
         }
         let log = File::options().create(true).append(true).open(&self.log)?;
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut process = Process::start(&mut command, &self.cores)?;
+        let mut process = Process::start(&mut command, &self.launch.cores)?;
         self.wait_until_ready(process.child().stdout.take().context("piped")?)?;
         self.id.store(process.id(), Ordering::SeqCst);
         self.process = Some(process);
@@ -90,7 +103,7 @@ impl Host {
     }
 
     /// The end of what it wrote to standard error.
-    fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
@@ -110,10 +123,25 @@ impl Host {
         }
     }
 
+    /// SIGKILL; [`Self::start_again`] brings it back.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("it runs")?.kill()
+    }
+
+    /// Starts on what it has on disk, after [`Self::kill`].
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.run(false)
+    }
+
     /// SIGKILL, and a start on what it has on disk.
     pub fn kill_and_start(&mut self) -> anyhow::Result<()> {
-        self.process.take().context("it runs")?.kill()?;
-        self.run(false)
+        self.kill()?;
+        self.start_again()
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     pub fn apply(&self) -> anyhow::Result<Applied> {

@@ -2,17 +2,13 @@
 //! loopback ports, with a folder of its own; and its console tools.
 
 use std::{
-    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::{broker::free_port, process::Process};
+use anyhow::{Context, ensure};
 
 /// How long it may take to listen: it is a JVM on whatever cores there are.
 const LISTEN_WITHIN: Duration = Duration::from_secs(120);
@@ -25,6 +21,8 @@ pub const INSTALL: &str = "install a JDK and Maven (`sudo apt-get install defaul
 pub struct Options<'o> {
     /// The protocol of a further listener, such as `SASL_SSL`.
     pub secure: Option<&'o str>,
+    /// Under which port that listener is known, if something stands before it.
+    pub secure_known_as: Option<u16>,
     /// Further lines of its properties.
     pub properties: &'o [String],
     /// Further arguments with which its folder is made.
@@ -51,12 +49,14 @@ impl Kafka {
         let folder = folder.join("kafka");
         std::fs::create_dir_all(&folder)?;
         let (port, controller, secure_port) = (free_port()?, free_port()?, free_port()?);
-        let secure = options.secure.map_or(String::new(), |_| format!(",SECURE://127.0.0.1:{secure_port}"));
+        let secure =
+            |port: u16| options.secure.map_or(String::new(), |_| format!(",SECURE://127.0.0.1:{port}"));
+        let (listens, known) = (secure(secure_port), secure(options.secure_known_as.unwrap_or(secure_port)));
         let protocol = options.secure.unwrap_or("PLAINTEXT");
         let mut properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{secure}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{secure}\ncontroller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listens}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{known}\ncontroller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:{protocol}\n\
              log.dirs={}\n",
             folder.join("logs").display()
@@ -89,20 +89,10 @@ impl Kafka {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.join("kafka.log"))?;
         let mut command = self.java("kafka.Kafka");
         command.arg(self.folder.join("server.properties"));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Process::start(&mut command, &self.cores)?;
-        let until = Instant::now() + LISTEN_WITHIN;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let log = || std::fs::read_to_string(self.folder.join("kafka.log")).unwrap_or_default();
-            if let Some(status) = process.ended() {
-                anyhow::bail!("Kafka ended with {status}: {}", log().trim_end());
-            }
-            ensure!(Instant::now() < until, "Kafka does not listen: {}", log().trim_end());
-            thread::sleep(Duration::from_millis(20));
-        }
+        let log = self.folder.join("kafka.log");
+        let process = Process::start_server(&mut command, &self.cores, self.port, &log, LISTEN_WITHIN)?;
         self.process = Some(process);
         Ok(())
     }
@@ -133,18 +123,9 @@ impl Kafka {
         self.process.take().map_or(Ok(()), Process::kill)
     }
 
-    /// Until [`Self::go_on`] it answers nobody, and keeps its connections.
-    pub fn freeze(&mut self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)
-    }
-
-    pub fn go_on(&mut self) -> anyhow::Result<()> {
-        self.signal(Signal::CONT)
-    }
-
-    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
-        let process = self.process.as_mut().context("it runs")?;
-        Ok(kill_process(Pid::from_child(process.child()), signal)?)
+    /// The running process.
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("it runs")
     }
 
     /// Makes a topic.

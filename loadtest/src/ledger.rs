@@ -51,6 +51,8 @@ pub struct Tally {
     /// When its first message was due and its last came, in nanoseconds of the run.
     pub first_ns: u64,
     pub last_ns: u64,
+    /// When the first of its messages that came did; `u64::MAX` before that.
+    pub first_came_ns: u64,
 }
 
 impl Tally {
@@ -63,6 +65,7 @@ impl Tally {
             latency_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds of a histogram"),
             first_ns: u64::MAX,
             last_ns: 0,
+            first_came_ns: u64::MAX,
         }
     }
 
@@ -77,7 +80,8 @@ impl Tally {
 
     /// Takes in what another phase of the same kind came to.
     pub fn add(&mut self, other: &Tally) {
-        let Tally { sent, came, duplicated, out_of_order, latency_us, first_ns, last_ns } = other;
+        let Tally { sent, came, duplicated, out_of_order, latency_us, first_ns, last_ns, first_came_ns } =
+            other;
         self.sent += sent;
         self.came += came;
         self.duplicated += duplicated;
@@ -85,6 +89,7 @@ impl Tally {
         self.latency_us.add(latency_us).expect("the same bounds");
         self.first_ns = self.first_ns.min(*first_ns);
         self.last_ns = self.last_ns.max(*last_ns);
+        self.first_came_ns = self.first_came_ns.min(*first_came_ns);
     }
 }
 
@@ -147,7 +152,8 @@ impl Ledger {
         (sequence, self.id(sequence))
     }
 
-    fn id(&self, sequence: Sequence) -> String {
+    /// What a message must carry.
+    pub fn id(&self, sequence: Sequence) -> String {
         format!("{}{sequence}", self.mark)
     }
 
@@ -182,6 +188,7 @@ impl Ledger {
         let latency_us = now_ns.saturating_sub(entry.due_ns) / 1_000;
         tally.came += 1;
         tally.last_ns = tally.last_ns.max(now_ns);
+        tally.first_came_ns = tally.first_came_ns.min(now_ns);
         tally.latency_us.saturating_record(latency_us);
         self.timeline.came(now_ns, latency_us);
         let reached = &mut self.reached[stream as usize];
@@ -206,6 +213,40 @@ impl Ledger {
 
     pub fn tally(&self, phase: PhaseId) -> &Tally {
         &self.phases[usize::from(phase.0)]
+    }
+
+    /// Some phases as one.
+    pub fn total(&self, phases: &[PhaseId]) -> Tally {
+        let mut total = Tally::new();
+        phases.iter().for_each(|phase| total.add(self.tally(*phase)));
+        total
+    }
+
+    /// What was sent before any other phase began.
+    pub fn first_phase(&self) -> PhaseId {
+        PhaseId(0)
+    }
+
+    /// Messages that came again, of all phases.
+    pub fn duplicated(&self) -> u64 {
+        self.phases.iter().map(|tally| tally.duplicated).sum()
+    }
+
+    /// Messages of a phase that have not come, in the order of sending.
+    pub fn missing(&self, phase: PhaseId) -> impl Iterator<Item = Sequence> + '_ {
+        self.blocks.iter().enumerate().flat_map(move |(block, state)| {
+            let entries = match state {
+                Block::Open { entries, .. } => entries.as_slice(),
+                Block::Complete(_) => &[],
+            };
+            let missing = entries.iter().enumerate().filter(move |(_, it)| !it.came && it.phase == phase);
+            missing.map(move |(at, _)| (block * BLOCK + at) as Sequence)
+        })
+    }
+
+    /// Messages that were sent, and that have come, of all phases.
+    pub fn sent_and_came(&self) -> (u64, u64) {
+        (self.sent, self.phases.iter().map(|tally| tally.came).sum())
     }
 
     pub fn unexpected(&self) -> u64 {

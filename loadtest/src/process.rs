@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::TcpStream,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cores::Cores;
@@ -38,6 +39,44 @@ impl Process {
         let child = thread::scope(|scope| scope.spawn(spawn).join().expect("it does not panic"));
         let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Process { child })
+    }
+
+    /// Starts a server and waits until it listens on a loopback port. What it says goes to a
+    /// log, and is told if it ends instead.
+    pub fn start_server(
+        command: &mut Command,
+        cores: &[usize],
+        port: u16,
+        log: &Path,
+        within: Duration,
+    ) -> anyhow::Result<Self> {
+        let file = fs::File::options().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let name = command.get_program().display().to_string();
+        let mut process = Self::start(command, cores)?;
+        let until = Instant::now() + within;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let log = || fs::read_to_string(log).unwrap_or_default();
+            if let Some(status) = process.ended() {
+                bail!("{name} ended with {status}: {}", log().trim_end());
+            }
+            ensure!(Instant::now() < until, "{name} does not listen: {}", log().trim_end());
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(process)
+    }
+
+    /// Until [`Self::go_on`] it does nothing, and keeps its connections.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     pub fn child(&mut self) -> &mut Child {

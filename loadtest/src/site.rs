@@ -24,6 +24,11 @@ const DEPLOYS_MAX: u32 = 10_000;
 /// The policy that attackers' own ones differ from.
 const STANDARD: &str = include_str!("../../policies/standard.yaml");
 
+/// Where `cargo xtask guests` puts components.
+pub fn guests_built() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tenants/target/wasm32-wasip2/release").into()
+}
+
 /// Where the broker is, as a site says it.
 #[derive(Clone, Debug)]
 pub enum BrokerAt {

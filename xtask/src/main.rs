@@ -56,11 +56,15 @@ enum Command {
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
         /// path, contracts, metering, deploy, quiet, density, dense, mqtt, windows, state, restart, fair,
-        /// cap, scorecard, accounting, leak, spread, or all.
+        /// cap, scorecard, accounting, leak, spread, kafka, crowd, peers, chaos, soak, or all but the
+        /// last two.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]
         quick: bool,
+        /// Of `scorecard` and `chaos`, only what has this in its name.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Simulates hosts on a virtual clock, in release.
     Sim {
@@ -89,7 +93,7 @@ fn main() -> anyhow::Result<()> {
             languages::component(language, source, wit, world, output)
         }
         Command::Demo { seconds, rate } => demo::demo(demo::Demo { seconds, rate }),
-        Command::Bench { name, quick } => run::bench(&name, quick),
+        Command::Bench { name, quick, only } => run::bench(&name, quick, only.as_deref()),
         Command::Sim { seeds, seed } => run::sim(seeds, seed),
         Command::Test { args } => run::test(&args),
     }

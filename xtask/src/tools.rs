@@ -61,17 +61,37 @@ pub fn library_path(program: &Path) -> Option<String> {
     (!folders.is_empty()).then(|| folders.join(":"))
 }
 
+/// Debian's `libfaketime`, for hosts whose clock jumps: unpacked where the load tool looks for
+/// it, unless it is installed.
+pub fn faketime() -> anyhow::Result<()> {
+    let folder = root().join("target/tools/faketime");
+    let is_below = |lib: &Path| {
+        let folders = fs::read_dir(lib).into_iter().flatten().flatten();
+        folders.into_iter().any(|entry| entry.path().join("faketime/libfaketimeMT.so.1").is_file())
+    };
+    if is_below(&folder.join("usr/lib")) || is_below(Path::new("/usr/lib")) {
+        return Ok(());
+    }
+    eprintln!("fetching libfaketime");
+    unpack(&folder, &["libfaketime"], 1).context("cannot fetch it; `sudo apt-get install libfaketime`")
+}
+
 fn fetch_mosquitto(folder: &Path) -> anyhow::Result<()> {
     eprintln!("fetching mosquitto");
+    unpack(folder, &MOSQUITTO_PACKAGES, 2)
+}
+
+/// Unpacks Debian's packages into a folder; so many of the first must be there.
+fn unpack(folder: &Path, packages: &[&str], must: usize) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for (i, package) in MOSQUITTO_PACKAGES.iter().enumerate() {
+    for (i, package) in packages.iter().enumerate() {
         let mut download = Command::new("apt-get");
         download.args(["download", "--quiet", package]).current_dir(folder).stdout(Stdio::null());
-        if i >= 2 {
+        if i >= must {
             download.stderr(Stdio::null());
         }
         let status = download.status().context("cannot run apt-get, which Debian and its kin have")?;
-        if !status.success() && i < 2 {
+        if !status.success() && i < must {
             bail!("`apt-get download {package}` failed; without package lists, `sudo apt-get update` first");
         }
     }

@@ -23,6 +23,22 @@ fn positions_outlive_the_process() {
 }
 
 #[test]
+fn a_snapshot_that_a_full_disk_or_a_kill_cut_off_costs_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (round, len) in [(1, 0), (2, 12), (3, 100)] {
+        let store = Store::open(dir.path()).expect("opens");
+        store.set_position("a/b/c", at(round));
+        store.flush().expect("flushes");
+        drop(store);
+        // As sled names one of which it has not written all.
+        let half = dir.path().join("snap.FFFFFFFFFFFFFFFF.generating");
+        std::fs::write(half, vec![7; len]).expect("a file");
+        let store = Store::open(dir.path()).expect("opens beside half a snapshot");
+        assert_eq!(store.position("a/b/c"), at(round));
+    }
+}
+
+#[test]
 fn a_position_of_another_form_is_the_beginning() {
     for bytes in [&b""[..], &42_u64.to_le_bytes(), &[0; 27]] {
         assert_eq!(Position::from_bytes(bytes), Position::default());

@@ -1,9 +1,11 @@
 //! Fifty tenants' connections over a network and a broker that fail meanwhile: what
 //! was not confirmed is sent again, and nothing is lost.
 
+use tidegate_loadtest::proxy::Proxy;
+
 use crate::{
     crowd::{self, Happened},
-    mosquitto::{Mosquitto, Proxy, eventually},
+    mosquitto::{Mosquitto, eventually},
     outside::{Subscriber, publish_all},
     process::{Host, Status},
 };

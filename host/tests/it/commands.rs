@@ -16,10 +16,11 @@ use tidegate::{
     topic::TopicFilter,
 };
 use tidegate_benches::rig::{Rig, Running, tenant};
+use tidegate_loadtest::proxy::Proxy;
 
 use crate::{
     folder::{Link, SiteFolder},
-    mosquitto::{Mosquitto, Proxy, eventually},
+    mosquitto::{Mosquitto, eventually},
     outside::{Responder, Subscriber, publish_all},
     process::{Host, Status, output, tidegate},
 };

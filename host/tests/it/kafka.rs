@@ -329,11 +329,11 @@ fn kafka_nothing_is_lost_when_the_broker_is_killed_or_frozen() {
     server.send(from, 2_000..4_000);
     let all = || server.numbers(to).into_iter().collect::<BTreeSet<u64>>();
     eventually("all came after the kill", || all().len() == 4_000);
-    server.with(Kafka::freeze);
+    server.with(|kafka| kafka.process()?.freeze());
     // The host sees that nobody answers, or does not; either way nothing is lost.
     let waits = std::time::Instant::now();
     eventually("a while is over", || waits.elapsed() > Duration::from_secs(2));
-    server.with(Kafka::go_on);
+    server.with(|kafka| kafka.process()?.go_on());
     server.send(from, 4_000..6_000);
     eventually("all came after the frost", || all().len() == 6_000);
     host.stop();
@@ -438,7 +438,8 @@ fn kafka_is_spoken_to_over_tls_with_passwords_and_certificates() {
         "--add-scram",
         "SCRAM-SHA-512=[name=anna,password=right]",
     ];
-    let options = Options { secure: Some("SASL_SSL"), properties: &properties, format: &format };
+    let options =
+        Options { secure: Some("SASL_SSL"), properties: &properties, format: &format, ..Options::default() };
     let Some(server) = Server::start(options) else { return };
     let address = format!("127.0.0.1:{}", server.with(|kafka| Ok(kafka.secure_port())));
     server.topic("in", 1);
@@ -485,7 +486,7 @@ fn kafka_lets_in_who_has_a_certificate() {
         format!("{listener}.ssl.{store}.type=PEM\n{listener}.ssl.{store}.location={}", file.display())
     });
     let properties = [&properties[..], &[format!("{listener}.ssl.client.auth=required")]].concat();
-    let options = Options { secure: Some("SSL"), properties: &properties, format: &[] };
+    let options = Options { secure: Some("SSL"), properties: &properties, ..Options::default() };
     let Some(server) = Server::start(options) else { return };
     let address = format!("127.0.0.1:{}", server.with(|kafka| Ok(kafka.secure_port())));
     server.topic("in", 1);

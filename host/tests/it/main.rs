@@ -5,6 +5,7 @@ mod applied;
 mod apply;
 mod authority;
 mod brokers;
+mod chaos;
 mod commands;
 mod compose;
 mod crowd;

@@ -1,22 +1,19 @@
 //! A real mosquitto on a loopback port of its own, with a data folder of its own,
-//! that a test can stop, kill and start again; and a proxy before it that can cut
-//! its connections.
+//! that a test can stop, kill and start again; and a proxy before it that changes what
+//! clients ask for.
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
 use tidegate_benches::mosquitto::{find, library_path};
+use tidegate_loadtest::proxy::Proxy;
 
 /// How long anything on this machine may take before a test gives up.
 pub const WITHIN: Duration = Duration::from_secs(60);
@@ -130,133 +127,18 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Passes connections on to a broker until it is told to cut or to refuse them, or to let
-/// nothing through to the broker.
-/// What was under way when it cuts is lost, as on a network.
-pub struct Proxy {
-    pub port: u16,
-    state: Arc<ProxyState>,
-}
-
-struct ProxyState {
-    to: u16,
-    refuses: AtomicBool,
-    deafens: AtomicBool,
-    widens: AtomicBool,
-    closed: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
-}
-
-impl Proxy {
-    pub fn before(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-        let port = listener.local_addr().expect("it is bound").port();
-        let state = ProxyState {
-            to,
-            refuses: AtomicBool::new(false),
-            deafens: AtomicBool::new(false),
-            widens: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            open: Mutex::default(),
-        };
-        let state = Arc::new(state);
-        let accepting = state.clone();
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if accepting.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                if !accepting.refuses.load(Ordering::SeqCst) {
-                    accepting.pass(client);
-                }
-            }
-        });
-        Proxy { port, state }
-    }
-
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Ends every connection; new ones come through.
-    pub fn cut(&self) {
-        for stream in self.state.open.lock().expect("no panic under this lock").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// From now on connections are closed as soon as they come.
-    pub fn refuse(&self) {
-        self.state.refuses.store(true, Ordering::SeqCst);
-        self.cut();
-    }
-
-    /// From now on clients of MQTT v5 let the broker send them 65,535 messages at once,
-    /// whatever they want.
-    pub fn widen(&self) {
-        self.state.widens.store(true, Ordering::SeqCst);
-    }
-
-    /// From now on the broker hears nothing, and is heard.
-    pub fn deafen(&self) {
-        self.state.deafens.store(true, Ordering::SeqCst);
-    }
-
-    /// All passes again, on new connections.
-    pub fn admit(&self) {
-        self.state.refuses.store(false, Ordering::SeqCst);
-        if self.state.deafens.swap(false, Ordering::SeqCst) {
-            self.cut();
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.state.closed.store(true, Ordering::SeqCst);
-        self.cut();
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-impl ProxyState {
-    fn pass(self: &Arc<Self>, client: TcpStream) {
-        let Ok(broker) = TcpStream::connect(("127.0.0.1", self.to)) else { return };
-        let _ = client.set_nodelay(true);
-        let _ = broker.set_nodelay(true);
-        let mut open = self.open.lock().expect("no panic under this lock");
-        for (from, to, is_said) in [(&client, &broker, true), (&broker, &client, false)] {
-            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
-            if let Ok(from) = from.try_clone() {
-                open.push(from);
-            }
-            let state = self.clone();
-            thread::spawn(move || copy(from, to, |bytes| !is_said || state.lets_through(bytes)));
-        }
-    }
-
-    /// Whether the broker is told this, which may be changed.
-    fn lets_through(&self, said: &mut [u8]) -> bool {
-        const CONNECT: u8 = 0x10;
-        const RECEIVE_MAXIMUM: u8 = 0x21;
-        if self.widens.load(Ordering::SeqCst) && said[0] == CONNECT {
+/// A proxy before a broker that lets clients of MQTT v5 be sent 65,535 messages at once,
+/// whatever they want.
+pub fn widening(to: u16) -> Proxy {
+    const CONNECT: u8 = 0x10;
+    const RECEIVE_MAXIMUM: u8 = 0x21;
+    Proxy::editing(to, |said| {
+        if said[0] == CONNECT {
             // Behind the fixed and the variable header; nothing before it is like it.
             let properties = &mut said[12..];
             if let Some(at) = properties.iter().position(|&byte| byte == RECEIVE_MAXIMUM) {
                 properties[at + 1..at + 3].fill(0xff);
             }
         }
-        !self.deafens.load(Ordering::SeqCst)
-    }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&mut [u8]) -> bool) {
-    let mut bytes = vec![0; 64 << 10];
-    while let Ok(len) = from.read(&mut bytes) {
-        if len == 0 || passes(&mut bytes[..len]) && to.write_all(&bytes[..len]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
+    })
 }

@@ -30,11 +30,12 @@ use tidegate::{
     topic::{TopicFilter, TopicTemplate},
     write::{Confirmed, Confirms, Destination, SinkQueue, Write},
 };
+use tidegate_loadtest::proxy::Proxy;
 use tokio::runtime::Runtime;
 
 use crate::{
     encrypted::Encrypted,
-    mosquitto::{Mosquitto, Proxy, eventually, free_port},
+    mosquitto::{Mosquitto, eventually, free_port},
     outside::{self, Subscriber, numbers, publish_all},
 };
 

@@ -19,7 +19,7 @@ use crate::{
     attack::Attack,
     broker::{self, Mosquitto},
     cores::Cores,
-    host::{self, Applied, Host},
+    host::{self, Applied, Host, Launch},
     ledger::Ledger,
     process::{self, Usage},
     progress::Progress,
@@ -90,7 +90,8 @@ impl Stage {
         }
         let version_of_host = host::version(&binary);
         progress.step(&format!("starting {} beside {version}", binary.display()));
-        let host = Host::start(binary, &path, site.dir(), &cores.host)?;
+        let launch = Launch { cores: cores.host.clone(), ..Launch::default() };
+        let host = Host::start(binary, &path, site.dir(), launch)?;
         let host_id = host.id();
         Ok(Stage {
             ours: Some(Ours { host, broker, site, _folder: folder }),

@@ -2,6 +2,7 @@
 //! binary, so that one build makes all of them.
 
 mod accounting;
+mod chaos;
 mod contracts;
 mod crowd;
 mod dense;
@@ -17,6 +18,7 @@ mod quiet;
 mod restart;
 mod scorecard;
 mod share;
+mod soak;
 mod state;
 mod windows;
 
@@ -70,11 +72,11 @@ enum Bench {
     /// What a tenant with a cap gets in any second.
     Cap,
     /// Quiet tenants beside each attack of the list.
-    Scorecard {
-        /// Only the attacks whose names contain this.
-        #[arg(long, default_value = "")]
-        only: String,
-    },
+    Scorecard(Only),
+    /// Hosts, brokers, links, disks and clocks made to fail under load.
+    Chaos(Only),
+    /// MQTT and Kafka at half of what is sustained, for long.
+    Soak,
     /// Ten thousand tenants with and without ten attackers.
     Crowd,
     /// The noisy neighbour of `scorecard` in another engine, beside the same here.
@@ -88,6 +90,13 @@ enum Bench {
     /// What `density` measures, in a process of its own; told what to do on stdin.
     #[command(hide = true)]
     Resident(density::Resident),
+}
+
+#[derive(clap::Args)]
+struct Only {
+    /// Only the attacks, or scenarios, whose names contain this.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -106,7 +115,11 @@ fn main() -> anyhow::Result<()> {
         Bench::Windows => windows::run(args.quick)?,
         Bench::State => state::run(args.quick)?,
         Bench::Restart => restart::run(args.quick)?,
-        Bench::Scorecard { only } => scorecard::run(args.quick, &only)?,
+        Bench::Scorecard(Only { only }) => scorecard::run(args.quick, &only)?,
+        Bench::Chaos(Only { only }) => {
+            std::process::exit(i32::from(!chaos::run(args.quick, &only)?.print_json()))
+        }
+        Bench::Soak => soak::run(args.quick)?,
         Bench::Crowd => crowd::run(args.quick)?,
         Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,
