@@ -428,15 +428,15 @@ impl Buffer {
         Ok(())
     }
 
-    /// What the back has comes first, and is not read again in this run. All of it or none:
-    /// order would be lost otherwise.
+    /// What the back has comes first, and is not read again in this run.
     async fn spill_passing(&mut self, room: &mut Room) -> io::Result<()> {
         let of = |(place, handed): (usize, &Handed)| match (&handed.what, &handed.state) {
             (What::Passing(write), State::Open) => Some((place, encode(write))),
             _ => None,
         };
-        let (places, records): (Vec<_>, Vec<_>) = self.handed.iter().enumerate().filter_map(of).unzip();
-        if records.is_empty() || !records.iter().all(|record| room.take(record)) {
+        let passing = self.handed.iter().enumerate().filter_map(of);
+        let (places, records): (Vec<_>, Vec<_>) = passing.take_while(|(_, record)| room.take(record)).unzip();
+        if records.is_empty() {
             return Ok(());
         }
         let first = self.log().next();

@@ -5,6 +5,7 @@ mod applied;
 mod apply;
 mod authority;
 mod brokers;
+mod buffer;
 mod chaos;
 mod commands;
 mod compose;
