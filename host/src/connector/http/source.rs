@@ -1,4 +1,4 @@
-//! `HttpSource`: requests for one source become deliveries, each of one message, and are
+//! `HttpSource`: requests for one source become deliveries, and are
 //! answered in the order in which they are settled. It takes them from a bounded channel,
 //! since the server is on another thread.
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// So long a request waits for credit before its client is told to come again.
-pub(super) const CREDIT_WITHIN: Duration = Duration::from_secs(1);
+pub(in crate::connector) const CREDIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a source takes, and from whom.
 pub struct HttpOptions {
@@ -44,11 +44,12 @@ pub struct HttpOptions {
 
 /// One request on its way to a source.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(in crate::connector) struct Post {
     pub topic: String,
     pub content_type: Option<String>,
     pub properties: Vec<(String, String)>,
-    pub body: Bytes,
+    /// Of a message each: no more than one delivery may hold.
+    pub bodies: Vec<Bytes>,
     /// Under which it waits for a reply.
     pub request: Option<String>,
     /// When it has waited long enough for credit.
@@ -58,7 +59,7 @@ pub(super) struct Post {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::connector) enum Outcome {
     Settled,
     /// There was no credit for it.
     NoRoom,
@@ -68,17 +69,20 @@ pub(super) enum Outcome {
 
 impl Post {
     fn batch(&self, node: &str) -> Batch {
-        let properties = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        let request = self.request.iter().map(|id| (REQUEST.as_bytes(), id.as_bytes()));
-        let bytes = node.len() + self.topic.len() + self.body.len();
-        let mut builder = BatchBuilder::with_capacity(node, 1, bytes);
-        builder.push(
-            self.topic.as_bytes(),
-            self.content_type.as_deref(),
-            &self.body,
-            properties.chain(request),
-        );
+        let (topic, content_type) = (self.topic.as_bytes(), self.content_type.as_deref());
+        let each = topic.len() + content_type.map_or(0, str::len);
+        let bytes = node.len() + self.bodies.len() * each + self.body_bytes();
+        let mut builder = BatchBuilder::with_capacity(node, self.bodies.len(), bytes);
+        for body in &self.bodies {
+            let properties = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+            let request = self.request.iter().map(|id| (REQUEST.as_bytes(), id.as_bytes()));
+            builder.push(topic, content_type, body, properties.chain(request));
+        }
         builder.finish()
+    }
+
+    fn body_bytes(&self) -> usize {
+        self.bodies.iter().map(Bytes::len).sum()
     }
 
     fn answer(self, outcome: Outcome) {
@@ -220,8 +224,8 @@ impl Taking {
             match self.door.poll_credit(batch.bytes_held(), ctx) {
                 Poll::Ready(credit) => {
                     self.patience = None;
-                    self.status.messages_in.add(1);
-                    self.status.bytes_in.add(post.body.len() as u64);
+                    self.status.messages_in.add(batch.len() as u64);
+                    self.status.bytes_in.add(post.body_bytes() as u64);
                     let number = self.door.deliver(credit, batch);
                     self.unanswered.push_back((number, post.outcome));
                 }

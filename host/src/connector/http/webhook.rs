@@ -4,7 +4,7 @@
 
 mod backlog;
 mod call;
-mod retry;
+pub(in crate::connector) mod retry;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 

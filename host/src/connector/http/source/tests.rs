@@ -42,7 +42,7 @@ fn post(number: u8, until: Instant) -> (Post, oneshot::Receiver<Outcome>) {
         topic: "t".to_owned(),
         content_type: None,
         properties: Vec::new(),
-        body: Bytes::from(vec![number]),
+        bodies: vec![Bytes::from(vec![number])],
         request: None,
         until,
         outcome,

@@ -31,14 +31,14 @@ pub(super) fn judge(status: StatusCode) -> Verdict {
 
 /// Waits twice as long each time.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(in crate::connector) struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
     /// Between half and all of its turn, as `random` draws it, so that many do not come at
     /// once; no less than the far side asks for.
-    pub(super) fn next(&mut self, asked: Option<Duration>, random: u32) -> Duration {
+    pub(in crate::connector) fn next(&mut self, asked: Option<Duration>, random: u32) -> Duration {
         let turn = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LONGEST);
         self.attempts += 1;
         let own = turn / 2 + (turn / 2).mul_f64(f64::from(random) / f64::from(u32::MAX));
