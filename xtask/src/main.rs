@@ -55,7 +55,7 @@ enum Command {
     },
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
-        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, windows, state, restart, fair,
+        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, kafka, otlp, windows, state, restart, fair,
         /// cap, scorecard, accounting, leak, spread, or all.
         name: String,
         /// Fewer and shorter rounds.

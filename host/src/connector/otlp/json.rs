@@ -14,7 +14,10 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::value::RawValue;
 
 use super::{
@@ -29,12 +32,15 @@ const OBJECTS_ANYWAY: usize = 1 << 16;
 
 /// The protobuf of a request in JSON.
 pub fn to_protobuf(signal: Signal, json: &[u8]) -> Result<Vec<u8>, ParseError> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        // A list in its order would be read as well.
+        return Err(serde_json::Error::custom("a request is an object").into());
+    }
     let objects = json.iter().filter(|byte| **byte == b'{').count();
     if objects > OBJECTS_ANYWAY + json.len() / BYTES_PER_OBJECT {
         return Err(ParseError::Dense);
     }
-    let request: RawRequest<'_> = serde_json::from_slice(json)?;
-    let RawRequest { spans, metrics, logs } = request;
+    let RawRequest { spans, metrics, logs } = serde_json::from_slice(json)?;
     let mut out = Vec::with_capacity(json.len() / 2);
     match signal {
         Signal::Traces => put_resources::<Span>(spans, &mut out)?,

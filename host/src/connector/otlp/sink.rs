@@ -324,5 +324,3 @@ fn merge(parts: &[Part]) -> Bytes {
     merged.finish().into()
 }
 
-#[cfg(test)]
-mod tests;
