@@ -173,6 +173,7 @@ impl Rig {
             name: "in".into(),
             targets: vec![next(0)],
             gate: tenant.gates().of_source("in"),
+            is_in_order: true,
         }];
         let windows = tidegate::deploy::window_plans(&mut sources, &steps, &[]);
         Arc::new(Plan {
@@ -207,6 +208,7 @@ impl Rig {
         let (id, queue) = self.shard.install(plan.clone());
         let source =
             SourceDoor::new(0, queue, plan.tenant.ledger.clone()).through(plan.sources[0].gate.clone());
+        let source = if plan.sources[0].is_in_order { source } else { source.in_any_order() };
         Running { id, plan, source, sink }
     }
 

@@ -2,6 +2,7 @@
 //! into deliveries at the source's door and carries writes from the sink's door to
 //! the far side; none knows dataflows, guests or shards.
 
+mod backoff;
 pub mod broker;
 mod carried;
 pub mod client_id;

@@ -364,17 +364,25 @@ fn kind_of(kind: OperationKind) -> Option<OperatorKind> {
     }
 }
 
-/// Flattens a dataflow with all its graphs into a plan. `sinks` holds the tenant's
-/// queue for each endpoint that it writes to; over `commands` operators ask other
-/// programs.
+/// What the ends of a dataflow are bound to.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    /// Sources of endpoints that are not here are in order.
+    pub endpoints: &'a BTreeMap<String, EndpointKind>,
+    /// The tenant's queue for each endpoint that it writes to.
+    pub sinks: &'a BTreeMap<String, Arc<SinkQueue>>,
+    /// Over which operators ask other programs.
+    pub commands: Option<&'a Arc<Commands>>,
+}
+
+/// Flattens a dataflow with all its graphs into a plan.
 pub fn plan(
     tenant: &Arc<Tenant>,
     site: &TenantSite,
     dataflow: &DataflowSite,
     components: &Components,
-    sinks: &BTreeMap<String, Arc<SinkQueue>>,
     window_space: WindowSpace,
-    commands: Option<&Arc<Commands>>,
+    Ends { endpoints, sinks, commands }: Ends<'_>,
 ) -> Plan {
     let mut flattening = Flattening {
         dataflow,
@@ -426,11 +434,15 @@ pub fn plan(
         .iter()
         .map(|node| {
             let FlowNode { name, kind } = &dataflow.dataflow.nodes[*node];
-            let gate = match kind {
-                FlowNodeKind::Source { endpoint, .. } => tenant.gates().of_source(&endpoint.text),
-                FlowNodeKind::Destination { .. } | FlowNodeKind::Graph { .. } => None,
+            let (gate, is_in_order) = match kind {
+                FlowNodeKind::Source { endpoint, .. } => {
+                    let is_in_order = endpoints.get(&endpoint.text).is_none_or(EndpointKind::has_order);
+                    (tenant.gates().of_source(&endpoint.text), is_in_order)
+                }
+                FlowNodeKind::Destination { .. } | FlowNodeKind::Graph { .. } => (None, true),
             };
-            SourcePlan { name: name.text.clone(), targets: flattening.after_node(*node, None), gate }
+            let targets = flattening.after_node(*node, None);
+            SourcePlan { name: name.text.clone(), targets, gate, is_in_order }
         })
         .collect();
     let mut windows = 0;
@@ -477,6 +489,7 @@ pub fn window_plans(sources: &mut Vec<SourcePlan>, steps: &[Step], checks: &[Che
         name: step.operator.operation().to_owned(),
         targets: step.targets.clone(),
         gate: None,
+        is_in_order: true,
     }));
     let mut plans: Vec<WindowPlan> =
         holding().map(|step| WindowPlan { operator: step.operator.clone(), upstream: Vec::new() }).collect();

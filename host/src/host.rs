@@ -59,7 +59,7 @@ use crate::{
     },
     dead_letter::{ArchiveError, DeadLetters, filter::Filter, reader},
     deploy::{
-        self, chain,
+        self, Ends, chain,
         known::{IsNew, Known},
     },
     guest::compose::Parts,
@@ -672,8 +672,8 @@ impl Host {
                 let trial = trial.get_or_insert_with(|| {
                     Tenant::on_trial(&tenant.name, tenant.limits.clone(), tenant.schemas.clone())
                 });
-                let windows = WindowSpace::memory();
-                let plan = deploy::plan(trial, tenant, it.site, &it.components, &sinks, windows, None);
+                let ends = Ends { endpoints: &site.endpoints, sinks: &sinks, commands: None };
+                let plan = deploy::plan(trial, tenant, it.site, &it.components, WindowSpace::memory(), ends);
                 let operators = plan.operators().cloned().collect();
                 let (reply, result) = oneshot::channel();
                 self.shards[shard].door.send(Command::Try { operators, reply });
@@ -790,9 +790,8 @@ impl Host {
             let PreparedDataflow { site: flow, components, .. } = &prepared;
             let endpoint = deploy::command_endpoint(flow, components, &site.endpoints);
             let commands = endpoint.map(|endpoint| self.open_commands(site, tenant, &mut running, endpoint));
-            let plan =
-                deploy::plan(&running.tenant, tenant, flow, components, &sinks, space, commands.as_ref());
-            let plan = Arc::new(plan);
+            let ends = Ends { endpoints: &site.endpoints, sinks: &sinks, commands: commands.as_ref() };
+            let plan = Arc::new(deploy::plan(&running.tenant, tenant, flow, components, space, ends));
             self.usage.watch_dataflow(&tenant.name, &plan.stats);
             if let Some(cause) = self.quarantined.get(&plan.name()) {
                 plan.set_health(Health::Quarantined { cause: cause.clone() });

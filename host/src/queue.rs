@@ -17,7 +17,7 @@ use crate::{
     dead_letter::Replayed,
     ledger::{Credit, Ledger},
     rate::RateGate,
-    settle::{Settle, Settled},
+    settle::{Acked, Settle, Settled},
 };
 
 /// What a source hands over at once, and the duty to answer for it.
@@ -79,21 +79,66 @@ pub struct Places {
 /// Deliveries of all sources of one dataflow, first come first served.
 #[derive(Debug)]
 pub struct Queue {
-    deliveries: Mutex<VecDeque<Delivery>>,
+    lines: Mutex<Lines>,
+    /// Whether what may be settled in any order has a line of its own.
+    has_two_lines: bool,
     ingest: Waker,
     closed: AtomicBool,
     /// Sources that have given all they ever will.
     ended: Mutex<Vec<u32>>,
-    /// So many, from the last, that nobody has seen.
+    /// So many that nobody has seen.
     unseen: AtomicUsize,
 }
 
+/// What waits, by whether it waits for what came before it.
+#[derive(Debug, Default)]
+struct Lines {
+    in_order: Line,
+    in_any_order: Line,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    deliveries: VecDeque<Delivery>,
+    /// So many, from the last, that nobody has seen.
+    unseen: usize,
+}
+
+impl Line {
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.deliveries.pop_front();
+        self.unseen = self.unseen.min(self.deliveries.len());
+        delivery
+    }
+
+    fn see(&mut self, now: Instant) {
+        let unseen = std::mem::take(&mut self.unseen);
+        self.deliveries.iter_mut().rev().take(unseen).for_each(|delivery| delivery.seen = Some(now));
+    }
+}
+
+impl Lines {
+    fn len(&self) -> usize {
+        self.in_order.deliveries.len() + self.in_any_order.deliveries.len()
+    }
+}
+
 impl Queue {
-    /// `ingest` is woken when a delivery comes.
+    /// One line, in which all wait for each other. `ingest` is woken when a delivery comes.
     pub fn new(ingest: Waker) -> Arc<Self> {
+        Queue::with_lines(ingest, false)
+    }
+
+    /// One in which deliveries that may be settled in any order wait only for each other.
+    pub fn with_two_lines(ingest: Waker) -> Arc<Self> {
+        Queue::with_lines(ingest, true)
+    }
+
+    fn with_lines(ingest: Waker, has_two_lines: bool) -> Arc<Self> {
         let closed = AtomicBool::new(false);
         Arc::new(Queue {
-            deliveries: Mutex::default(),
+            lines: Mutex::default(),
+            has_two_lines,
             ingest,
             closed,
             ended: Mutex::default(),
@@ -104,20 +149,31 @@ impl Queue {
     /// Spends the delivery's credit on a place in the queue; a closed queue
     /// abandons it.
     pub fn push(&self, delivery: Delivery) {
-        let mut deliveries = self.deliveries.lock().expect("no panic under this lock");
+        let mut lines = self.lines.lock().expect("no panic under this lock");
         if self.is_closed() {
-            drop(deliveries);
+            drop(lines);
             delivery.settle.abandon();
             return;
         }
-        deliveries.push_back(delivery);
+        let line = match delivery.settle.is_in_order() || !self.has_two_lines {
+            true => &mut lines.in_order,
+            false => &mut lines.in_any_order,
+        };
+        line.deliveries.push_back(delivery);
+        line.unseen += 1;
         self.unseen.fetch_add(1, Ordering::Relaxed);
-        drop(deliveries);
+        drop(lines);
         self.ingest.wake_by_ref();
     }
 
+    /// The next delivery; of two lines, of the one in order.
     pub fn pop(&self) -> Option<Delivery> {
-        self.deliveries.lock().expect("no panic under this lock").pop_front()
+        self.lines.lock().expect("no panic under this lock").in_order.pop()
+    }
+
+    /// The next delivery that waits for nothing before it, where these have their own line.
+    pub fn pop_in_any_order(&self) -> Option<Delivery> {
+        self.lines.lock().expect("no panic under this lock").in_any_order.pop()
     }
 
     /// Whatever came since the last call came now, as exactly as the dataflow is woken: a
@@ -126,13 +182,14 @@ impl Queue {
         if self.unseen.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut deliveries = self.deliveries.lock().expect("no panic under this lock");
-        let unseen = self.unseen.swap(0, Ordering::Relaxed);
-        deliveries.iter_mut().rev().take(unseen).for_each(|delivery| delivery.seen = Some(now));
+        let mut lines = self.lines.lock().expect("no panic under this lock");
+        self.unseen.store(0, Ordering::Relaxed);
+        lines.in_order.see(now);
+        lines.in_any_order.see(now);
     }
 
     pub fn len(&self) -> usize {
-        self.deliveries.lock().expect("no panic under this lock").len()
+        self.lines.lock().expect("no panic under this lock").len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -141,8 +198,8 @@ impl Queue {
 
     /// Sources that have ended since the last call, if nothing of theirs waits here.
     pub fn take_ended(&self) -> Vec<u32> {
-        let deliveries = self.deliveries.lock().expect("no panic under this lock");
-        if deliveries.is_empty() {
+        let lines = self.lines.lock().expect("no panic under this lock");
+        if lines.len() == 0 {
             std::mem::take(&mut self.ended.lock().expect("no panic under this lock"))
         } else {
             Vec::new()
@@ -162,7 +219,7 @@ impl Queue {
     /// Takes no more and abandons what waits.
     pub fn abandon(&self) {
         self.close();
-        while let Some(delivery) = self.pop() {
+        while let Some(delivery) = self.pop().or_else(|| self.pop_in_any_order()) {
             delivery.settle.abandon();
         }
     }
@@ -195,6 +252,11 @@ impl SourceDoor {
 
     pub fn new(source: u32, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Self {
         SourceDoor { source, queue, ledger, settled: Arc::default(), gate: None, delivered: 0 }
+    }
+
+    /// What it delivers is settled in any order.
+    pub fn in_any_order(self) -> Self {
+        SourceDoor { settled: Arc::new(Settled::in_any_order()), ..self }
     }
 
     /// What it delivers passes a gate, at the pace that this allows.
@@ -260,10 +322,15 @@ impl SourceDoor {
 
     /// Everything up to this number is settled.
     pub fn settled_upto(&self) -> u64 {
-        self.settled.upto()
+        self.settled.count()
     }
 
-    /// Ready once more than `seen` is settled, or once the dataflow is gone.
+    /// Appends what was settled since the last call, if that is in any order.
+    pub fn take_settled(&self, taken: &mut Vec<Acked>) {
+        self.settled.take(taken);
+    }
+
+    /// Ready once more than `seen` deliveries are settled, or once the dataflow is gone.
     pub fn poll_settled(&self, seen: u64, ctx: &mut Context<'_>) -> Poll<u64> {
         self.settled.poll_beyond(seen, ctx)
     }
@@ -275,12 +342,12 @@ impl SourceDoor {
     }
 
     pub fn unsettled(&self) -> u64 {
-        self.delivered - self.settled.upto()
+        self.delivered - self.settled.count()
     }
 
     /// Unsettled deliveries that are not only kept open by windows.
     fn under_way(&self, settled: &Settled) -> u64 {
-        (self.delivered - settled.upto()).saturating_sub(settled.kept_open())
+        (self.delivered - settled.count()).saturating_sub(settled.kept_open())
     }
 
     /// Ready once nothing that was delivered is under way any more: it is settled, or
@@ -293,7 +360,7 @@ impl SourceDoor {
     /// Ready once all that was delivered is settled, or the dataflow is gone.
     pub fn poll_settled_all(&self, ctx: &mut Context<'_>) -> Poll<()> {
         let delivered = self.delivered;
-        self.settled.poll_until(|settled| settled.is_abandoned() || settled.upto() >= delivered, ctx)
+        self.settled.poll_until(|settled| settled.is_abandoned() || settled.count() >= delivered, ctx)
     }
 
     /// Most bytes one delivery may hold, so that the tenant's credit can cover it.

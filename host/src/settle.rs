@@ -19,11 +19,21 @@ pub fn dropped_count() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// How far one source's deliveries are settled. Shared by the source and its duties.
+/// A delivery that is acked, of a source that is in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acked {
+    pub number: u64,
+    /// Of its messages, so many became dead letters.
+    pub given_up: u64,
+}
+
+/// Which of one source's deliveries are settled. Shared by the source and its duties.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// Every delivery up to this number is acked.
-    upto: AtomicU64,
+    /// So many deliveries are acked.
+    count: AtomicU64,
+    /// Which, since they were last taken, if they may be acked in any order.
+    out_of_order: Option<Mutex<Vec<Acked>>>,
     /// Of those behind it, so many are kept open by windows alone.
     kept_open: AtomicU64,
     abandoned: AtomicBool,
@@ -31,8 +41,21 @@ pub struct Settled {
 }
 
 impl Settled {
-    pub fn upto(&self) -> u64 {
-        self.upto.load(Ordering::SeqCst)
+    /// For a source whose deliveries do not wait for each other.
+    pub fn in_any_order() -> Self {
+        Settled { out_of_order: Some(Mutex::default()), ..Settled::default() }
+    }
+
+    /// So many deliveries are acked: the first ones, unless they are in any order.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Appends what was acked since the last call, of a source that is in any order.
+    pub fn take(&self, taken: &mut Vec<Acked>) {
+        if let Some(acked) = &self.out_of_order {
+            taken.append(&mut acked.lock().expect("no panic under this lock"));
+        }
     }
 
     /// Deliveries that wait for nothing but windows to be complete.
@@ -45,11 +68,10 @@ impl Settled {
         self.abandoned.load(Ordering::SeqCst)
     }
 
-    /// Ready with the greatest settled number once it is above `seen`, or once the
-    /// rest is abandoned.
+    /// Ready with the count once it is above `seen`, or once the rest is abandoned.
     pub fn poll_beyond(&self, seen: u64, ctx: &mut Context<'_>) -> Poll<u64> {
-        if let Some(upto) = self.beyond(seen) {
-            return Poll::Ready(upto);
+        if let Some(count) = self.beyond(seen) {
+            return Poll::Ready(count);
         }
         *self.waker.lock().expect("no panic under this lock") = Some(ctx.waker().clone());
         // Again, for what came between the look and the registration.
@@ -66,8 +88,8 @@ impl Settled {
     }
 
     fn beyond(&self, seen: u64) -> Option<u64> {
-        let upto = self.upto();
-        (upto > seen || self.is_abandoned()).then_some(upto)
+        let count = self.count();
+        (count > seen || self.is_abandoned()).then_some(count)
     }
 
     fn wake(&self) {
@@ -83,6 +105,7 @@ impl Settled {
 pub struct Settle {
     settled: Arc<Settled>,
     number: u64,
+    given_up: u64,
     kept_open: bool,
     answered: bool,
 }
@@ -91,7 +114,12 @@ impl Settle {
     /// For delivery `number` (from 1, without gaps) of the source that `settled`
     /// belongs to.
     pub fn new(settled: Arc<Settled>, number: u64) -> Self {
-        Settle { settled, number, kept_open: false, answered: false }
+        Settle { settled, number, given_up: 0, kept_open: false, answered: false }
+    }
+
+    /// So many more of its messages are dead letters.
+    pub fn give_up(&mut self, messages: u64) {
+        self.given_up += messages;
     }
 
     /// Nothing waits for it any more but windows, which may take their time.
@@ -107,17 +135,35 @@ impl Settle {
         self.kept_open
     }
 
+    /// Whether it must not be acked before all deliveries of its source that came earlier.
+    pub fn is_in_order(&self) -> bool {
+        self.settled.out_of_order.is_none()
+    }
+
     /// All that follows from the delivery is durable, confirmed or dead-lettered.
-    /// Deliveries of one source are acked in order; anything else is our own bug.
+    /// Deliveries of one source are acked in order, unless it is in any order; anything
+    /// else is our own bug.
     pub fn ack(mut self) {
         self.answered = true;
-        let before = self.settled.upto.swap(self.number, Ordering::SeqCst);
-        assert!(before + 1 == self.number, "delivery {} acked after {before}", self.number);
+        match &self.settled.out_of_order {
+            None => {
+                let before = self.settled.count.swap(self.number, Ordering::SeqCst);
+                assert!(before + 1 == self.number, "delivery {} acked after {before}", self.number);
+            }
+            Some(acked) => {
+                // In this order: whoever sees the count finds the number.
+                acked.lock().expect("no panic under this lock").push(Acked {
+                    number: self.number,
+                    given_up: self.given_up,
+                });
+                self.settled.count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
         if self.kept_open {
             self.settled.kept_open.fetch_sub(1, Ordering::SeqCst);
         }
         if planted::is_now_and_then(Bug::DoubleSettle, 20) {
-            self.settled.upto.fetch_add(1, Ordering::SeqCst);
+            self.settled.count.fetch_add(1, Ordering::SeqCst);
         }
         self.settled.wake();
     }

@@ -88,7 +88,7 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 21] = [
+pub const BENCHES: [&str; 22] = [
     "path",
     "contracts",
     "metering",
@@ -99,6 +99,7 @@ pub const BENCHES: [&str; 21] = [
     "mqtt",
     "kafka",
     "otlp",
+    "http",
     "windows",
     "state",
     "restart",
@@ -120,7 +121,7 @@ pub fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
     }
     guests::build()?;
     let mut build: Vec<&str> = ["build", "--release", "-p", "tidegate", "-p", "tidegate-benches"].into();
-    for binary in ["tidegate", "bench", "native_mqtt", "native_kafka", "mqtt_load"] {
+    for binary in ["tidegate", "bench", "native_mqtt", "native_kafka", "native_http", "mqtt_load"] {
         build.extend(["--bin", binary]);
     }
     cargo(&root(), build, &[])?;

@@ -68,9 +68,9 @@ fn main() -> ExitCode {
 
 fn summary(seeds: u64, total: &Outcome) -> String {
     let Outcome { deliveries, messages, faults, stalls, losses, sessions_lost, .. } = total;
-    let Outcome { installs, removals, dead_letters, given_up, redelivered, wire_bytes, .. } = total;
+    let Outcome { installs, removals, dead_letters, given_up, redelivered, overtook, wire_bytes, .. } = total;
     format!(
-        "{seeds} seeds are good: {deliveries} deliveries settled, {messages} messages ended, {redelivered} sent again, \
+        "{seeds} seeds are good: {deliveries} deliveries settled, {overtook} before an earlier one, {messages} messages ended, {redelivered} sent again, \
          {faults} guest faults, {dead_letters} dead letters, {stalls} stalls, {losses} connections lost, \
          {sessions_lost} sessions forgotten, {given_up} messages that no one had any more, {installs} installs, {removals} removals, {} MB of MQTT",
         wire_bytes / 1_000_000

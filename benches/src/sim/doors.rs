@@ -1,6 +1,6 @@
 //! `Doors`: far ends in memory, right at the dataflow's doors. A source that keeps
-//! what is not settled and delivers it again, and a sink that confirms in any order,
-//! refuses, and is away at times.
+//! what is not settled and delivers it again, in order or not, and a sink that confirms in
+//! any order, refuses, and is away at times.
 
 use std::{
     cmp::Reverse,
@@ -26,17 +26,15 @@ pub(super) struct Doors {
     source: Option<SourceDoor>,
     sink: Arc<SinkQueue>,
     alarm: Alarm,
-    /// Number of messages; those before `settled` are done, those before `next` are
-    /// handed over.
-    count: usize,
-    settled: usize,
-    next: usize,
-    /// Message counts of unsettled deliveries, and how many of all are settled.
-    in_flight: VecDeque<usize>,
+    /// Messages that are not settled, and those of them that are to be handed over.
+    left: usize,
+    todo: VecDeque<usize>,
+    /// Unsettled deliveries by number, and how many are settled.
+    in_flight: BTreeMap<u64, Vec<usize>>,
     acked: u64,
     deliver_at: Instant,
     /// The next delivery, whose credit is not there yet.
-    waiting: Option<Batch>,
+    waiting: Option<(Vec<usize>, Batch)>,
     is_stopping: bool,
     /// Writes that are not confirmed yet, by when they will be.
     confirming: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -56,10 +54,9 @@ impl Doors {
             source: None,
             sink,
             alarm: Alarm::new(),
-            count,
-            settled: 0,
-            next: 0,
-            in_flight: VecDeque::new(),
+            left: count,
+            todo: (0..count).collect(),
+            in_flight: BTreeMap::new(),
             acked: 0,
             deliver_at: Instant(0),
             waiting: None,
@@ -80,7 +77,14 @@ impl Doors {
 
     pub fn stop(&mut self) {
         self.is_stopping = true;
-        self.waiting = None;
+        self.take_back();
+    }
+
+    /// What waits for credit is to be handed over later.
+    fn take_back(&mut self) {
+        for id in self.waiting.take().into_iter().flat_map(|(ids, _)| ids).rev() {
+            self.todo.push_front(id);
+        }
     }
 
     /// Everything unsettled is to be delivered again.
@@ -88,9 +92,10 @@ impl Doors {
         self.settle(ledger, stage)?;
         let left = self.in_flight.len();
         ensure!(removed == Removed::Abandoned || left == 0, "drained with {left} deliveries unsettled");
-        self.next = self.settled;
-        self.in_flight.clear();
-        self.waiting = None;
+        self.take_back();
+        for id in std::mem::take(&mut self.in_flight).into_values().flatten().rev() {
+            self.todo.push_front(id);
+        }
         self.source = None;
         Ok(())
     }
@@ -100,7 +105,7 @@ impl Doors {
     }
 
     pub fn left(&self) -> usize {
-        self.count - self.settled
+        self.left
     }
 
     /// Nothing that was written waits for its confirmation.
@@ -124,7 +129,7 @@ impl Doors {
     fn may_deliver(&self) -> bool {
         let Some(source) = &self.source else { return false };
         let is_open = !self.is_stopping && !source.is_abandoned();
-        is_open && self.waiting.is_none() && self.next < self.count && source.unsettled() < UNSETTLED_MAX
+        is_open && self.waiting.is_none() && !self.todo.is_empty() && source.unsettled() < UNSETTLED_MAX
     }
 
     pub fn step(&mut self, ledger: &mut Ledger, stage: &mut Stage) -> anyhow::Result<()> {
@@ -147,13 +152,23 @@ impl Doors {
     /// Takes note of what is settled, and checks that all of it came to its end.
     fn settle(&mut self, ledger: &Ledger, stage: &mut Stage) -> anyhow::Result<()> {
         let Some(source) = &self.source else { return Ok(()) };
-        let upto = source.settled_upto();
-        while self.acked < upto {
-            self.acked += 1;
-            let count = self.in_flight.pop_front().context("settled more than was delivered")?;
-            (self.settled..self.settled + count).try_for_each(|id| ledger.check_done(id))?;
-            self.settled += count;
-            stage.note(("settled", self.settled));
+        let (mut numbers, mut acked) = (Vec::new(), Vec::new());
+        // In this order: what is counted is there to be taken.
+        let count = source.settled_upto();
+        match ledger.is_in_order {
+            true => numbers.extend(self.acked + 1..=count),
+            false => source.take_settled(&mut acked),
+        }
+        numbers.extend(acked.iter().map(|acked| acked.number));
+        self.acked = count;
+        for number in numbers {
+            let ids = self.in_flight.remove(&number).context("settled more than was delivered")?;
+            ids.iter().try_for_each(|id| ledger.check_done(*id))?;
+            self.left -= ids.len();
+            if self.in_flight.first_key_value().is_some_and(|(first, _)| *first < number) {
+                stage.outcome.overtook += 1;
+            }
+            stage.note(("settled", number));
         }
         Ok(())
     }
@@ -199,30 +214,29 @@ impl Doors {
 
     /// Hands over a few messages, once there is credit for them.
     fn deliver(&mut self, ctx: &mut Context<'_>, ledger: &mut Ledger, stage: &mut Stage) {
-        let batch = match self.waiting.take() {
-            Some(batch) => batch,
+        let (ids, batch) = match self.waiting.take() {
+            Some(waiting) => waiting,
             None if self.may_deliver() && self.deliver_at <= stage.now => {
                 let longest = if stage.one_in(50) { 60 } else { 4 };
-                let end = (self.next + stage.rng.random_range(1..longest)).min(self.count);
+                let count = stage.rng.random_range(1..longest).min(self.todo.len());
+                let ids: Vec<usize> = self.todo.drain(..count).collect();
                 let mut builder = BatchBuilder::new("host");
-                for message in &ledger.messages[self.next..end] {
-                    builder.push(b"in", None, &message.payload, []);
+                for id in &ids {
+                    builder.push(b"in", None, &ledger.messages[*id].payload, []);
                 }
-                builder.finish()
+                (ids, builder.finish())
             }
             None => return,
         };
         let Some(source) = &mut self.source else { return };
         let Poll::Ready(credit) = source.poll_credit(batch.bytes_held(), ctx) else {
-            self.waiting = Some(batch);
+            self.waiting = Some((ids, batch));
             return;
         };
-        let end = self.next + batch.len();
-        (self.next..end).for_each(|id| ledger.send(id, stage));
-        self.in_flight.push_back(batch.len());
-        self.next = end;
+        ids.iter().for_each(|id| ledger.send(*id, stage));
         self.deliver_at = stage.after(1..300);
-        stage.note(("deliver", end));
-        source.deliver(credit, batch);
+        let number = source.deliver(credit, batch);
+        stage.note(("deliver", number));
+        self.in_flight.insert(number, ids);
     }
 }

@@ -78,13 +78,16 @@ impl Flow {
         let name = format!("t{index}");
         let tenant = Tenant::new(name.clone(), limits);
         let sink = SinkQueue::new(stage.rng.random_range(2_000..100_000));
-        let plan = rig.plan(&tenant, &name, character.links(), sink.clone());
+        let mut plan = rig.plan(&tenant, &name, character.links(), sink.clone());
+        let is_in_order = has_brokers || stage.one_in(2);
+        Arc::get_mut(&mut plan).expect("nobody else has it").sources[0].is_in_order = is_in_order;
         let ends = if has_brokers {
             Ends::Mqtt(Box::new(Mqtt::new(&name, messages, sink, stage)))
         } else {
             Ends::Doors(Box::new(Doors::new(messages, sink)))
         };
-        let ledger = Ledger::new(name, character, messages, has_brokers, stage);
+        let mut ledger = Ledger::new(name, character, messages, has_brokers, stage);
+        ledger.is_in_order = is_in_order;
         let phase = Phase::Away { until: Instant(0) };
         Flow { ledger, ends, plan, phase, left: messages, left_since: Instant(0) }
     }

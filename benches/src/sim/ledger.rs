@@ -79,6 +79,8 @@ pub(super) struct Message {
 pub(super) struct Ledger {
     pub name: String,
     pub messages: Vec<Message>,
+    /// Whether they must come out in the order in which they went in.
+    pub is_in_order: bool,
     /// Above all that the sink has got so far.
     seen_upto: usize,
 }
@@ -123,7 +125,7 @@ impl Ledger {
             }
         });
         let messages = messages.collect();
-        Ledger { name, messages, seen_upto: 0 }
+        Ledger { name, messages, is_in_order: true, seen_upto: 0 }
     }
 
     /// Which message this is; none may come out changed.
@@ -162,7 +164,7 @@ impl Ledger {
         let is_first = message.fresh + message.again == 0;
         *(if dup { &mut message.again } else { &mut message.fresh }) += 1;
         ensure!(message.fresh <= message.sent, "{}-{id} came out more often than it went in", self.name);
-        if is_first {
+        if is_first && self.is_in_order {
             ensure!(self.seen_upto <= id, "{}-{id} came after {}", self.name, self.seen_upto - 1);
             self.seen_upto = id + 1;
         }

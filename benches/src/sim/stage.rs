@@ -32,6 +32,8 @@ pub struct Outcome {
     pub given_up: u64,
     /// Messages that came more than once.
     pub redelivered: u64,
+    /// Deliveries that were settled before one that came earlier.
+    pub overtook: u64,
     /// Bytes on all wires.
     pub wire_bytes: u64,
 }
@@ -50,6 +52,7 @@ impl AddAssign<&Outcome> for Outcome {
         self.dead_letters += other.dead_letters;
         self.given_up += other.given_up;
         self.redelivered += other.redelivered;
+        self.overtook += other.overtook;
         self.wire_bytes += other.wire_bytes;
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         window::Keeping,
     },
     dead_letter::{DeadLetters, Record},
-    deploy::{self, known::Known},
+    deploy::{self, Ends, known::Known},
     guest::{
         compile::{Cache, Compiler},
         component::Components,
@@ -111,8 +111,8 @@ pub fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let sinks = BTreeMap::from([(NAME.to_owned(), sink.clone())]);
     let running = Tenant::new(NAME, tenant.limits.clone());
     running.set_component_bytes(deploy::component_bytes([&admitted].into_iter()));
-    let plan =
-        Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, &sinks, WindowSpace::memory(), None));
+    let ends = Ends { endpoints: &BTreeMap::new(), sinks: &sinks, commands: None };
+    let plan = Arc::new(deploy::plan(&running, &tenant, &flow, &admitted, WindowSpace::memory(), ends));
     let dead = Arc::new(Mutex::new(Vec::new()));
     let door = start_shard(Components::threaded(engines, cache)?, DeadLetters::Memory(dead.clone()))?;
     let problems = drive(&args, &door, &plan, &sink)?;

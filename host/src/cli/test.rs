@@ -28,7 +28,7 @@ use super::{
 use crate::{
     dataflow::{plan::Plan, shard::install_panic_hook},
     dead_letter::{Reason, Record},
-    deploy::{self, known::Known},
+    deploy::{self, Ends, known::Known},
     guest::{
         compile::{Cache, Compiler},
         component::Components,
@@ -221,8 +221,9 @@ impl Runner {
         let sink = SinkQueue::new(SINK_BYTES);
         let sinks = BTreeMap::from([(run::NAME.to_owned(), sink.clone())]);
         let running = Tenant::new(run::NAME, self.tenant.limits.clone());
-        let windows = WindowSpace::memory();
-        Some((Arc::new(deploy::plan(&running, &self.tenant, &flow, &admitted, &sinks, windows, None)), sink))
+        let ends = Ends { endpoints: &BTreeMap::new(), sinks: &sinks, commands: None };
+        let plan = deploy::plan(&running, &self.tenant, &flow, &admitted, WindowSpace::memory(), ends);
+        Some((Arc::new(plan), sink))
     }
 
     fn play(

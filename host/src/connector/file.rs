@@ -23,7 +23,7 @@ use self::{
     line::{Message, write_line},
     reading::{Fate, Found, Reading},
 };
-use super::{status::Status, stop::Stop, waiter::Waiter};
+use super::{backoff::Backoff, status::Status, stop::Stop, waiter::Waiter};
 use crate::{
     batch::{Batch, BatchBuilder, Entry},
     clock::Clock,
@@ -253,12 +253,12 @@ impl FileSource {
     /// stopped, or its dataflow is gone. Blocks its thread.
     pub fn run(mut self) -> Result<(), FileError> {
         let waiter = Waiter::default();
-        let mut retry_after = RETRY_AFTER;
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         while !self.is_stopped(&waiter) {
             let before = self.behind;
             match self.take() {
                 Ok(Taken::Lines(batch)) => {
-                    retry_after = RETRY_AFTER;
+                    backoff.reset();
                     self.deliver(batch, &waiter);
                 }
                 Ok(Taken::Nothing) => waiter.wait_for(LOOK_EVERY),
@@ -273,8 +273,7 @@ impl FileSource {
                     // Lines that were read but not delivered are read again.
                     (self.reading, self.behind) = (None, before);
                     self.status.set_degraded(Clock::System.now(), error.with_source());
-                    waiter.wait_for(retry_after);
-                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+                    waiter.wait_for(backoff.next());
                 }
             }
             self.tell();
@@ -539,18 +538,17 @@ impl FileSink {
     }
 
     fn flush_until_done(&mut self, waiter: &Waiter) -> Result<(), FileError> {
-        let mut retry_after = RETRY_AFTER;
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         while let Err(error) = self.flush() {
             // Nobody waits any more for what a closed queue still holds.
             if self.at_error == AtError::End || self.queue.is_closed() {
                 return Err(error);
             }
-            if retry_after == RETRY_AFTER {
+            if backoff.is_fresh() {
                 tracing::warn!(file = %self.location, error = %error.with_source(), "trying again");
             }
             self.status.set_degraded(Clock::System.now(), error.with_source());
-            waiter.wait_for(retry_after);
-            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+            waiter.wait_for(backoff.next());
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ mod sink;
 pub(super) mod source;
 mod request_target;
 pub(super) mod tokens;
-pub(super) mod webhook;
+mod webhook;
 
 pub use self::{
     server::{ServerStatus, Servers},

@@ -34,4 +34,11 @@ pub mod parsers {
         telemetry::Telemetry,
         wire::check,
     };
+
+    use super::form::Signal;
+
+    /// Whether prost takes `bytes` as a request.
+    pub fn is_decoded(signal: Signal, bytes: &[u8]) -> bool {
+        super::json::is_decoded(signal, bytes)
+    }
 }

@@ -62,11 +62,11 @@ pub struct Reached {
     /// The first sequence that is not finished, and the next that is given.
     pub unfinished: u64,
     pub next: u64,
-    /// The last one that was given is in the region.
-    pub is_busy: bool,
+    /// The lane of the region in which the first that is not finished is, if it is in one.
+    pub lane: Option<usize>,
 }
 
-/// Where the region is with the delivery that it has.
+/// Where a lane of the region is with the delivery that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     #[default]

@@ -1,6 +1,8 @@
 //! The two Timely operators of a dataflow: flow and commit. A batch is one timestamp,
 //! the ingest sequence; flow's capability stays at the first batch that is not
-//! finished and keeps the frontier, and so the settlement, of everything behind it.
+//! finished and keeps the frontier, and so the settlement, of everything behind it that
+//! is settled in order. What may be settled in any order goes through the region in lanes
+//! of its own, and is settled as soon as it is finished.
 //!
 //! ```text
 //!          ┌────────── flow ──────────┐
@@ -23,6 +25,7 @@ use std::{
     task::Waker,
 };
 
+use smallvec::SmallVec;
 use timely::{
     dataflow::{Scope, Stream, channels::pact::Pipeline, operators::generic::builder_rc::OperatorBuilder},
     progress::operate::FrontierInterest,
@@ -59,7 +62,8 @@ pub struct Parts {
     pub queue: Arc<Queue>,
     pub confirms: Arc<Confirms>,
     pub tasks: Tasks,
-    pub task: TaskId,
+    /// At least one, which takes all that is in order.
+    pub lanes: SmallVec<[Lane; 1]>,
     pub region: Rc<Region>,
     pub dead_letters: DeadLetters,
     pub hlc: Rc<RefCell<Hlc>>,
@@ -67,8 +71,6 @@ pub struct Parts {
     pub ledger: Ledger,
     /// `None` in a dataflow without windows.
     windows: Option<WindowParts>,
-    /// What the region's task left.
-    finished: RefCell<Option<Finished>>,
     /// Closed by a failure: nothing is settled any more.
     gate_closed: Cell<bool>,
     timers: Timers,
@@ -109,6 +111,21 @@ struct Replay {
 impl Default for Replay {
     fn default() -> Self {
         Replay { needed: None, is_written: true }
+    }
+}
+
+/// Where one delivery at a time goes through the region.
+pub struct Lane {
+    pub task: TaskId,
+    /// What its task left.
+    finished: RefCell<Option<Finished>>,
+    /// Where it is with the delivery that it has.
+    stage: Cell<Stage>,
+}
+
+impl Lane {
+    fn new(task: TaskId) -> Self {
+        Lane { task, finished: RefCell::new(None), stage: Cell::default() }
     }
 }
 
@@ -154,12 +171,30 @@ impl Ledger {
         self.len() == 0
     }
 
+    /// So many messages of the delivery of this sequence are dead letters.
+    fn give_up(&self, sequence: u64, messages: usize) {
+        let mut duties = self.duties.borrow_mut();
+        if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
+            duties[place].settle.give_up(messages as u64);
+        }
+    }
+
     /// Only windows keep the delivery of this sequence from being settled.
     fn kept_open(&self, sequence: u64) {
         let mut duties = self.duties.borrow_mut();
         if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
             duties[place].settle.keep_open();
         }
+    }
+
+    /// The duty for the delivery of this sequence, if it may be answered before others.
+    fn take_in_any_order(&self, sequence: u64) -> Option<Duty> {
+        let mut duties = self.duties.borrow_mut();
+        let place = duties.binary_search_by_key(&sequence, |duty| duty.sequence).ok()?;
+        if duties[place].settle.is_in_order() {
+            return None;
+        }
+        duties.remove(place)
     }
 
     /// When the delivery of this sequence came, if it is not answered for yet.
@@ -182,7 +217,8 @@ pub struct Setup {
     pub queue: Arc<Queue>,
     pub confirms: Arc<Confirms>,
     pub tasks: Tasks,
-    pub task: TaskId,
+    /// A task for each lane.
+    pub lanes: Vec<TaskId>,
     pub region: Rc<Region>,
     pub dead_letters: DeadLetters,
     pub hlc: Rc<RefCell<Hlc>>,
@@ -194,7 +230,7 @@ pub struct Setup {
 
 impl Parts {
     pub fn new(setup: Setup) -> Rc<Self> {
-        let Setup { plan, queue, confirms, tasks, task, region, dead_letters, hlc, clock, timers, dataflow } =
+        let Setup { plan, queue, confirms, tasks, lanes, region, dead_letters, hlc, clock, timers, dataflow } =
             setup;
         let windows = region.windows.clone().map(|windows| WindowParts {
             windows,
@@ -208,14 +244,13 @@ impl Parts {
             queue,
             confirms,
             tasks,
-            task,
+            lanes: lanes.into_iter().map(Lane::new).collect(),
             region,
             dead_letters,
             hlc,
             clock,
             ledger: Ledger::default(),
             windows,
-            finished: RefCell::new(None),
             gate_closed: Cell::new(false),
             timers,
             dataflow,
@@ -261,33 +296,29 @@ impl Parts {
             // At the first sequence that is not finished.
             let mut capability = capabilities.pop();
             let mut next = 0;
-            let mut guests = Guests::Free;
-            let mut holds = Holds::default();
+            let mut guests: SmallVec<[Guests; 1]> = parts.lanes.iter().map(|_| Guests::Free).collect();
+            let mut flights = Flights::default();
             let mut confirmed: Vec<Confirmed> = Vec::new();
             move |_frontiers| {
                 let Some(cap) = &mut capability else { return };
                 parts.queue.see(parts.tasks.latest());
                 parts.look_at_gates();
                 parts.confirms.take(&mut confirmed);
-                confirmed.drain(..).for_each(|confirmed| parts.confirmed(confirmed, &mut holds));
+                confirmed.drain(..).for_each(|confirmed| parts.confirmed(confirmed, &mut flights));
                 // In this order: nothing comes once it is closed.
                 let closed = parts.queue.is_closed();
-                while let Some(done) = parts.advance(&mut guests, &mut next) {
-                    parts.write(done, &mut holds);
+                while let Some(done) = parts.advance(&mut guests, &mut next, &mut flights) {
+                    parts.write(done, &mut flights);
                 }
                 // What windows took of a delivery is committed with how far they have it: not
-                // while it is in the middle of the region.
-                let is_done = match (&parts.windows, &guests) {
+                // while it is in the middle of the region, which has one lane then.
+                let is_done = match (&parts.windows, &guests[0]) {
                     (None, _) => true,
                     (Some(windows), Guests::Free) => windows.look(&parts),
                     (Some(_), Guests::Busy | Guests::Stuck(_)) => false,
                 };
-                let unfinished = holds.first().unwrap_or(match guests {
-                    Guests::Free => next,
-                    Guests::Busy | Guests::Stuck(_) => next - 1,
-                });
-                let is_busy = !matches!(guests, Guests::Free);
-                parts.reached.set(Reached { unfinished, next, is_busy });
+                let (unfinished, lane) = flights.first().unwrap_or((next, None));
+                parts.reached.set(Reached { unfinished, next, lane });
                 let replay = parts.windows.as_ref().map(|windows| windows.complete(&parts, unfinished));
                 let Replay { needed, is_written } = replay.unwrap_or_default();
                 if closed && is_done && is_written && unfinished == next {
@@ -308,42 +339,62 @@ impl Parts {
         (activator, stream)
     }
 
-    /// Gives the guests the next delivery if they are free. A delivery that they are
-    /// done with, and what they made of it.
-    fn advance(self: &Rc<Self>, guests: &mut Guests, next: &mut u64) -> Option<(Flow, Outcome)> {
-        match guests {
-            Guests::Free => {
-                let flow = self.next_delivery(*next)?;
-                *next += 1;
-                *guests = Guests::Busy;
-                self.start(flow);
+    /// Gives lanes that are free the next deliveries. One that a lane is done with, and
+    /// what its guests made of it.
+    fn advance(
+        self: &Rc<Self>,
+        guests: &mut [Guests],
+        next: &mut u64,
+        flights: &mut Flights,
+    ) -> Option<(Flow, Outcome)> {
+        let mut is_dry = false;
+        for lane in 0..guests.len() {
+            if matches!(guests[lane], Guests::Free) && !is_dry {
+                let is_alone = || guests.iter().all(|guests| matches!(guests, Guests::Free));
+                match self.next_delivery(*next, lane, is_alone) {
+                    Some(flow) => {
+                        flights.take_off(*next, lane);
+                        *next += 1;
+                        guests[lane] = Guests::Busy;
+                        self.start(lane, flow);
+                    }
+                    // What is left for the first lane is not for the others.
+                    None => is_dry = lane > 0 || !self.plan.has_source_in_order(),
+                }
             }
-            Guests::Busy => {}
-            Guests::Stuck(_) => return None,
+            let Some(Finished { flow, result }) = self.lanes[lane].finished.take() else { continue };
+            match result {
+                Ok(outcome) => {
+                    guests[lane] = Guests::Free;
+                    return Some((flow, outcome));
+                }
+                Err(error) => {
+                    self.fail(Failure::from(&error), &error.to_string());
+                    guests[lane] = Guests::Stuck(flow);
+                }
+            }
         }
-        let Finished { flow, result } = self.finished.take()?;
-        match result {
-            Ok(outcome) => {
-                *guests = Guests::Free;
-                Some((flow, outcome))
-            }
-            Err(error) => {
-                self.fail(Failure::from(&error), &error.to_string());
-                *guests = Guests::Stuck(flow);
-                None
-            }
+        None
+    }
+
+    /// Takes a delivery off the queue that may go through a lane.
+    fn pop(&self, lane: usize) -> Option<Delivery> {
+        match lane {
+            0 if self.lanes.len() == 1 || self.plan.has_source_in_order() => self.queue.pop(),
+            0 => self.queue.pop().or_else(|| self.queue.pop_in_any_order()),
+            _ => self.queue.pop_in_any_order(),
         }
     }
 
-    /// Takes the next delivery off the queue, stamped; its duty goes to the ledger.
-    fn next_delivery(&self, sequence: u64) -> Option<Flow> {
-        if self.gate_closed.get() || !self.circuit_lets_pass() {
+    /// Takes a lane's next delivery off the queue, stamped; its duty goes to the ledger.
+    fn next_delivery(&self, sequence: u64, lane: usize, is_alone: impl Fn() -> bool) -> Option<Flow> {
+        if self.gate_closed.get() || !self.circuit_lets_pass(is_alone) {
             return None;
         }
         if let Some(flow) = self.windows.as_ref().and_then(|windows| windows.next_release(self, sequence)) {
             return Some(flow);
         }
-        let Delivery { source, mut batch, marks, replayed, settle, credit, seen } = self.queue.pop()?;
+        let Delivery { source, mut batch, marks, replayed, settle, credit, seen } = self.pop(lane)?;
         let now = self.tasks.latest();
         self.last_in.set(Some(now));
         let Amended { ahead, unreadable } = self.hlc.borrow_mut().stamp(&mut batch, self.clock.wall());
@@ -381,9 +432,13 @@ impl Parts {
         }
     }
 
-    fn circuit_lets_pass(&self) -> bool {
+    /// Through a circuit that is not closed one delivery goes at a time.
+    fn circuit_lets_pass(&self, is_alone: impl Fn() -> bool) -> bool {
         if self.region.circuit.borrow().state() == State::Closed {
             return true;
+        }
+        if !is_alone() {
+            return false;
         }
         let now = self.clock.now();
         match self.region.circuit.borrow_mut().gate(now) {
@@ -463,17 +518,16 @@ impl Parts {
 
     /// What is known of it here; its tenant's levels are not.
     pub fn describe(&self, now: Instant) -> Description {
-        let Reached { unfinished, next, is_busy } = self.reached.get();
+        let Reached { unfinished, next, lane } = self.reached.get();
         let at = if unfinished == next {
             // Finished, and yet there is a duty: windows need it.
             (!self.ledger.is_empty()).then_some(At::Windows)
-        } else if is_busy && unfinished == next - 1 {
-            Some(match self.region.stage.get() {
-                Stage::Room => At::Room,
-                Stage::Step(index) => At::Operator(self.plan.steps[index].operator.name.clone()),
-            })
         } else {
-            Some(At::Confirmation)
+            Some(match lane.map(|lane| self.lanes[lane].stage.get()) {
+                Some(Stage::Room) => At::Room,
+                Some(Stage::Step(index)) => At::Operator(self.plan.steps[index].operator.name.clone()),
+                None => At::Confirmation,
+            })
         };
         let first = self.ledger.duties.borrow().front().map(|duty| duty.sequence);
         let holding = at.map(|at| {
@@ -502,13 +556,14 @@ impl Parts {
         matches!(self.region.circuit.borrow().state(), State::Open { .. } | State::Quarantined)
     }
 
-    fn start(self: &Rc<Self>, flow: Flow) {
+    fn start(self: &Rc<Self>, lane: usize, flow: Flow) {
         let parts = self.clone();
         let polled = self.tasks.start(
-            self.task,
+            self.lanes[lane].task,
             Box::pin(async move {
-                let result = parts.region.run(&flow).await;
-                *parts.finished.borrow_mut() = Some(Finished { flow, result });
+                let Lane { stage, finished, .. } = &parts.lanes[lane];
+                let result = parts.region.run(&flow, stage).await;
+                *finished.borrow_mut() = Some(Finished { flow, result });
             }),
         );
         if polled == Polled::Panicked {
@@ -519,7 +574,7 @@ impl Parts {
 
     /// Hands an outcome to its sinks and to the dead letters, and holds the delivery
     /// until all of them have confirmed.
-    fn write(&self, (flow, Outcome { writes, dead }): (Flow, Outcome), holds: &mut Holds) {
+    fn write(&self, (flow, Outcome { writes, dead }): (Flow, Outcome), flights: &mut Flights) {
         let sequence = flow.sequence;
         self.judge(&flow, &dead);
         self.plan.stats.dead.add(dead.len() as u64);
@@ -527,10 +582,12 @@ impl Parts {
         let committed = self.windows.as_ref().is_some_and(|windows| windows.took(self, &flow));
         let waiting = written().count() as u32 + u32::from(!dead.is_empty()) + u32::from(committed);
         if waiting == 0 {
+            flights.land(sequence);
             self.finished(&flow);
             return;
         }
         if let Some(letter) = dead.last() {
+            self.ledger.give_up(sequence, dead.len());
             *self.last_letter.borrow_mut() = Some(letter.into());
         }
         // Before the writes: a sink may confirm at once.
@@ -539,7 +596,7 @@ impl Parts {
         if written > 0 {
             self.last_written.set(Some(self.tasks.latest()));
         }
-        holds.insert(sequence, Hold { flow, waiting, written, written_bytes });
+        flights.hold(sequence, Hold { flow, waiting, written, written_bytes });
         if committed && let Some(windows) = &self.windows {
             windows.commit(self, Some((sequence, self.confirms.clone())));
         }
@@ -564,9 +621,9 @@ impl Parts {
         }
     }
 
-    fn confirmed(&self, confirmed: Confirmed, holds: &mut Holds) {
+    fn confirmed(&self, confirmed: Confirmed, flights: &mut Flights) {
         let Confirmed { id, rejected } = confirmed;
-        let hold = holds.get_mut(id).expect("each write is confirmed once");
+        let hold = flights.held(id).expect("each write is confirmed once");
         hold.waiting -= 1;
         if !rejected.is_empty() {
             hold.written -= rejected.len() as u64;
@@ -576,12 +633,13 @@ impl Parts {
             self.plan.stats.dead.add(letters.len() as u64);
             self.plan.stats.rejected.add(letters.len() as u64);
             hold.waiting += 1;
+            self.ledger.give_up(id, letters.len());
             self.dead_letters.submit(letters, id, &self.confirms);
         }
         if hold.waiting == 0 {
             self.plan.stats.delivered.add(hold.written);
             self.plan.stats.delivered_bytes.add(hold.written_bytes);
-            if let Some(hold) = holds.remove(id) {
+            if let Some(Flight::Held(hold)) = flights.land(id) {
                 self.finished(&hold.flow);
             }
         }
@@ -589,15 +647,21 @@ impl Parts {
 
     /// Nothing of a flow is on its way any more.
     fn finished(&self, flow: &Flow) {
-        let Some(parts) = &self.windows else { return };
-        match flow.cause {
-            Cause::Window { window, number } => parts.windows.borrow_mut().confirmed(window, number),
-            Cause::Source(_) => {
-                let needed = parts.windows.borrow().needed();
-                if needed.is_some_and(|needed| needed <= flow.sequence) {
-                    self.ledger.kept_open(flow.sequence);
-                }
+        let needed = match (&self.windows, &flow.cause) {
+            (None, _) => None,
+            (Some(parts), Cause::Source(_)) => parts.windows.borrow().needed(),
+            (Some(parts), Cause::Window { window, number }) => {
+                parts.windows.borrow_mut().confirmed(*window, *number);
+                return;
             }
+        };
+        if needed.is_some_and(|needed| needed <= flow.sequence) {
+            self.ledger.kept_open(flow.sequence);
+        } else if !self.plan.sources[flow.source as usize].is_in_order
+            && !self.gate_closed.get()
+            && let Some(duty) = self.ledger.take_in_any_order(flow.sequence)
+        {
+            self.ack(duty);
         }
     }
 
@@ -607,17 +671,20 @@ impl Parts {
             return;
         }
         let mut duties = self.ledger.duties.borrow_mut();
-        let now = self.tasks.latest();
         while duties.front().is_some_and(|duty| duty.sequence < frontier) {
-            if let Some(Duty { since, settle, .. }) = duties.pop_front() {
-                // How long a window is open says nothing of how the host does.
-                if !settle.is_kept_open() {
-                    self.plan.tenant.latency.record(now.since(since));
-                }
-                settle.ack();
-                self.plan.stats.settled.add(1);
+            if let Some(duty) = duties.pop_front() {
+                self.ack(duty);
             }
         }
+    }
+
+    fn ack(&self, Duty { since, settle, .. }: Duty) {
+        // How long a window is open says nothing of how the host does.
+        if !settle.is_kept_open() {
+            self.plan.tenant.latency.record(self.tasks.latest().since(since));
+        }
+        settle.ack();
+        self.plan.stats.settled.add(1);
     }
 
     fn build_commit<'s>(self: &Rc<Self>, scope: Scope<'s, u64>, held: Stream<'s, u64, Vec<()>>) -> Activator {
@@ -749,13 +816,20 @@ impl WindowParts {
     }
 }
 
-/// What the guests of a dataflow are at.
+/// What the guests of a lane are at.
 enum Guests {
     Free,
-    /// The last delivery that was taken.
+    /// A delivery that was taken.
     Busy,
     /// They could not even begin on it: kept, unsettled.
     Stuck(#[expect(dead_code, reason = "its credit is held with it")] Flow),
+}
+
+/// A delivery that is taken and not finished.
+enum Flight {
+    /// In the region, in this lane.
+    AtGuests(usize),
+    Held(Hold),
 }
 
 /// A delivery whose results are on their way. Its credit goes back when it is
@@ -770,42 +844,55 @@ struct Hold {
     written_bytes: u64,
 }
 
-/// Holds by sequence: nearly dense, and mostly confirmed from the front.
+/// Flights by sequence: nearly dense, and mostly finished from the front.
 #[derive(Default)]
-struct Holds {
+struct Flights {
     /// Sequence of the first.
     first: u64,
-    holds: VecDeque<Option<Hold>>,
+    flights: VecDeque<Option<Flight>>,
 }
 
-impl Holds {
-    /// The first sequence that is not confirmed.
-    fn first(&self) -> Option<u64> {
-        (!self.holds.is_empty()).then_some(self.first)
+impl Flights {
+    /// The first sequence that is not finished, and its lane while it is in one.
+    fn first(&self) -> Option<(u64, Option<usize>)> {
+        let lane = match self.flights.front()? {
+            Some(Flight::AtGuests(lane)) => Some(*lane),
+            Some(Flight::Held(_)) | None => None,
+        };
+        Some((self.first, lane))
     }
 
-    /// Sequences only grow.
-    fn insert(&mut self, sequence: u64, hold: Hold) {
-        if self.holds.is_empty() {
+    /// Sequences are taken one after the other.
+    fn take_off(&mut self, sequence: u64, lane: usize) {
+        if self.flights.is_empty() {
             self.first = sequence;
         }
-        let place = (sequence - self.first) as usize;
-        self.holds.resize_with(place, || None);
-        self.holds.push_back(Some(hold));
+        self.flights.push_back(Some(Flight::AtGuests(lane)));
     }
 
-    fn get_mut(&mut self, sequence: u64) -> Option<&mut Hold> {
+    fn at(&mut self, sequence: u64) -> Option<&mut Option<Flight>> {
         let place = sequence.checked_sub(self.first)?;
-        self.holds.get_mut(place as usize)?.as_mut()
+        self.flights.get_mut(place as usize)
     }
 
-    fn remove(&mut self, sequence: u64) -> Option<Hold> {
-        let place = sequence.checked_sub(self.first).and_then(|place| self.holds.get_mut(place as usize));
-        let hold = place.and_then(Option::take);
-        while let Some(None) = self.holds.front() {
-            self.holds.pop_front();
+    /// It is through the region.
+    fn hold(&mut self, sequence: u64, hold: Hold) {
+        *self.at(sequence).expect("it was taken and is not finished") = Some(Flight::Held(hold));
+    }
+
+    fn held(&mut self, sequence: u64) -> Option<&mut Hold> {
+        match self.at(sequence)? {
+            Some(Flight::Held(hold)) => Some(hold),
+            Some(Flight::AtGuests(_)) | None => None,
+        }
+    }
+
+    fn land(&mut self, sequence: u64) -> Option<Flight> {
+        let flight = self.at(sequence).and_then(Option::take);
+        while let Some(None) = self.flights.front() {
+            self.flights.pop_front();
             self.first += 1;
         }
-        hold
+        flight
     }
 }

@@ -110,7 +110,13 @@ pub struct SourcePlan {
     pub targets: Vec<Target>,
     /// Where what it takes in has to pass.
     pub gate: Option<Arc<RateGate>>,
+    /// Whether what it delivers must come through, and be settled, in order.
+    pub is_in_order: bool,
 }
+
+/// Deliveries that may be in a region at once, whatever policy allows: each more costs an
+/// idle dataflow 200 bytes.
+const LANES_MAX: usize = 16;
 
 /// One operator of the region, and where its results go.
 #[derive(Debug)]
@@ -168,6 +174,23 @@ impl Plan {
     /// Sources outside, whose deliveries are to be answered for.
     pub fn sources_outside(&self) -> usize {
         self.sources.len() - self.windows.len()
+    }
+
+    pub fn has_source_in_order(&self) -> bool {
+        self.sources.iter().any(|source| source.is_in_order)
+    }
+
+    /// Deliveries that may be in its region at once: more than one only if a source has no
+    /// order, there are no windows, and each operator may have as many instances, each with
+    /// all the memory that it may take.
+    pub fn lanes(&self) -> usize {
+        if !self.windows.is_empty() || self.sources.iter().all(|source| source.is_in_order) {
+            return 1;
+        }
+        let limits = &self.tenant.limits;
+        let fitting = limits.memory_total_bytes_max / limits.memory_instance_bytes_max.max(1);
+        let instances = u64::from(limits.instances_max).min(fitting) as usize;
+        (instances / self.steps.len().max(1)).clamp(1, LANES_MAX)
     }
 
     pub fn operators(&self) -> impl Iterator<Item = &Arc<Operator>> {

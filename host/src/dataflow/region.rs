@@ -1,6 +1,6 @@
-//! The region: all operators of a dataflow, run one delivery after the other, guests in
-//! a row, up to where windows hold what they are given. Between ingest and sink; knows
-//! guests as futures, and neither Timely nor transports.
+//! The region: all operators of a dataflow, run on one delivery after the other in each
+//! lane, guests in a row, up to where windows hold what they are given. Between ingest and
+//! sink; knows guests as futures, and neither Timely nor transports.
 
 use std::{
     borrow::Cow,
@@ -79,16 +79,16 @@ pub struct Region {
     /// `None` in a dataflow without windows.
     pub windows: Option<Rc<RefCell<Windows>>>,
     pub circuit: RefCell<Circuit>,
-    /// Where it is with the delivery that it has.
-    pub stage: Cell<Stage>,
+    /// Guests at work, over all lanes.
+    pub at_work: Cell<usize>,
 }
 
 impl Region {
-    /// Runs every operator on the delivery. An error means that the dataflow cannot
-    /// go on at all; the delivery stays unsettled.
-    pub async fn run(&self, flow: &Flow) -> Result<Outcome, AcquireError> {
+    /// Runs every operator on the delivery, and says at which it is. An error means that
+    /// the dataflow cannot go on at all; the delivery stays unsettled.
+    pub async fn run(&self, flow: &Flow, stage: &Cell<Stage>) -> Result<Outcome, AcquireError> {
         let plan = &*self.plan;
-        self.stage.set(Stage::Room);
+        stage.set(Stage::Room);
         for destination in &plan.destinations {
             poll_fn(|ctx| destination.sink.poll_room(ctx)).await;
         }
@@ -112,7 +112,7 @@ impl Region {
             if input.is_empty() {
                 continue;
             }
-            self.stage.set(Stage::Step(index));
+            stage.set(Stage::Step(index));
             if let Some(window) = step.window {
                 self.run_window(step, window, flow, &input, &mut dead).await?;
                 continue;
@@ -183,8 +183,12 @@ impl Region {
         flow: &Flow,
         input: &Batch,
     ) -> Result<Result<Output, Fault>, AcquireError> {
-        let mut guest = self.guests.acquire(operator).await?;
+        // What another lane has comes back.
+        let comes_back = || self.at_work.get() > 0;
+        let mut guest = self.guests.acquire(operator, comes_back).await?;
+        self.at_work.update(|guests| guests + 1);
         let result = guest.process(input, &flow.delivery).await;
+        self.at_work.update(|guests| guests - 1);
         match &result {
             Ok(_) => self.guests.release(guest),
             Err(_) => operator.stats.faults.add(1),

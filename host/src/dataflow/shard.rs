@@ -446,20 +446,22 @@ impl Shard {
         self.next_dataflow += 1;
         let tenant = self.tenant_index(&plan.tenant);
         let waker = Waker::from(Wake::new(self.mailbox.clone(), WakeKey::Dataflow(dataflow)));
-        let queue = Queue::new(waker.clone());
+        let lanes = plan.lanes();
+        let queue = match lanes {
+            1 => Queue::new(waker.clone()),
+            _ => Queue::with_two_lines(waker.clone()),
+        };
         let confirms = Confirms::new(waker.clone());
         // The activator exists only once the operators are built.
         let flow: Rc<RefCell<Option<timely::scheduling::Activator>>> = Rc::default();
-        let done = flow.clone();
-        let task = self.tasks.add(
-            tenant,
-            Rc::new(move || {
-                if let Some(flow) = &*done.borrow() {
-                    flow.activate();
-                }
-            }),
-        );
-        self.task_owners.insert(task, dataflow);
+        let activating = flow.clone();
+        let done: Rc<dyn Fn()> = Rc::new(move || {
+            if let Some(flow) = &*activating.borrow() {
+                flow.activate();
+            }
+        });
+        let lanes: Vec<TaskId> = (0..lanes).map(|_| self.tasks.add(tenant, done.clone())).collect();
+        self.task_owners.extend(lanes.iter().map(|task| (*task, dataflow)));
         let windows = (!plan.windows.is_empty()).then(|| {
             let sources = plan.sources.iter().map(|source| source.name.clone()).collect();
             let now = self.clock.now();
@@ -472,13 +474,13 @@ impl Shard {
         let circuit = RefCell::new(Circuit::new(limits, matches!(plan.health(), Health::Quarantined { .. })));
         let timers = self.timers.clone();
         let region =
-            Region { plan: plan.clone(), guests, clock, timers, windows, circuit, stage: Cell::default() };
+            Region { plan: plan.clone(), guests, clock, timers, windows, circuit, at_work: Cell::new(0) };
         let parts = Parts::new(Setup {
             plan,
             queue: queue.clone(),
             confirms,
             tasks: self.tasks.clone(),
-            task,
+            lanes,
             region: Rc::new(region),
             dead_letters: self.dead_letters.clone(),
             hlc: self.hlc.clone(),
@@ -565,8 +567,10 @@ impl Shard {
     /// Ends a dataflow at once; what is not settled is abandoned.
     fn end(&mut self, dataflow: DataflowId) {
         let Some(installed) = self.dataflows.remove(&dataflow) else { return };
-        self.tasks.remove(installed.parts.task);
-        self.task_owners.remove(&installed.parts.task);
+        for lane in &installed.parts.lanes {
+            self.tasks.remove(lane.task);
+            self.task_owners.remove(&lane.task);
+        }
         self.worker.drop_dataflow(installed.timely_index);
         installed.parts.queue.abandon();
         installed.parts.plan.operators().for_each(|operator| self.guests.forget(operator));

@@ -14,6 +14,7 @@ use std::{
 };
 
 use lru::LruCache;
+use smallvec::{SmallVec, smallvec};
 use wasmtime::{Store, Trap};
 
 use crate::{
@@ -69,9 +70,9 @@ struct Inner {
 }
 
 struct Cells {
-    /// Instances by operator, least recently used first out; nothing where it is in
-    /// use, so that its place is not made anew for each call.
-    idle: LruCache<usize, Option<Box<Guest>>>,
+    /// Idle instances by operator, least recently used first out; none where all are in
+    /// use, so that their place is not made anew for each call.
+    idle: LruCache<usize, Idle>,
     /// Idle instances of pinned operators.
     pinned: HashMap<usize, Box<Guest>>,
     /// Instances, idle and in use.
@@ -81,6 +82,9 @@ struct Cells {
     loaded: LruCache<(EngineKind, Digest), Arc<Loaded>>,
     waiting: Vec<Waker>,
 }
+
+/// Instances of one operator: nearly always one, but as many as its dataflow has lanes.
+type Idle = SmallVec<[Box<Guest>; 1]>;
 
 /// Why an operator has no instance.
 #[derive(Debug, thiserror::Error)]
@@ -140,9 +144,14 @@ impl Guests {
         }
     }
 
-    /// The operator's idle instance, or a new one that has been through `init`.
-    /// Waits while all slots are in use.
-    pub async fn acquire(&self, operator: &Arc<Operator>) -> Result<Box<Guest>, AcquireError> {
+    /// An idle instance of the operator, or a new one that has been through `init`.
+    /// Waits while all slots are in use, and while the tenant has no room for one but an
+    /// instance of its own `comes_back` for certain.
+    pub async fn acquire(
+        &self,
+        operator: &Arc<Operator>,
+        comes_back: impl Fn() -> bool,
+    ) -> Result<Box<Guest>, AcquireError> {
         let key = key_of(operator);
         {
             let mut cells = self.inner.cells.borrow_mut();
@@ -151,8 +160,17 @@ impl Guests {
             }
         }
         let loaded = self.load(operator.engine(), operator.digest).await?;
-        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, &loaded, ctx)).await;
-        self.start(operator, loaded, slots).await.map(Box::new)
+        let given = poll_fn(|ctx| {
+            // One that was given back meanwhile.
+            if let Some(guest) = self.inner.cells.borrow_mut().take_idle(key) {
+                return Poll::Ready(Err(guest));
+            }
+            self.poll_slots(&operator.tenant, &loaded, &comes_back, ctx).map(Ok)
+        });
+        match given.await {
+            Ok(slots) => self.start(operator, loaded, slots).await.map(Box::new),
+            Err(guest) => Ok(guest),
+        }
     }
 
     /// Gives an instance back after a call that did not fail.
@@ -160,26 +178,26 @@ impl Guests {
         let waiting = {
             let mut cells = self.inner.cells.borrow_mut();
             let key = key_of(&guest.operator);
-            if guest.operator.pinned {
+            if guest.operator.pinned && !cells.pinned.contains_key(&key) {
                 cells.pinned.insert(key, guest);
             } else if let Some(place) = cells.idle.peek_mut(&key) {
-                *place = Some(guest);
+                place.push(guest);
             } else {
-                cells.idle.put(key, Some(guest));
+                cells.idle.put(key, smallvec![guest]);
             }
             std::mem::take(&mut cells.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Throws away the operator's idle instance: its dataflow is gone.
+    /// Throws away the operator's idle instances: its dataflow is gone.
     pub fn forget(&self, operator: &Arc<Operator>) {
         let key = key_of(operator);
-        let guest = {
+        let guests = {
             let mut cells = self.inner.cells.borrow_mut();
-            cells.idle.pop(&key).flatten().or_else(|| cells.pinned.remove(&key))
+            (cells.idle.pop(&key), cells.pinned.remove(&key))
         };
-        drop(guest);
+        drop(guests);
     }
 
     /// Ends all idle instances. They keep this alive, so that whoever is done with it
@@ -196,14 +214,14 @@ impl Guests {
     /// Runs `init` once on a throw-away instance: a failure is a failed deploy.
     pub async fn try_init(&self, operator: &Arc<Operator>) -> Result<(), AcquireError> {
         let loaded = self.load(operator.engine(), operator.digest).await?;
-        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, &loaded, ctx)).await;
+        let slots = poll_fn(|ctx| self.poll_slots(&operator.tenant, &loaded, || false, ctx)).await;
         self.start(operator, loaded, slots).await.map(drop)
     }
 
     /// Instances live now, and of these idle.
     pub fn live_and_idle(&self) -> (usize, usize) {
         let cells = self.inner.cells.borrow();
-        let idle = cells.idle.iter().filter(|(_, guest)| guest.is_some()).count();
+        let idle = cells.idle.iter().map(|(_, guests)| guests.len()).sum::<usize>();
         (cells.live, idle + cells.pinned.len())
     }
 
@@ -228,7 +246,13 @@ impl Guests {
 
     /// Slots in the pool for one instance: free, or taken from those who used theirs
     /// least recently; from the tenant's own if it has as many as policy allows.
-    fn poll_slots(&self, tenant: &Arc<Tenant>, loaded: &Loaded, ctx: &mut Context<'_>) -> Poll<Slots> {
+    fn poll_slots(
+        &self,
+        tenant: &Arc<Tenant>,
+        loaded: &Loaded,
+        comes_back: impl Fn() -> bool,
+        ctx: &mut Context<'_>,
+    ) -> Poll<Slots> {
         let (slots, memory_bytes) = (loaded.slots, loaded.memory_bytes_min + INSTANCE_BYTES);
         let Inner { slots_max, cells, .. } = &*self.inner;
         let (own_max, engine) = (tenant.limits.instances_max.max(1), tenant.limits.engine);
@@ -244,7 +268,7 @@ impl Guests {
                 false => guest.operator.engine() == engine,
             });
             let Some(retired) = retired else {
-                if own_full && live < own_max {
+                if own_full && live < own_max && !comes_back() {
                     // None of its own is idle: it is refused its memory, rather than to wait
                     // for what may never come.
                     break;
@@ -437,23 +461,25 @@ fn key_of(operator: &Arc<Operator>) -> usize {
 }
 
 impl Cells {
-    /// The operator's instance, to be used now.
+    /// An instance of the operator, to be used now.
     fn take_idle(&mut self, key: usize) -> Option<Box<Guest>> {
-        match self.idle.get_mut(&key) {
-            Some(place) => place.take(),
-            None if self.pinned.is_empty() => None,
-            None => self.pinned.remove(&key),
+        if !self.pinned.is_empty()
+            && let Some(guest) = self.pinned.remove(&key)
+        {
+            return Some(guest);
         }
+        self.idle.get_mut(&key)?.pop()
     }
 
     #[expect(clippy::vec_box, reason = "they are in boxes")]
     fn take_idle_of(&mut self, (engine, digest): (EngineKind, Digest)) -> Vec<Box<Guest>> {
-        let is_its = |guest: &Option<Box<Guest>>| {
-            let operator = guest.as_ref().map(|guest| &guest.operator);
+        let is_its = |guests: &Idle| {
+            let operator = guests.first().map(|guest| &guest.operator);
             operator.is_some_and(|operator| (operator.engine(), operator.digest) == (engine, digest))
         };
-        let keys: Vec<_> = self.idle.iter().filter(|(_, guest)| is_its(guest)).map(|(key, _)| *key).collect();
-        keys.into_iter().filter_map(|key| self.idle.pop(&key).flatten()).collect()
+        let keys: Vec<_> =
+            self.idle.iter().filter(|(_, guests)| is_its(guests)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.idle.pop(&key)).flatten().collect()
     }
 
     /// Wakes `waker` once an instance is given back or has ended.
@@ -466,9 +492,14 @@ impl Cells {
     /// The idle instance that was used least recently of those that `may` be retired.
     fn pop_idle(&mut self, may: impl Fn(&Guest) -> bool) -> Option<Box<Guest>> {
         let mut oldest_first = self.idle.iter().rev();
-        let (key, _) = oldest_first.find(|(_, guest)| guest.as_ref().is_some_and(|guest| may(guest)))?;
+        let (key, _) = oldest_first.find(|(_, guests)| guests.first().is_some_and(|guest| may(guest)))?;
         let key = *key;
-        self.idle.pop(&key).flatten()
+        let guests = self.idle.peek_mut(&key)?;
+        let guest = guests.pop();
+        if guests.is_empty() {
+            self.idle.pop(&key);
+        }
+        guest
     }
 }
 

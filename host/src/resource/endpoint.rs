@@ -87,6 +87,12 @@ impl EndpointKind {
         }
     }
 
+    /// Whether what comes from it must come through, and be settled, in the order in which it
+    /// came. Requests are answered each on its own.
+    pub fn has_order(&self) -> bool {
+        !matches!(self, EndpointKind::Http(_))
+    }
+
     /// Whether requests and their answers, which are told apart by properties, can go over it.
     pub fn carries_commands(&self) -> bool {
         matches!(self, EndpointKind::Mqtt(settings) if settings.version == Version::V5)

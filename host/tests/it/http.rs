@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tidegate_benches::site::chain;
+use tidegate_benches::{rig::guest_path, site::chain};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -679,4 +679,52 @@ fn http_both_ends_speak_tls_and_take_up_a_certificate_that_was_replaced() {
     let post = || curl(&["--cacert", trusted, "--data", "1", &url]).1;
     eventually("the new certificate is shown", || post() == 202);
     host.stop();
+}
+
+/// A site of which each request whose body says `spin` keeps its operator busy for two
+/// seconds of CPU time, which is policy's limit. Then its message is given up.
+fn spinning(port: u16, instances: u32) -> Site {
+    let site = to_file(port, "");
+    let composed = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("compose")
+        .args([guest_path("map_custom"), guest_path("hostile_provider")])
+        .arg("-o")
+        .arg(site.dir().join("tenants/a/artifacts/pass_through/1.wasm"))
+        .output()
+        .expect("it runs");
+    assert!(composed.status.success(), "{composed:?}");
+    let policy = fs::read_to_string(site.dir().join("platform/all.yaml")).expect("it is there");
+    let limits = format!("message: {{ fuel: 500G, time: 2s }}\n  instances: {instances}\n  endpoints:\n");
+    site.write("platform/all.yaml", &policy.replace("endpoints:\n", &limits));
+    site
+}
+
+#[test]
+fn http_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_later_ones() {
+    // With one instance alone they go one after the other: so a slow one can be told.
+    for (instances, first) in [(16, "quick"), (1, "slow")] {
+        let port = free_port();
+        let site = spinning(port, instances);
+        let host = site.up();
+        let mut slow = Client::connect(port);
+        slow.send("POST /a/in/1 HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nspin").expect("it is sent");
+        eventually("it is taken", || site.counter("a", "received") == 1);
+        let order = Arc::<Mutex<Vec<&str>>>::default();
+        let answered = order.clone();
+        let waiting = thread::spawn(move || {
+            let answer = slow.answer().expect("it is answered");
+            answered.lock().expect("no panic").push("slow");
+            answer
+        });
+        let mut client = Client::connect(port);
+        for number in 0..20 {
+            assert_eq!(client.post("/a/in/2", &number.to_string()).expect("an answer").status, 202);
+        }
+        order.lock().expect("no panic").push("quick");
+        assert_eq!(waiting.join().expect("no panic").status, 202, "a dead letter is an end");
+        assert_eq!(order.lock().expect("no panic")[0], first, "with {instances} instances");
+        assert_eq!(site.counter("a", "settled"), 21);
+        assert_eq!(site.counter("a", "dead"), 1);
+        host.stop();
+    }
 }

@@ -180,15 +180,17 @@ pub struct Seen {
     headers: Vec<(String, String)>,
 }
 
-fn endpoint(address: &str, more: &str) -> String {
+/// An endpoint whose sources are in a `group` that no other test is in: whoever dies in a
+/// group holds up all that are.
+fn endpoint(address: &str, group: &str, more: &str) -> String {
     format!(
-        "{{ endpointType: Kafka, kafkaSettings: {{ host: \"{address}\", consumerGroupId: tidegate{more} }} }}"
+        "{{ endpointType: Kafka, kafkaSettings: {{ host: \"{address}\", consumerGroupId: \"{group}\"{more} }} }}"
     )
 }
 
 /// A site of a host `name`, from topic to topic.
 fn site_of(name: &str, server: &Server, more: &str, from: &str, to: &str) -> Site {
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), more))]);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), from, more))]);
     let host = format!("metadata: {{ name: {name} }}\nspec: {{ shards: 1 }}\n");
     site.write("platform/host.yaml", &format!("apiVersion: tidegate.dev/v1\nkind: Host\n{host}"));
     site.flow(&Flow::passing(("k", from), ("k", to)));
@@ -261,7 +263,8 @@ fn kafka_and_mqtt_are_bridged_both_ways() {
     server.topic("bridge.in", 2);
     server.topic("bridge.out", 2);
     let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "")), ("local", &mqtt)]);
+    let site =
+        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "bridge", "")), ("local", &mqtt)]);
     site.flow(&Flow::passing(("k", "bridge.in"), ("local", "a/out")));
     site.flow(&Flow {
         tenant: "b",
@@ -446,7 +449,7 @@ fn kafka_is_spoken_to_over_tls_with_passwords_and_certificates() {
             ", tls: {{ mode: Enabled, trustedCaCertificateFile: secrets/ca }}, authentication: {{ method: Sasl, \
              saslSettings: {{ saslType: {mechanism}, user: anna, passwordFile: secrets/kafka }} }}"
         );
-        let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, &sasl))]);
+        let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, "secure", &sasl))]);
         site.flow(&Flow::passing(("k", "in"), ("k", &to)));
         let connection =
             || site.status()["tenants"][0]["sinks"][0]["connection"].as_str().unwrap_or_default().to_owned();
@@ -489,7 +492,7 @@ fn kafka_lets_in_who_has_a_certificate() {
     server.topic("out", 1);
     let x509 = ", tls: { trustedCaCertificateFile: secrets/ca }, authentication: { method: X509Certificate, \
          x509CertificateSettings: { certificateFile: secrets/certificate, keyFile: secrets/key } }";
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, x509))]);
+    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&address, "secure", x509))]);
     site.flow(&Flow::passing(("k", "in"), ("k", "out")));
     site.write("secrets/ca", &authority.pem());
     let stranger = Authority::new("another one").issue("stranger", folder.path());
@@ -545,7 +548,8 @@ fn kafka_a_record_that_is_refused_leaves_its_transaction() {
     let (from, to) = ("refused.in", "refused.out");
     server.topic(from, 1);
     server.topic(to, 1);
-    let site = Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), ", transactions: true"))]);
+    let site =
+        Site::new("{ shards: 1 }", &[("k", &endpoint(&server.address(), "refused", ", transactions: true"))]);
     site.flow(&Flow::passing(("k", from), ("k", "no.such.topic")));
     let host = site.up();
     server.send(from, 0..20);

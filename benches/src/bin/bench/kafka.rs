@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use tidegate_benches::{
     report::{Case, Hold, Report},
-    site::{Link, Process, SiteFolder, WITHIN, chain, tidegate},
+    site::{Link, Process, SiteFolder, WITHIN, chain, policy_like_standard, tidegate},
 };
 use tidegate_loadtest::kafka::{INSTALL, Kafka, Options, find};
 
@@ -205,12 +205,8 @@ impl Bench {
         site.write("tenants/a/artifacts/graph/1.yaml", &chain::graph("graph", &links))?;
         let dataflow = chain::dataflow("flow", "graph", ("local", INPUT), ("local", &output));
         site.write("tenants/a/dataflows/flow.yaml", &dataflow)?;
-        site.policy("bench", &["inflight: 16Mi"])?;
-        let policy = dir.path().join("platform/policy-bench.yaml");
-        let text = std::fs::read_to_string(&policy)?;
-        let granted = "read: [ \"{tenant}/#\", \"public/#\" ]\n      write: [ \"{tenant}/out/#\" ]";
-        ensure!(text.contains(granted), "the policy grants other topics than it did");
-        std::fs::write(&policy, text.replace(granted, "read: [ \"#\" ]\n      write: [ \"#\" ]"))?;
+        let policy = policy_like_standard("bench", &[("inflight: 1Mi", "inflight: 16Mi")], &["local"])?;
+        site.write("platform/policy-bench.yaml", &policy)?;
         site.tenants_under([("a", "bench")])?;
         let mut process = Process::host(dir.path())?;
         let run = self.measure(&output, &mut process)?;

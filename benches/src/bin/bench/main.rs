@@ -7,6 +7,7 @@ mod crowd;
 mod dense;
 mod density;
 mod deploy;
+mod http;
 mod kafka;
 mod metering;
 mod mqtt;
@@ -46,6 +47,8 @@ enum Bench {
     Mqtt,
     /// Kafka to Kafka through two operators against a native program and other engines.
     Kafka,
+    /// HTTP requests through an operator and back against a bare echo.
+    Http,
     /// What counting fuel and asking for epochs cost a guest.
     Metering,
     /// The pool without copy-on-write and guards: live instances, and what calls cost there.
@@ -94,6 +97,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Contracts => contracts::run(args.quick)?,
         Bench::Mqtt => mqtt::run(args.quick)?,
         Bench::Kafka => kafka::run(args.quick)?,
+        Bench::Http => http::run(args.quick)?,
         Bench::Metering => metering::run(args.quick)?,
         Bench::Dense => dense::run(args.quick)?,
         Bench::Density => density::run(args.quick)?,

@@ -155,7 +155,7 @@ async fn hand_over(
         let mut worst = Ok(());
         for told in outcomes {
             match told.await {
-                Ok(Outcome::Settled) => {}
+                Ok(Outcome::Settled { .. }) => {}
                 Ok(Outcome::NoRoom) => worst = worst.and(Err(Refusal::TooMany)),
                 Ok(Outcome::Gone) | Err(_) => worst = Err(Refusal::Gone),
             }

@@ -1,9 +1,9 @@
-//! `HttpSource`: requests for one source become deliveries, and are
-//! answered in the order in which they are settled. It takes them from a bounded channel,
-//! since the server is on another thread.
+//! `HttpSource`: requests for one source become deliveries, each of one message or several,
+//! and each is answered as soon as its delivery is settled, whatever came before it. It takes them
+//! from a bounded channel, since the server is on another thread.
 
 use std::{
-    collections::VecDeque,
+    collections::HashMap,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -22,6 +22,7 @@ use crate::{
     batch::{Batch, BatchBuilder},
     connector::{status::Status, stop::Stop},
     queue::SourceDoor,
+    settle::Acked,
     topic::TopicFilter,
 };
 
@@ -60,7 +61,8 @@ pub(in crate::connector) struct Post {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connector) enum Outcome {
-    Settled,
+    /// And so many of its messages are dead letters.
+    Settled { given_up: u64 },
     /// There was no credit for it.
     NoRoom,
     /// Its dataflow is gone, and may have done it or not.
@@ -108,7 +110,13 @@ impl HttpSource {
         let status = Status::new();
         let route = Route { payload_bytes_max, replies, status: status.clone(), posts: tx };
         server.shared.directory.enter_source(&tenant, &name, filters, route);
-        HttpSource { server, tenant, name, stop, taking: Taking::new(posts, door, node, status) }
+        HttpSource {
+            server,
+            tenant,
+            name,
+            stop,
+            taking: Taking::new(posts, door.in_any_order(), node, status),
+        }
     }
 
     pub fn status(&self) -> &Arc<Status> {
@@ -143,9 +151,12 @@ struct Taking {
     held: Option<(Post, Batch)>,
     /// Ends when it has waited long enough.
     patience: Option<Pin<Box<Sleep>>>,
-    /// By the numbers of their deliveries, ascending.
-    unanswered: VecDeque<(u64, oneshot::Sender<Outcome>)>,
+    /// By the numbers of their deliveries.
+    unanswered: HashMap<u64, oneshot::Sender<Outcome>>,
+    /// So many deliveries are settled.
     settled: u64,
+    /// Their numbers, on the way to whoever waits for them.
+    acked: Vec<Acked>,
     is_stopping: bool,
 }
 
@@ -158,8 +169,9 @@ impl Taking {
             status,
             held: None,
             patience: None,
-            unanswered: VecDeque::new(),
+            unanswered: HashMap::new(),
             settled: 0,
+            acked: Vec::new(),
             is_stopping: false,
         }
     }
@@ -188,7 +200,7 @@ impl Taking {
         if self.door.is_abandoned() {
             self.posts.close();
             self.turn_away();
-            self.unanswered.drain(..).for_each(|(_, outcome)| _ = outcome.send(Outcome::Gone));
+            self.unanswered.drain().for_each(|(_, outcome)| _ = outcome.send(Outcome::Gone));
             return Poll::Ready(());
         }
         if self.is_stopping {
@@ -205,9 +217,11 @@ impl Taking {
             }
             self.settled = settled;
         }
-        while self.unanswered.front().is_some_and(|(number, _)| *number <= self.settled) {
-            let (_, outcome) = self.unanswered.pop_front().expect("there is one");
-            let _ = outcome.send(Outcome::Settled);
+        self.door.take_settled(&mut self.acked);
+        for Acked { number, given_up } in self.acked.drain(..) {
+            if let Some(outcome) = self.unanswered.remove(&number) {
+                let _ = outcome.send(Outcome::Settled { given_up });
+            }
         }
     }
 
@@ -227,7 +241,7 @@ impl Taking {
                     self.status.messages_in.add(batch.len() as u64);
                     self.status.bytes_in.add(post.body_bytes() as u64);
                     let number = self.door.deliver(credit, batch);
-                    self.unanswered.push_back((number, post.outcome));
+                    self.unanswered.insert(number, post.outcome);
                 }
                 Poll::Pending => {
                     let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(post.until)));

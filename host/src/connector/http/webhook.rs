@@ -4,7 +4,7 @@
 
 mod backlog;
 mod call;
-pub(in crate::connector) mod retry;
+mod retry;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -13,11 +13,10 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use self::{
     backlog::Backlog,
     call::{Caller, Message},
-    retry::Backoff,
 };
 use crate::{
     clock::Clock,
-    connector::{route::Route, status::Status},
+    connector::{backoff::Backoff, route::Route, status::Status},
     deploy::chain,
     resource::endpoint::WebhookSettings,
     write::{Rejected, SinkQueue, Write},
@@ -26,6 +25,11 @@ use crate::{
 /// What is taken out of the queue and not confirmed. One write may pass it.
 const HELD_BYTES_MAX: usize = 1 << 20;
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
+
+/// For a far side that cannot be reached, or may take a message later.
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(30))
+}
 
 /// See the module.
 pub struct Webhook {
@@ -79,7 +83,7 @@ impl Webhook {
 
     /// `None` if the queue is closed before its files can be read.
     async fn caller(&self) -> Option<Caller> {
-        let mut backoff = Backoff::default();
+        let mut backoff = backoff();
         loop {
             let (settings, status) = (self.settings.clone(), self.status.clone());
             let made = tokio::task::spawn_blocking(move || Caller::new(&settings, status)).await;
@@ -88,7 +92,7 @@ impl Webhook {
                 Err(error) => self.status.set_degraded(Clock::System.now(), chain(&error)),
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next(None, rand::random())) => {}
+                () = tokio::time::sleep(backoff.next()) => {}
                 () = poll_fn(|ctx| self.queue.poll_closed(ctx)) => return None,
             }
         }

@@ -26,7 +26,7 @@ use rdkafka::{
 use super::{ClientError, Outgoing, Transaction, is_about_secrets, producer, transaction::Phase};
 use crate::{
     clock::Clock,
-    connector::{route::Route, status::Status, waiter::Waiter},
+    connector::{backoff::Backoff, route::Route, status::Status, waiter::Waiter},
     deploy::chain,
     resource::endpoint::{KafkaSettings, is_kafka_topic},
     write::{Rejected, SinkQueue, Write},
@@ -259,9 +259,9 @@ impl KafkaSink {
     /// Writes until its queue is closed and empty. Blocks its thread.
     pub fn run(mut self) {
         let waiter = Waiter::default();
-        let mut retry_after = RETRY_AFTER;
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         loop {
-            let error = match self.produce(&waiter, &mut retry_after) {
+            let error = match self.produce(&waiter, &mut backoff) {
                 Ok(End::Closed) => break,
                 Ok(End::Failed(error)) | Err(error) => error,
             };
@@ -273,14 +273,13 @@ impl KafkaSink {
                 // Nobody waits any more for what it still holds.
                 break;
             }
-            waiter.wait_for(retry_after);
-            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+            waiter.wait_for(backoff.next());
         }
         self.shared.status.set_closed();
     }
 
     /// With one producer, as long as it lasts.
-    fn produce(&mut self, waiter: &Waiter, retry_after: &mut Duration) -> Result<End, ClientError> {
+    fn produce(&mut self, waiter: &Waiter, backoff: &mut Backoff) -> Result<End, ClientError> {
         self.shared.failed.store(false, Ordering::SeqCst);
         let config = producer(&self.settings, &self.client_id)?;
         let producer: BaseProducer<Reports> = config.create_with_context(Reports(self.shared.clone()))?;
@@ -289,7 +288,7 @@ impl KafkaSink {
         if let Some(transaction) = &self.transaction {
             transaction.open(producer.clone())?;
         }
-        *retry_after = RETRY_AFTER;
+        backoff.reset();
         self.send_again(&producer);
         let mut closing_since = None;
         loop {

@@ -24,7 +24,7 @@ use super::{ClientError, Record, Transaction, consumer, is_about_secrets, transa
 use crate::{
     batch::{Batch, BatchBuilder},
     clock::Clock,
-    connector::{status::Status, stop::Stop, waiter::Waiter},
+    connector::{backoff::Backoff, status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
     queue::{Marks, Places, SourceDoor},
     resource::endpoint::KafkaSettings,
@@ -100,7 +100,7 @@ impl KafkaSource {
         let KafkaSource { settings, mut options, status, door } = self;
         // As long as the dataflow lives.
         let delivery_bytes_max = door.delivery_bytes_max();
-        let mut retry_after = RETRY_AFTER;
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let shared = Arc::new(Shared {
             progress: Mutex::new(Progress {
                 door,
@@ -144,11 +144,10 @@ impl KafkaSource {
             };
             shared.lock().reading.clear();
             if !status.is_missing() {
-                retry_after = RETRY_AFTER;
+                backoff.reset();
             }
             status.set_degraded(Clock::System.now(), chain(&error));
-            waiter.wait_for(retry_after);
-            retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
+            waiter.wait_for(backoff.next());
         }
         status.set_closed();
     }

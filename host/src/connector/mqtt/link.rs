@@ -11,7 +11,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectProperties, DisconnectReasonCode, Packet, PingReq};
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::Instant,
-    connector::{status::Status, stop::Farewell},
+    connector::{backoff::Backoff, status::Status, stop::Farewell},
 };
 
 /// How long a broker may take for its CONNACK.
@@ -31,6 +30,8 @@ pub(super) const PACKET_BYTES_MAX: usize = 16 << 20;
 /// A connection that held this long was a good one: the next failure is tried again
 /// soon.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// A write buffer that a burst made larger than this is let go in a quiet moment.
 const OUTGOING_KEPT_BYTES: usize = 4 << 10;
 
@@ -77,7 +78,7 @@ pub(super) struct Greeting {
 impl Link {
     pub(super) fn new(settings: Settings) -> Self {
         Link {
-            backoff: Backoff::new(settings.seed),
+            backoff: Backoff::seeded(RETRY_AFTER, RETRY_AFTER_MAX, settings.seed),
             settings,
             outgoing: BytesMut::new(),
             phase: Phase::Offline { retry_at: Instant(0) },
@@ -131,7 +132,7 @@ impl Link {
     pub(super) fn disconnected(&mut self, now: Instant, error: &SessionError) {
         match &self.phase {
             Phase::Ended => return,
-            Phase::Online(online) if now.since(online.since) >= GOOD_AFTER => self.backoff.attempts = 0,
+            Phase::Online(online) if now.since(online.since) >= GOOD_AFTER => self.backoff.reset(),
             _ => {}
         }
         self.outgoing = BytesMut::new();
@@ -352,29 +353,6 @@ fn describe(error: &SessionError) -> String {
         source = error.source();
     }
     text
-}
-
-/// Waits between attempts: doubled each time, with jitter, so that a thousand
-/// clients of a broker that restarts do not come back at once.
-struct Backoff {
-    attempts: u32,
-    rng: SmallRng,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(30);
-
-    fn new(seed: u64) -> Self {
-        Backoff { attempts: 0, rng: SmallRng::seed_from_u64(seed) }
-    }
-
-    /// Between half and all of the doubled wait.
-    fn next(&mut self) -> Duration {
-        let wait = Self::FIRST.saturating_mul(1 << self.attempts.min(16)).min(Self::LONGEST);
-        self.attempts = self.attempts.saturating_add(1);
-        wait.mul_f64(self.rng.random_range(0.5..=1.0))
-    }
 }
 
 #[cfg(test)]

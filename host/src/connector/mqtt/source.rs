@@ -334,7 +334,7 @@ impl SourceSession {
             if !is_over && self.stopping.is_none() {
                 return;
             }
-            let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
+            let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.count());
             let written = self.acks.write(settled, oversize, &mut self.link.outgoing);
             if written > 0 {
                 self.repeats.acknowledged(written);
@@ -372,7 +372,7 @@ impl SourceSession {
         let settled = self.door.unsettled() == 0 || self.door.is_abandoned() || self.link.is_offline();
         if settled {
             if self.link.is_online() {
-                let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.upto());
+                let (settled, oversize) = (self.door.settled_upto(), self.oversize.settled.count());
                 self.acks.write(settled, oversize, &mut self.link.outgoing);
                 if farewell == Farewell::ForGood && self.version() == Version::V311 {
                     // Its session cannot be ended; so nothing more comes into it.

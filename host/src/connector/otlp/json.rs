@@ -59,6 +59,15 @@ pub fn to_json(signal: Signal, protobuf: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Whether prost takes `bytes` as a request.
+pub(super) fn is_decoded(signal: Signal, bytes: &[u8]) -> bool {
+    match signal {
+        Signal::Traces => ExportTraceServiceRequest::decode(bytes).is_ok(),
+        Signal::Metrics => ExportMetricsServiceRequest::decode(bytes).is_ok(),
+        Signal::Logs => ExportLogsServiceRequest::decode(bytes).is_ok(),
+    }
+}
+
 fn write<M: Message + Default + Serialize>(protobuf: &[u8]) -> Vec<u8> {
     let message = M::decode(protobuf).expect("it was checked");
     serde_json::to_vec(&message).expect("every message has its JSON")

@@ -197,8 +197,9 @@ impl Offer<'_> {
         let mut told = VecDeque::new();
         let until = Instant::now() + CREDIT_WITHIN;
         self.post_first(request.signal, vec![payload], until, &mut told)?;
-        wait(&mut told, 0).await?;
-        Ok(Refused::default())
+        // The one message is all of them.
+        let dead = if wait(&mut told, 0).await? > 0 { request.items.len() as u64 } else { 0 };
+        Ok(Refused { oversize: 0, dead })
     }
 
     async fn make_items(&self, request: &Parsed, until: Instant) -> Result<Refused, Refusal> {
@@ -211,15 +212,18 @@ impl Offer<'_> {
         if let Some(payloads) = pieces.take() {
             self.post_first(request.signal, payloads, first_until, &mut told)?;
         }
+        let mut dead = 0;
         // Something of it is under way: the rest has time.
         while let Some(payloads) = pieces.take() {
-            wait(&mut told, (POSTS_MAX - 1) * self.routes.len()).await?;
+            dead += wait(&mut told, (POSTS_MAX - 1) * self.routes.len()).await?;
             self.post(request.signal, payloads, until, &mut told).await?;
         }
         let oversize = pieces.oversize;
-        wait(&mut told, 0).await?;
+        dead += wait(&mut told, 0).await?;
         self.routes.iter().for_each(|route| route.status.oversize.add(oversize));
-        Ok(Refused { oversize, dead: 0 })
+        // More than one may take an item, and each may give it up.
+        let dead = dead.min(request.items.len() as u64 - oversize);
+        Ok(Refused { oversize, dead })
     }
 
     fn compose(
@@ -279,17 +283,18 @@ impl Offer<'_> {
     }
 }
 
-/// Until no more than `left` posts are not settled.
-async fn wait(told: &mut VecDeque<oneshot::Receiver<Outcome>>, left: usize) -> Result<(), Refusal> {
+/// Until no more than `left` posts are not settled; gives how many messages were given up.
+async fn wait(told: &mut VecDeque<oneshot::Receiver<Outcome>>, left: usize) -> Result<u64, Refusal> {
+    let mut all = 0;
     while told.len() > left {
-        let Some(outcome) = told.pop_front() else { return Ok(()) };
+        let Some(outcome) = told.pop_front() else { break };
         match outcome.await {
-            Ok(Outcome::Settled) => {}
+            Ok(Outcome::Settled { given_up }) => all += given_up,
             Ok(Outcome::NoRoom) => return Err(HttpRefusal::TooMany.into()),
             Ok(Outcome::Gone) | Err(_) => return Err(HttpRefusal::Gone.into()),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The items of a request, as many at once as a delivery holds.

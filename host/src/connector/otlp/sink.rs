@@ -21,7 +21,7 @@ use super::{
 use crate::{
     batch::{Batch, Entry},
     clock::Clock,
-    connector::{http::webhook::retry::Backoff, route::Route, status::Status},
+    connector::{backoff::Backoff, route::Route, status::Status},
     deploy::chain,
     resource::endpoint::{ExportSettings, Payload},
     write::{Rejected, SinkQueue, Write},
@@ -30,6 +30,10 @@ use crate::{
 /// Of one request, so that it is far below what servers of gRPC take, which is 4 MiB, and
 /// half of a tenant's usual credit: nobody waits for more to come that cannot.
 const REQUEST_BYTES_MAX: usize = 512 << 10;
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// However long the Collector asks to be left alone.
+const ASKED_MAX: Duration = Duration::from_secs(300);
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
 
 /// See the module.
@@ -112,14 +116,14 @@ impl OtlpSink {
 
     /// `None` if the queue is closed before its files can be read.
     async fn exporter(&self) -> Option<Exporter> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         loop {
             match self.make_exporter().await {
                 Ok(exporter) => return Some(exporter),
                 Err(error) => self.status.set_degraded(Clock::System.now(), error),
             }
             tokio::select! {
-                () = sleep(backoff.next(None, rand::random())) => {}
+                () = sleep(backoff.next()) => {}
                 () = poll_fn(|ctx| self.queue.poll_closed(ctx)) => return None,
             }
         }
@@ -230,7 +234,7 @@ impl OtlpSink {
         signal: Signal,
         request: Bytes,
     ) -> Result<(), (String, Why)> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         loop {
             let (error, after) = match exporter.send(signal, request.clone()).await {
                 Answer::Done => {
@@ -250,7 +254,7 @@ impl OtlpSink {
             };
             self.is_failing = true;
             self.status.set_degraded(Clock::System.now(), error);
-            sleep(backoff.next(after, rand::random())).await;
+            sleep(backoff.next().max(after.unwrap_or_default().min(ASKED_MAX))).await;
             self.status.redelivered.add(1);
             // Certificates may have been replaced.
             if self.settings.tls.is_some()

@@ -16,7 +16,7 @@ impl Rig {
         let (post, _) = post(0, Instant::now());
         let ledger = Ledger::new(messages * post.batch("edge-1").bytes_held());
         let (tx, posts) = mpsc::channel(8);
-        let door = SourceDoor::new(0, queue.clone(), ledger);
+        let door = SourceDoor::new(0, queue.clone(), ledger).in_any_order();
         let taking = Taking::new(posts, door, "edge-1".to_owned(), Status::new());
         Rig { taking, posts: tx, queue }
     }
@@ -60,7 +60,7 @@ async fn requests_are_answered_when_they_are_settled_and_not_before() {
         assert!(outcome.try_recv().is_err());
         delivery.settle.ack();
         assert!(!rig.poll());
-        assert_eq!(outcome.try_recv(), Ok(Outcome::Settled));
+        assert_eq!(outcome.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
     }
 }
 
@@ -80,10 +80,10 @@ async fn whoever_gets_no_credit_in_time_is_sent_away_and_the_next_may_have_it() 
     delivery.settle.ack();
     drop((delivery.credit, delivery.batch));
     assert!(!rig.poll());
-    assert_eq!(first.try_recv(), Ok(Outcome::Settled));
+    assert_eq!(first.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
     rig.queue.pop().expect("the third has the credit").settle.ack();
     assert!(!rig.poll());
-    assert_eq!(third.try_recv(), Ok(Outcome::Settled));
+    assert_eq!(third.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_source_that_stops_answers_what_it_took_and_turns_the_others_away() {
             delivery.settle.ack();
         }
         assert!(rig.poll());
-        let expected = if gone { Outcome::Gone } else { Outcome::Settled };
+        let expected = if gone { Outcome::Gone } else { Outcome::Settled { given_up: 0 } };
         assert_eq!(taken.try_recv(), Ok(expected));
     }
 }

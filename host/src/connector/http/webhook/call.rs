@@ -25,7 +25,10 @@ use hyper_util::{
 use ring::hmac;
 use tokio::time::{sleep, timeout};
 
-use super::retry::{Backoff, Verdict, asked, judge};
+use super::{
+    backoff,
+    retry::{Verdict, asked, judge},
+};
 use crate::{
     batch::{Batch, Entry, Properties},
     clock::Clock,
@@ -191,7 +194,7 @@ impl Caller {
 
     /// Until the far side has it; otherwise why it never will.
     pub(super) async fn deliver(&self, message: Message) -> Result<(), String> {
-        let mut backoff = Backoff::default();
+        let mut backoff = backoff();
         loop {
             let (error, retry_after) = match self.call(&message).await {
                 Ok((status, retry_after)) => match judge(status) {
@@ -213,7 +216,7 @@ impl Caller {
             self.is_failing.store(true, Ordering::Relaxed);
             self.status.set_degraded(Clock::System.now(), error);
             let asked = retry_after.and_then(|text| asked(text.to_str().ok()?, Utc::now()));
-            sleep(backoff.next(asked, rand::random())).await;
+            sleep(backoff.next().max(asked.unwrap_or_default())).await;
             self.status.redelivered.add(1);
         }
     }

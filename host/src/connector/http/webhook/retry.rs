@@ -1,13 +1,11 @@
-//! What the far side's answer means for a message, and how long to wait before it is sent
-//! again. Decides from facts alone.
+//! What the far side's answer means for a message, and how long it asks to be left alone.
+//! Decides from facts alone.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hyper::StatusCode;
 
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(30);
 /// However long the far side asks to be left alone.
 const ASKED_MAX: Duration = Duration::from_secs(300);
 
@@ -29,30 +27,13 @@ pub(super) fn judge(status: StatusCode) -> Verdict {
     }
 }
 
-/// Waits twice as long each time.
-#[derive(Debug, Default)]
-pub(in crate::connector) struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    /// Between half and all of its turn, as `random` draws it, so that many do not come at
-    /// once; no less than the far side asks for.
-    pub(in crate::connector) fn next(&mut self, asked: Option<Duration>, random: u32) -> Duration {
-        let turn = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LONGEST);
-        self.attempts += 1;
-        let own = turn / 2 + (turn / 2).mul_f64(f64::from(random) / f64::from(u32::MAX));
-        asked.map_or(own, |asked| own.max(asked.min(ASKED_MAX)))
-    }
-}
-
-/// What `retry-after` asks for: seconds, or a time.
+/// What `retry-after` asks for: seconds, or a time. No more than [`ASKED_MAX`].
 pub(super) fn asked(retry_after: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = retry_after.trim().parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(ASKED_MAX));
     }
     let until = DateTime::parse_from_rfc2822(retry_after.trim()).ok()?;
-    (until.to_utc() - now).to_std().ok()
+    (until.to_utc() - now).to_std().ok().map(|asked| asked.min(ASKED_MAX))
 }
 
 #[cfg(test)]
