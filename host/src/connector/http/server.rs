@@ -184,7 +184,7 @@ pub(in crate::connector) struct Shared {
     pub directory: Directory,
     pub requests: Arc<Share>,
     pub listeners: Arc<Share>,
-    pub replies: Arc<Replies>,
+    pub(super) replies: Arc<Replies>,
     changing: Arc<AtomicBool>,
     pub counters: Counters,
     pub closing: watch::Sender<bool>,
