@@ -43,12 +43,12 @@ use crate::{
         file::{AtEnd, FileError, FileOptions, FileSink, FileSource, Location},
         http::{HttpOptions, HttpSink, HttpSource, ServerStatus, Servers, Webhook},
         kafka::{self, KafkaOptions, KafkaSink, KafkaSource, Transaction},
-        otlp::OtlpSink,
         memory::{Doors, MemorySource},
         mqtt::{
             self, CommandOptions, CommandSession, InflightMax, Qos, Remote, SinkSession, SourceOptions,
             SourceSession,
         },
+        otlp::OtlpSink,
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },

@@ -152,10 +152,10 @@ impl Settle {
             }
             Some(acked) => {
                 // In this order: whoever sees the count finds the number.
-                acked.lock().expect("no panic under this lock").push(Acked {
-                    number: self.number,
-                    given_up: self.given_up,
-                });
+                acked
+                    .lock()
+                    .expect("no panic under this lock")
+                    .push(Acked { number: self.number, given_up: self.given_up });
                 self.settled.count.fetch_add(1, Ordering::SeqCst);
             }
         }

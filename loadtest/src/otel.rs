@@ -68,8 +68,7 @@ impl Collector {
         );
         fs::write(folder.join("config.yaml"), config)?;
         let program = bin.join("otelcol");
-        let mut collector =
-            Collector { program, folder, grpc, http, cores: cores.to_vec(), process: None };
+        let mut collector = Collector { program, folder, grpc, http, cores: cores.to_vec(), process: None };
         collector.restart()?;
         Ok(collector)
     }

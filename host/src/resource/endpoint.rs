@@ -71,9 +71,10 @@ impl EndpointKind {
     /// Whether each of its ends is a connection that policy counts.
     pub fn is_connection(&self) -> bool {
         match self {
-            EndpointKind::Mqtt(_) | EndpointKind::Kafka(_) | EndpointKind::Http(_) | EndpointKind::Otlp(_) => {
-                true
-            }
+            EndpointKind::Mqtt(_)
+            | EndpointKind::Kafka(_)
+            | EndpointKind::Http(_)
+            | EndpointKind::Otlp(_) => true,
             EndpointKind::File { .. } | EndpointKind::Memory => false,
         }
     }

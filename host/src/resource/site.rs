@@ -17,9 +17,7 @@ use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
     dataflow::{FlowNode, FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
-    endpoint::{
-        ExportSettings, HttpSettings, KafkaSettings, OtlpSettings, Payload, is_kafka_topic,
-    },
+    endpoint::{ExportSettings, HttpSettings, KafkaSettings, OtlpSettings, Payload, is_kafka_topic},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
     policy::{
@@ -1035,7 +1033,9 @@ fn check_volatile(
                 }
                 // A source gives all its partitions one place to go on from here.
                 Some(EndpointKind::Kafka(_)) => "partitions are read again from different places",
-                Some(EndpointKind::Http(_) | EndpointKind::Otlp(_)) => "a request that was answered does not come again",
+                Some(EndpointKind::Http(_) | EndpointKind::Otlp(_)) => {
+                    "a request that was answered does not come again"
+                }
                 Some(EndpointKind::Memory) => "nothing gives again what came from memory",
                 Some(EndpointKind::File { .. }) | None => continue,
             };

@@ -34,7 +34,7 @@ use crate::{
     authority::Authority,
     http::{FILE, server_count},
     mosquitto::{eventually, free_port},
-    site::{Flow, Site},
+    site::{Flow, Ran, Site, tidegate},
 };
 
 /// Where the programs are; `None` only where `cargo xtask test` has said so.
@@ -204,8 +204,7 @@ fn curl(port: u16, path: &str, headers: &[&str], body: &[u8]) -> (String, u16) {
         command.args(["--header", header]);
     }
     command.arg(format!("http://127.0.0.1:{port}{path}"));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("curl is there");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("curl is there");
     // It may be answered before all of it is read.
     let _ = child.stdin.take().expect("piped").write_all(body);
     let output = child.wait_with_output().expect("it ends");
@@ -239,7 +238,8 @@ fn otlp_all_signals_come_through_over_grpc_and_http() {
     let host = site.up();
     let endpoint = format!("127.0.0.1:{port}");
     for (ways, way) in [(&["--otlp-http"][..], "http"), (&[][..], "grpc")] {
-        for (signal, count) in [("traces", "--traces=40"), ("metrics", "--metrics=30"), ("logs", "--logs=20")] {
+        for (signal, count) in [("traces", "--traces=40"), ("metrics", "--metrics=30"), ("logs", "--logs=20")]
+        {
             let service = format!("--service={way}");
             let fixed = [
                 signal,
@@ -337,7 +337,7 @@ fn otlp_json_and_gzip_are_taken_and_an_item_is_a_message() {
     // They are there now, not soon.
     let seen = lines(&site);
     assert_eq!(seen.len(), 2, "{seen:?}");
-    assert_eq!((&seen[0]["topic"], &seen[0]["contentType"]), (&json!("out"), &json!("application/json")));
+    assert_eq!((&seen[0]["topic"], &seen[0]["contentType"]), (&json!("traces"), &json!("application/json")));
     let resource = &seen[1]["payload"]["resourceSpans"][0];
     assert_eq!(resource["resource"]["attributes"][0]["value"]["stringValue"], "shop");
     let span = &seen[0]["payload"]["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
@@ -524,7 +524,8 @@ fn otlp_without_credit_a_client_is_told_to_come_again() {
         })
         .collect();
     eventually("somebody is told to come again", || full.load(Ordering::SeqCst));
-    let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [{ "name": "x".repeat(150_000) }] }] }] });
+    let body =
+        json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [{ "name": "x".repeat(150_000) }] }] }] });
     let (answer, status) = curl(port, "/v1/traces", &[JSON], body.to_string().as_bytes());
     assert_eq!(status, 429, "{answer}");
     assert!(answer.contains("retry-after: 1"), "{answer}");
@@ -694,7 +695,7 @@ fn otlp_what_a_collector_may_take_later_is_sent_again_as_it_says() {
         0 => Err(Status::unavailable("soon")),
         1 => {
             // google.rpc.Status with a RetryInfo of 1.2 s.
-            let delay = b"\x0a\x09\x08\x01\x10\x80\x84\xaf\x5f".to_vec();
+            let delay = b"\x0a\x07\x08\x01\x10\x80\x84\xaf\x5f".to_vec();
             let mut any = b"\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12".to_vec();
             any.push(delay.len() as u8);
             any.extend(delay);
@@ -745,7 +746,7 @@ fn otlp_what_a_collector_refuses_is_a_dead_letter_and_the_rest_goes_through() {
     let taken: Vec<String> = requests.flatten().collect();
     let expected: Vec<String> = (0..100).filter(|it| *it != 37).map(|it| it.to_string()).collect();
     assert_eq!(taken, expected, "in their order");
-    let letters = site.run(&["dead-letters", "--json"]);
+    let letters = site.run(&["dead-letters", "export"]);
     assert_eq!(letters.stdout.lines().count(), 1, "{letters:?}");
     assert!(letters.stdout.contains("a bad span"), "{letters:?}");
     host.stop();
@@ -786,8 +787,11 @@ fn otlp_aios_form_becomes_metrics_and_logs() {
     let point = &out.items(METRICS)[0]["gauge"]["dataPoints"][0];
     assert_eq!((&point["asDouble"], &point["timeUnixNano"]), (&json!(20.5), &json!("1700000000000000000")));
     let record = &out.items(LOGS)[0];
-    assert_eq!((&record["body"]["stringValue"], &record["severityText"]), (&json!("it is warm"), &json!("WARN")));
-    let letters = site.run(&["dead-letters", "--json"]);
+    assert_eq!(
+        (&record["body"]["stringValue"], &record["severityText"]),
+        (&json!("it is warm"), &json!("WARN"))
+    );
+    let letters = site.run(&["dead-letters", "export"]);
     assert_eq!(letters.stdout.lines().count(), 1, "{letters:?}");
     assert!(letters.stdout.contains("missing field `type`"), "{letters:?}");
     host.stop();
@@ -828,7 +832,7 @@ fn otlp_a_collector_is_spoken_to_over_tls_with_a_certificate() {
 fn otlp_bad_settings_are_refused_with_their_place() {
     let port = free_port();
     let site = through(port, "", "127.0.0.1:1", &[("map", "pass_through")]);
-    let check = |site: &Site| site.run(&["check", site.dir().to_str().expect("UTF-8")]);
+    let check = |site: &Site| Ran::of(tidegate().arg("check").arg(site.dir()).output().expect("it runs"));
     site.flow(&Flow::passing(("in", "spans"), ("out", "traces")));
     let ran = check(&site);
     assert_eq!(ran.code, 1, "{ran:?}");

@@ -125,9 +125,8 @@ fn host(far: &Far, length: Duration) -> anyhow::Result<Run> {
 }
 
 fn measure(port: u16, program: u32, far: &Far, length: Duration) -> anyhow::Result<Run> {
-    let cpu = || -> anyhow::Result<f64> {
-        cpu_seconds(&std::fs::read_to_string(format!("/proc/{program}/stat"))?)
-    };
+    let cpu =
+        || -> anyhow::Result<f64> { cpu_seconds(&std::fs::read_to_string(format!("/proc/{program}/stat"))?) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let request = request();
     runtime.block_on(load(port, &request, WARM_UP))?;
@@ -186,9 +185,8 @@ async fn load(port: u16, request: &Bytes, length: Duration) -> anyhow::Result<u6
 /// A frame of gRPC with a request of spans as instrumented services have them, every second
 /// one to be dropped.
 fn request() -> Bytes {
-    let attribute = |key: &str, value: &str| {
-        format!("{{\"key\":\"{key}\",\"value\":{{\"stringValue\":\"{value}\"}}}}")
-    };
+    let attribute =
+        |key: &str, value: &str| format!("{{\"key\":\"{key}\",\"value\":{{\"stringValue\":\"{value}\"}}}}");
     let span = |number: usize| {
         let attributes = [
             attribute("kind", if number.is_multiple_of(2) { "probe" } else { "order" }),
@@ -256,9 +254,7 @@ async fn serve(listener: TcpListener, spans: Arc<AtomicU64>) -> anyhow::Result<(
                 let parsed = Parsed::of(Signal::Traces, message)?;
                 spans.fetch_add(parsed.items.len() as u64, Ordering::SeqCst);
                 let mut response = Response::new(Answer::Head);
-                response
-                    .headers_mut()
-                    .insert("content-type", HeaderValue::from_static("application/grpc"));
+                response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
                 anyhow::Ok(response)
             }
         });

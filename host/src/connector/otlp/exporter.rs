@@ -40,9 +40,15 @@ pub(super) enum Answer {
     /// But for so many of its items, and why.
     Partly(i64, String),
     /// It may do later, and no sooner than it says.
-    Again { error: String, after: Option<Duration> },
+    Again {
+        error: String,
+        after: Option<Duration>,
+    },
     /// It never will.
-    Refused { error: String, why: Why },
+    Refused {
+        error: String,
+        why: Why,
+    },
 }
 
 /// Whose fault it is that a request is refused.

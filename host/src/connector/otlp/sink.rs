@@ -327,4 +327,3 @@ fn merge(parts: &[Part]) -> Bytes {
     parts.iter().for_each(|part| merged.add(&part.request));
     merged.finish().into()
 }
-

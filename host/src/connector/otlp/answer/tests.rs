@@ -53,15 +53,15 @@ fn success_in_part_says_how_many_and_why() {
     let said: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     let text = "2 larger than the tenant's messages may be, 1 given up by the dataflow";
     assert_eq!(said, json!({ "partialSuccess": { "rejectedLogRecords": "3", "errorMessage": text } }));
-    let Answer::Ended(Some(body), Some(trailers)) =
-        success(Speech::Grpc, Signal::Logs, &refused).into_body()
+    let Answer::Ended(Some(body), Some(trailers)) = success(Speech::Grpc, Signal::Logs, &refused).into_body()
     else {
         panic!("a body and trailers")
     };
     assert_eq!(trailers["grpc-status"], "0");
     let (message, _) = grpc::unframe(body).expect("a frame");
     assert_eq!(grpc::partial_success(&message), Some((3, text.to_owned())));
-    let Answer::Whole(Some(body)) = success(Speech::Json, Signal::Logs, &Refused::default()).into_body() else {
+    let Answer::Whole(Some(body)) = success(Speech::Json, Signal::Logs, &Refused::default()).into_body()
+    else {
         panic!("a body")
     };
     assert_eq!(&body[..], b"{}");

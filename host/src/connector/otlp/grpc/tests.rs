@@ -7,9 +7,14 @@ fn a_body_is_one_frame_of_one_message() {
     assert_eq!(unframe(framed).expect("a frame"), (Bytes::from_static(b"abc"), false));
     let compressed = unframe(Bytes::from_static(b"\x01\0\0\0\x01x")).expect("a frame");
     assert_eq!(compressed, (Bytes::from_static(b"x"), true));
-    for broken in
-        [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x01ab", b"\x02\0\0\0\x01a", b"\0\xff\xff\xff\xff"]
-    {
+    for broken in [
+        &b""[..],
+        b"\0\0\0\0",
+        b"\0\0\0\0\x02a",
+        b"\0\0\0\0\x01ab",
+        b"\x02\0\0\0\x01a",
+        b"\0\xff\xff\xff\xff",
+    ] {
         assert!(unframe(Bytes::copy_from_slice(broken)).is_err(), "{broken:?}");
     }
 }

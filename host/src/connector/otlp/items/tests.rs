@@ -76,11 +76,7 @@ fn each_span_becomes_a_request_with_its_resource_and_scope() {
 #[test]
 fn each_data_point_becomes_a_request_with_its_metric() {
     let point = |time| NumberDataPoint { time_unix_nano: time, ..Default::default() };
-    let sum = Sum {
-        data_points: vec![point(1), point(2)],
-        aggregation_temporality: 2,
-        is_monotonic: true,
-    };
+    let sum = Sum { data_points: vec![point(1), point(2)], aggregation_temporality: 2, is_monotonic: true };
     let metric = |name: &str, data| Metric { name: name.to_owned(), data, ..Default::default() };
     let metrics = vec![
         metric("requests", Some(Data::Sum(sum))),

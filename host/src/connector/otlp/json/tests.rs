@@ -60,9 +60,16 @@ fn metrics_and_logs_go_there_and_back() {
 
 #[test]
 fn what_is_no_request_is_refused() {
-    for text in ["", "{", "[]", "\"a\"", "{\"resourceSpans\": 1}", "{\"resourceSpans\": [1]}",
-        "{\"resourceSpans\": [{\"scopeSpans\": [{\"spans\": [{\"traceId\": \"zz\"}]}]}]}", "\u{ff}{}"]
-    {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "\"a\"",
+        "{\"resourceSpans\": 1}",
+        "{\"resourceSpans\": [1]}",
+        "{\"resourceSpans\": [{\"scopeSpans\": [{\"spans\": [{\"traceId\": \"zz\"}]}]}]}",
+        "\u{ff}{}",
+    ] {
         assert!(matches!(to_protobuf(Signal::Traces, text.as_bytes()), Err(ParseError::Json(_))), "{text}");
     }
     // Of another signal there is nothing in it.

@@ -36,7 +36,11 @@ fn what_follows_of_one_resource_and_scope_is_joined_and_keeps_its_order() {
         let of = &resource.resource.as_ref().expect("it has one").attributes[0].key;
         for scope in &resource.scope_spans {
             let names: Vec<_> = scope.spans.iter().map(|span| span.name.as_str()).collect();
-            seen.push(format!("{of}/{}: {}", scope.scope.as_ref().expect("it has one").name, names.join(" ")));
+            seen.push(format!(
+                "{of}/{}: {}",
+                scope.scope.as_ref().expect("it has one").name,
+                names.join(" ")
+            ));
         }
     }
     assert_eq!(seen, ["r1/s1: a b", "r1/s2: c", "r2/s1: d", "r1/s1: e"]);

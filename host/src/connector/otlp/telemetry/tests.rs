@@ -28,7 +28,10 @@ fn each_type_of_metric_becomes_what_its_instrument_means() {
     assert_eq!((&point["asInt"], &point["timeUnixNano"]), (&json!("3"), &json!("5")));
     assert_eq!(point["attributes"][0]["value"]["stringValue"], "v");
     assert_eq!(point["attributes"][1]["value"]["boolValue"], true);
-    assert_eq!((&counter["sum"]["isMonotonic"], &counter["sum"]["aggregationTemporality"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&counter["sum"]["isMonotonic"], &counter["sum"]["aggregationTemporality"]),
+        (&json!(true), &json!(1))
+    );
     for (kind, value, what, is_monotonic) in [
         ("f64_counter", json!(1.5), "asDouble", true),
         ("i64_up_down_counter", json!(-3), "asInt", false),
@@ -45,7 +48,8 @@ fn each_type_of_metric_becomes_what_its_instrument_means() {
         assert!(!metric["gauge"]["dataPoints"][0][what].is_null(), "{kind}: {metric}");
     }
     for kind in ["f64_histogram", "u64_histogram"] {
-        let metric = metric(json!({ "name": "n", "type": kind, "value": 30, "timestamp": "2026-01-01T00:00:00Z" }));
+        let metric =
+            metric(json!({ "name": "n", "type": kind, "value": 30, "timestamp": "2026-01-01T00:00:00Z" }));
         let point = &metric["histogram"]["dataPoints"][0];
         assert_eq!((&point["count"], &point["sum"]), (&json!("1"), &json!(30.0)), "{kind}");
         assert_eq!(point["bucketCounts"][4], "1", "above 25 and up to 50");
@@ -55,9 +59,14 @@ fn each_type_of_metric_becomes_what_its_instrument_means() {
 
 #[test]
 fn logs_have_levels() {
-    for (level, number, text) in [("trace", 1, "TRACE"), ("debug", 5, "DEBUG"), ("info", 9, "INFO"),
-        ("warn", 13, "WARN"), ("error", 17, "ERROR"), ("fatal", 21, "FATAL")]
-    {
+    for (level, number, text) in [
+        ("trace", 1, "TRACE"),
+        ("debug", 5, "DEBUG"),
+        ("info", 9, "INFO"),
+        ("warn", 13, "WARN"),
+        ("error", 17, "ERROR"),
+        ("fatal", 21, "FATAL"),
+    ] {
         let telemetry = parse(&json!({ "logs": [{ "value": "v", "level": level }] })).expect("it is");
         let request = telemetry.logs.expect("it has one");
         let read: Value = serde_json::from_slice(&to_json(Signal::Logs, &request)).expect("JSON");

@@ -75,8 +75,16 @@ fn bad_settings_are_refused() {
     for (settings, ours, expected) in [
         ("{ }", false, "yaml/missing-key"),
         ("{ host: nothing }", false, "endpoint/host"),
-        ("{ host: \"c:4317\", authentication: { method: ServiceAccountToken } }", false, "endpoint/authentication"),
-        ("{ host: \"c:4317\", authentication: { method: X509Certificate } }", false, "endpoint/authentication"),
+        (
+            "{ host: \"c:4317\", authentication: { method: ServiceAccountToken } }",
+            false,
+            "endpoint/authentication",
+        ),
+        (
+            "{ host: \"c:4317\", authentication: { method: X509Certificate } }",
+            false,
+            "endpoint/authentication",
+        ),
         ("{ host: \"c:4317\", batching: { latencySeconds: no } }", false, "yaml/number"),
         ("{ host: \"c:4317\", batching: { maxMessages: 0 } }", false, "yaml/number"),
         ("{ host: \"c:4317\", payload: Raw }", true, "yaml/choice"),
