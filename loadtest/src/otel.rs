@@ -51,7 +51,7 @@ impl Collector {
         let out = folder.join("out.jsonl");
         let exporter = match &options.export {
             Some(endpoint) => format!(
-                "otlp: {{ endpoint: \"{endpoint}\", tls: {{ insecure: true }}, \
+                "otlp: {{ endpoint: \"{endpoint}\", tls: {{ insecure: true }}, compression: none, \
                  sending_queue: {{ enabled: false }}, retry_on_failure: {{ enabled: true }} }}"
             ),
             // Whole lines, soon.
