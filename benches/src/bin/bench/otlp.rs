@@ -125,8 +125,7 @@ fn host(far: &Far, length: Duration) -> anyhow::Result<Run> {
 }
 
 fn measure(port: u16, program: u32, far: &Far, length: Duration) -> anyhow::Result<Run> {
-    let cpu =
-        || -> anyhow::Result<f64> { cpu_seconds(&std::fs::read_to_string(format!("/proc/{program}/stat"))?) };
+    let cpu = || cpu_seconds(&format!("/proc/{program}/stat"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let request = request();
     runtime.block_on(load(port, &request, WARM_UP))?;
