@@ -17,7 +17,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, EngineKind, HostConfig, PerEngine,
         dataflow::FlowNodeKind,
-        endpoint::HttpSettings,
+        endpoint::{HttpSettings, OtlpSettings},
         quantity::show_cpu,
         site::{DataflowSite, TenantSite},
     },
@@ -69,13 +69,18 @@ impl Demand {
         let (mut sinks, mut commands) = (BTreeSet::new(), BTreeSet::new());
         let mut servers = BTreeMap::new();
         let mut ends = |endpoint: &str| match endpoints.get(endpoint) {
-            Some(EndpointKind::Mqtt(_)) => demand.connections += 1,
+            Some(EndpointKind::Mqtt(_) | EndpointKind::Otlp(OtlpSettings::Export(_))) => {
+                demand.connections += 1;
+            }
             Some(EndpointKind::Kafka(_)) => {
                 demand.connections += 1;
                 demand.files += KAFKA_FILES;
             }
             // What a server takes is its own, and counted once.
-            Some(EndpointKind::Http(HttpSettings::Listen(settings))) => {
+            Some(
+                EndpointKind::Http(HttpSettings::Listen(settings))
+                | EndpointKind::Otlp(OtlpSettings::Listen(settings)),
+            ) => {
                 servers.insert(settings.address.clone(), settings.connections_max as u64);
             }
             Some(EndpointKind::Http(HttpSettings::Webhook(settings))) => {

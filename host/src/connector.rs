@@ -12,6 +12,7 @@ pub mod http;
 pub mod kafka;
 pub mod memory;
 pub mod mqtt;
+pub mod otlp;
 mod route;
 pub mod status;
 pub mod stop;
@@ -24,6 +25,7 @@ use self::{
     kafka::{KafkaSink, KafkaSource},
     memory::{MemorySink, MemorySource},
     mqtt::{Remote, SinkSession, SourceSession},
+    otlp::OtlpSink,
 };
 use crate::clock::Clock;
 
@@ -44,6 +46,7 @@ pub enum Sink {
     Kafka(Box<KafkaSink>),
     Http(Box<HttpSink>),
     Webhook(Box<Webhook>),
+    Otlp(Box<OtlpSink>),
     Memory(MemorySink),
     File(FileSink),
 }
@@ -71,6 +74,7 @@ impl Sink {
             Sink::Mqtt(remote, session) => Box::pin(mqtt::run(remote, session, clock)).await,
             Sink::Http(sink) => Box::pin(sink.run()).await,
             Sink::Webhook(sink) => Box::pin(sink.run()).await,
+            Sink::Otlp(sink) => Box::pin(sink.run()).await,
             Sink::Memory(sink) => sink.run().await,
             Sink::Kafka(sink) => on_a_thread(move || sink.run()).await,
             Sink::File(sink) => return on_a_thread(move || sink.run()).await,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
     batch::{Batch, BatchBuilder},
@@ -19,6 +19,7 @@ use crate::{
         mqtt::{
             CommandOptions, CommandSession, Session, Settings, SinkSession, SourceOptions, SourceSession,
         },
+        otlp::{Parsed, Signal, parsers},
         stop::Stop,
     },
     guest::packed,
@@ -38,10 +39,11 @@ use crate::{
 pub type Body = fn(&[u8]);
 
 /// Every target by name, which is also its corpus' and its binary's.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("mqtt", mqtt),
     ("commands", commands),
     ("kafka", kafka),
+    ("otlp", otlp),
     ("resources", resources),
     ("packed", packed),
     ("topics", topics),
@@ -161,6 +163,52 @@ pub fn kafka(data: &[u8]) {
     if let Some(outgoing) = outgoing.expect("what came from a record can be one") {
         assert_eq!(outgoing.value, value);
     }
+}
+
+/// What clients of OTLP send and Collectors answer: the first byte says of which signal, the rest is read
+/// as a body of gRPC, as gzip, as protobuf, as JSON, as AIO's form and as an answer.
+pub fn otlp(data: &[u8]) {
+    const BYTES_MAX: usize = 1 << 16;
+    let Some((first, bytes)) = data.split_first() else { return };
+    let signal = Signal::ALL[usize::from(*first) % Signal::ALL.len()];
+    if let Ok((message, _)) = parsers::unframe(Bytes::copy_from_slice(bytes)) {
+        assert!(message.len() < bytes.len());
+    }
+    if let Ok(inflated) = parsers::inflate(bytes, BYTES_MAX) {
+        assert!(inflated.len() <= BYTES_MAX);
+    }
+    let is_request = parsers::check(signal, bytes).is_ok();
+    assert_eq!(is_request, parsers::is_decoded(signal, bytes), "prost and the walk agree");
+    if is_request {
+        otlp_request(signal, bytes);
+    }
+    if let Ok(protobuf) = parsers::to_protobuf(signal, bytes) {
+        otlp_request(signal, &protobuf);
+    }
+    if let Ok(telemetry) = parsers::Telemetry::parse(bytes, "fuzz", 0) {
+        telemetry.metrics.iter().for_each(|request| otlp_request(Signal::Metrics, request));
+        telemetry.logs.iter().for_each(|request| otlp_request(Signal::Logs, request));
+    }
+    let _ = (parsers::partial_success(bytes), parsers::retry_after(bytes));
+}
+
+/// Of a request, each item is a request of one item, and all of them together have as many.
+fn otlp_request(signal: Signal, request: &[u8]) {
+    let Ok(Parsed { protobuf, items, .. }) = Parsed::of(signal, Bytes::copy_from_slice(request)) else {
+        return;
+    };
+    let mut merged = parsers::Merged::default();
+    for index in 0..items.len().min(64) {
+        let mut item = Vec::new();
+        items.write(index, &protobuf, &mut item);
+        assert_eq!(item.len(), items.bytes_len(index));
+        let alone = Parsed::of(signal, item.clone().into()).expect("an item is a request");
+        assert_eq!(alone.items.len(), 1);
+        serde_json::from_slice::<serde_json::Value>(&parsers::to_json(signal, &item)).expect("JSON");
+        merged.add(&item);
+    }
+    let again = Parsed::of(signal, merged.finish().into()).expect("merged requests are one");
+    assert_eq!(again.items.len(), items.len().min(64));
 }
 
 /// A CONNACK and a SUBACK to one filter: what follows is any bytes.

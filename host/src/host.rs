@@ -50,6 +50,7 @@ use crate::{
             self, CommandOptions, CommandSession, InflightMax, Qos, Remote, SinkSession, SourceOptions,
             SourceSession,
         },
+        otlp::OtlpSink,
         status::{ConnectionState, Status},
         stop::{Farewell, Stop},
     },
@@ -80,7 +81,7 @@ use crate::{
     resource::{
         Diagnostics, EndpointKind, HostConfig, Seen, Site,
         dataflow::FlowNodeKind,
-        endpoint::{HttpSettings, MqttSettings},
+        endpoint::{HttpSettings, MqttSettings, OtlpSettings, Speaks},
         host::BrokerPorts,
         site::{DataflowSite, GraphSite, TenantSite},
     },
@@ -918,6 +919,15 @@ impl Host {
                     status = Some(sink.status().clone());
                     Sink::Webhook(Box::new(sink))
                 }
+                EndpointKind::Otlp(OtlpSettings::Export(settings)) => {
+                    let tenant = running.tenant.name.clone();
+                    let sink = OtlpSink::new(settings.below(&site.home), tenant, queue.clone());
+                    status = Some(sink.status().clone());
+                    Sink::Otlp(Box::new(sink))
+                }
+                EndpointKind::Otlp(OtlpSettings::Listen(_)) => {
+                    unreachable!("a destination at what listens is refused when the site is read")
+                }
                 EndpointKind::Memory => Sink::Memory(self.memory.sink(name.clone(), queue.clone())),
                 EndpointKind::File { path } => {
                     let sink = FileSink::lasting(Location::Path(site.home.join(path)), queue.clone());
@@ -1084,12 +1094,13 @@ impl Host {
                     status = Some(source.status().clone());
                     Source::Kafka(Box::new(source))
                 }
-                EndpointKind::Http(HttpSettings::Listen(settings)) => {
+                EndpointKind::Http(HttpSettings::Listen(settings))
+                | EndpointKind::Otlp(OtlpSettings::Listen(settings)) => {
                     let options = HttpOptions {
                         tenant: running.tenant.name.clone(),
                         name: full.clone(),
                         filters: topics.iter().map(|(filter, _)| filter.clone()).collect(),
-                        replies: replies(site, dataflow),
+                        replies: settings.speaks == Speaks::Http && replies(site, dataflow),
                         node: self.name.clone(),
                         payload_bytes_max: running.tenant.limits.payload_bytes_max as usize,
                         stop: stop.clone(),
@@ -1098,6 +1109,9 @@ impl Host {
                     let source = HttpSource::new(server, options, door);
                     status = Some(source.status().clone());
                     Source::Http(Box::new(source))
+                }
+                EndpointKind::Otlp(OtlpSettings::Export(_)) => {
+                    unreachable!("a source at what is exported to is refused when the site is read")
                 }
                 EndpointKind::Http(HttpSettings::Webhook(_)) => {
                     unreachable!("a source at a webhook is refused when the site is read")

@@ -17,7 +17,7 @@ use crate::{
     dead_letter::Replayed,
     ledger::{Credit, Ledger},
     rate::RateGate,
-    settle::{Settle, Settled},
+    settle::{Acked, Settle, Settled},
 };
 
 /// What a source hands over at once, and the duty to answer for it.
@@ -325,9 +325,9 @@ impl SourceDoor {
         self.settled.count()
     }
 
-    /// Appends the numbers of what was settled since the last call, if that is in any order.
-    pub fn take_settled(&self, numbers: &mut Vec<u64>) {
-        self.settled.take(numbers);
+    /// Appends what was settled since the last call, if that is in any order.
+    pub fn take_settled(&self, taken: &mut Vec<Acked>) {
+        self.settled.take(taken);
     }
 
     /// Ready once more than `seen` deliveries are settled, or once the dataflow is gone.

@@ -19,13 +19,21 @@ pub fn dropped_count() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// A delivery that is acked, of a source that is in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acked {
+    pub number: u64,
+    /// Of its messages, so many became dead letters.
+    pub given_up: u64,
+}
+
 /// Which of one source's deliveries are settled. Shared by the source and its duties.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// So many deliveries are acked.
     count: AtomicU64,
-    /// Their numbers, since they were last taken, if they may be acked in any order.
-    out_of_order: Option<Mutex<Vec<u64>>>,
+    /// Which, since they were last taken, if they may be acked in any order.
+    out_of_order: Option<Mutex<Vec<Acked>>>,
     /// Of those behind it, so many are kept open by windows alone.
     kept_open: AtomicU64,
     abandoned: AtomicBool,
@@ -43,11 +51,10 @@ impl Settled {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Appends the numbers of what was acked since the last call, of a source that is in
-    /// any order.
-    pub fn take(&self, numbers: &mut Vec<u64>) {
+    /// Appends what was acked since the last call, of a source that is in any order.
+    pub fn take(&self, taken: &mut Vec<Acked>) {
         if let Some(acked) = &self.out_of_order {
-            numbers.append(&mut acked.lock().expect("no panic under this lock"));
+            taken.append(&mut acked.lock().expect("no panic under this lock"));
         }
     }
 
@@ -98,6 +105,7 @@ impl Settled {
 pub struct Settle {
     settled: Arc<Settled>,
     number: u64,
+    given_up: u64,
     kept_open: bool,
     answered: bool,
 }
@@ -106,7 +114,12 @@ impl Settle {
     /// For delivery `number` (from 1, without gaps) of the source that `settled`
     /// belongs to.
     pub fn new(settled: Arc<Settled>, number: u64) -> Self {
-        Settle { settled, number, kept_open: false, answered: false }
+        Settle { settled, number, given_up: 0, kept_open: false, answered: false }
+    }
+
+    /// So many more of its messages are dead letters.
+    pub fn give_up(&mut self, messages: u64) {
+        self.given_up += messages;
     }
 
     /// Nothing waits for it any more but windows, which may take their time.
@@ -139,7 +152,10 @@ impl Settle {
             }
             Some(acked) => {
                 // In this order: whoever sees the count finds the number.
-                acked.lock().expect("no panic under this lock").push(self.number);
+                acked
+                    .lock()
+                    .expect("no panic under this lock")
+                    .push(Acked { number: self.number, given_up: self.given_up });
                 self.settled.count.fetch_add(1, Ordering::SeqCst);
             }
         }

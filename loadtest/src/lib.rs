@@ -13,6 +13,7 @@ pub mod host;
 pub mod kafka;
 pub mod ledger;
 pub mod mqtt;
+pub mod otel;
 pub mod page;
 pub mod payload;
 pub mod process;

@@ -55,9 +55,9 @@ enum Command {
     },
     /// Builds in release and runs a bench, or all of them for benches/RESULTS.md.
     Bench {
-        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, windows, state, restart, fair,
-        /// cap, scorecard, accounting, leak, spread, kafka, crowd, peers, chaos, soak, or all but the
-        /// last two.
+        /// path, contracts, metering, deploy, quiet, density, dense, mqtt, kafka, http, otlp, windows,
+        /// state, restart, fair, cap, scorecard, accounting, leak, spread, crowd, peers, chaos, soak, or
+        /// all but the last two.
         name: String,
         /// Fewer and shorter rounds.
         #[arg(long)]

@@ -60,6 +60,15 @@ pub fn test(args: &[String]) -> anyhow::Result<()> {
             variables.push(("TIDEGATE_WITHOUT_KAFKA", OsStr::new("1")));
         }
     }
+    let otel = tools::otel();
+    match &otel {
+        Ok(path) => variables.push(("TIDEGATE_OTEL", path.as_os_str())),
+        Err(_) if std::env::var_os("CI").is_some() => {}
+        Err(error) => {
+            eprintln!("NOT TESTED: everything against a real OpenTelemetry Collector. {error:#}");
+            variables.push(("TIDEGATE_WITHOUT_OTEL", OsStr::new("1")));
+        }
+    }
     variables.push(("TIDEGATE_WITHOUT_LANGUAGES", OsStr::new(&without)));
     cargo(&root(), test, &variables)
 }
@@ -79,7 +88,7 @@ fn languages_missing() -> anyhow::Result<String> {
 }
 
 /// Every bench, in the order in which `all` runs them.
-pub const BENCHES: [&str; 21] = [
+pub const BENCHES: [&str; 22] = [
     "path",
     "contracts",
     "metering",
@@ -89,6 +98,7 @@ pub const BENCHES: [&str; 21] = [
     "dense",
     "mqtt",
     "kafka",
+    "otlp",
     "http",
     "windows",
     "state",
@@ -164,6 +174,9 @@ fn run_bench(name: &str, quick: bool, only: Option<&str>) -> anyhow::Result<Outp
     }
     if let Ok(path) = tools::kafka() {
         command.env("TIDEGATE_KAFKA", path);
+    }
+    if let Ok(path) = tools::otel() {
+        command.env("TIDEGATE_OTEL", path);
     }
     let output = command.output().context("cannot run the bench")?;
     print!("{}", String::from_utf8_lossy(&output.stdout));

@@ -161,6 +161,68 @@ pub fn kafka() -> anyhow::Result<PathBuf> {
     Ok(libs)
 }
 
+/// The builder of Collectors and the generator of telemetry, as Go modules.
+const OTEL_MODULES: [&str; 2] = [
+    "go.opentelemetry.io/collector/cmd/builder@v0.161.0",
+    "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen@v0.161.0",
+];
+
+/// The folder with `otelcol` and `telemetrygen`: `TIDEGATE_OTEL`, those that were built before,
+/// or built now with the Go that guests are built with, or the machine's own. Takes some
+/// minutes, and 3 GB meanwhile.
+pub fn otel() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TIDEGATE_OTEL") {
+        return Ok(path.into());
+    }
+    let (folder, wanted) = (root().join("target/tools/otel"), root().join("xtask/otel/collector.yaml"));
+    let (bin, pin) = (folder.join("bin"), folder.join("collector.yaml"));
+    if fs::read(&pin).ok() == fs::read(&wanted).ok() {
+        return Ok(bin);
+    }
+    let own = of(Language::Go).map(|()| tools_of(Language::Go).join("go/bin/go"));
+    let go = match own {
+        Ok(go) => go,
+        Err(error) => on_path("go").ok_or(error).context("there is no Go to build a Collector with")?,
+    };
+    eprintln!("building an OpenTelemetry Collector");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for module in OTEL_MODULES {
+        run_go(&folder, Command::new(&go).args(["install", module]))?;
+    }
+    let mut builder = Command::new(bin.join("builder"));
+    // It runs the `go` that comes first.
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let first = go.parent().map(Path::to_owned);
+    builder.env("PATH", std::env::join_paths(first.into_iter().chain(std::env::split_paths(&paths)))?);
+    run_go(&folder, builder.arg("--config").arg(&wanted))?;
+    fs::rename(folder.join("build/otelcol"), bin.join("otelcol"))?;
+    for made in ["build", "cache", "path"] {
+        fs::remove_dir_all(folder.join(made))?;
+    }
+    // Last: a build that was cut short begins anew.
+    fs::copy(wanted, pin)?;
+    Ok(bin)
+}
+
+/// Runs what builds with Go and keeps all that it makes in `folder`. From where modules come
+/// the machine's own settings say.
+fn run_go(folder: &Path, command: &mut Command) -> anyhow::Result<()> {
+    command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    for (variable, below) in [("GOCACHE", "cache"), ("GOPATH", "path"), ("GOBIN", "bin")] {
+        command.env(variable, folder.join(below));
+    }
+    // What is fetched can be removed again.
+    command.env("GOFLAGS", "-modcacherw").env_remove("GOROOT");
+    let status = command.status().context("cannot run Go")?;
+    if !status.success() {
+        bail!("{} ended with {status}", command.get_program().display());
+    }
+    Ok(())
+}
+
 fn on_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     // Debian installs servers where only root's PATH leads.

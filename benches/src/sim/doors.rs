@@ -152,13 +152,14 @@ impl Doors {
     /// Takes note of what is settled, and checks that all of it came to its end.
     fn settle(&mut self, ledger: &Ledger, stage: &mut Stage) -> anyhow::Result<()> {
         let Some(source) = &self.source else { return Ok(()) };
-        let mut numbers = Vec::new();
+        let (mut numbers, mut acked) = (Vec::new(), Vec::new());
         // In this order: what is counted is there to be taken.
         let count = source.settled_upto();
         match ledger.is_in_order {
             true => numbers.extend(self.acked + 1..=count),
-            false => source.take_settled(&mut numbers),
+            false => source.take_settled(&mut acked),
         }
+        numbers.extend(acked.iter().map(|acked| acked.number));
         self.acked = count;
         for number in numbers {
             let ids = self.in_flight.remove(&number).context("settled more than was delivered")?;

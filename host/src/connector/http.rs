@@ -1,19 +1,19 @@
 //! The HTTP connector, on hyper: a server that all tenants' sources and destinations of an
 //! endpoint share, with replies and server-sent events, and a sink that calls webhooks. A
-//! request is answered once its message is settled.
+//! request is answered once its message is settled. Endpoints that take OTLP share the server.
 
-mod answer;
+pub(super) mod answer;
 mod connection;
-mod directory;
+pub(super) mod directory;
 mod events;
 mod reply;
-mod server;
-mod service;
+pub(super) mod server;
+pub(super) mod service;
 mod share;
 mod sink;
-mod source;
+pub(super) mod source;
 mod request_target;
-mod tokens;
+pub(super) mod tokens;
 mod webhook;
 
 pub use self::{

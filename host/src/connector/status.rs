@@ -67,6 +67,8 @@ pub struct Status {
     pub expired: Counter,
     /// Messages that the far side, or what policy grants, refused for good.
     pub rejected: Counter,
+    /// Items of requests that the far side took but for these, which it does not name.
+    pub items_refused: Counter,
     /// Connections that were lost or failed.
     pub failures: Counter,
 }
@@ -88,6 +90,7 @@ impl Status {
             headers_removed: Counter::default(),
             expired: Counter::default(),
             rejected: Counter::default(),
+            items_refused: Counter::default(),
             failures: Counter::default(),
         })
     }
@@ -110,6 +113,7 @@ impl Status {
             headers_removed,
             expired,
             rejected,
+            items_refused,
             failures,
         } = self;
         [
@@ -124,6 +128,7 @@ impl Status {
             ("headers_removed", headers_removed),
             ("expired", expired),
             ("rejected", rejected),
+            ("items_refused", items_refused),
             ("failures", failures),
         ]
         .map(|(name, counter)| (name, counter.get()))

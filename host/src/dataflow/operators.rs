@@ -171,6 +171,14 @@ impl Ledger {
         self.len() == 0
     }
 
+    /// So many messages of the delivery of this sequence are dead letters.
+    fn give_up(&self, sequence: u64, messages: usize) {
+        let mut duties = self.duties.borrow_mut();
+        if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
+            duties[place].settle.give_up(messages as u64);
+        }
+    }
+
     /// Only windows keep the delivery of this sequence from being settled.
     fn kept_open(&self, sequence: u64) {
         let mut duties = self.duties.borrow_mut();
@@ -579,6 +587,7 @@ impl Parts {
             return;
         }
         if let Some(letter) = dead.last() {
+            self.ledger.give_up(sequence, dead.len());
             *self.last_letter.borrow_mut() = Some(letter.into());
         }
         // Before the writes: a sink may confirm at once.
@@ -624,6 +633,7 @@ impl Parts {
             self.plan.stats.dead.add(letters.len() as u64);
             self.plan.stats.rejected.add(letters.len() as u64);
             hold.waiting += 1;
+            self.ledger.give_up(id, letters.len());
             self.dead_letters.submit(letters, id, &self.confirms);
         }
         if hold.waiting == 0 {

@@ -1,9 +1,10 @@
-//! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT and
-//! Kafka, and our own kinds of it for HTTP, memory and files.
+//! Endpoints: connections that the platform owns. AIO's `DataflowEndpoint` for MQTT, Kafka
+//! and OpenTelemetry, and our own kinds of it for HTTP, OTLP that comes, memory and files.
 
 mod http;
 mod kafka;
 mod mqtt;
+mod otlp;
 mod security;
 
 use std::path::{Path, PathBuf};
@@ -15,12 +16,13 @@ use crate::resource::{
 };
 
 pub use self::{
-    http::{HttpSettings, ListenSettings, WebhookSettings},
+    http::{HttpSettings, ListenSettings, Speaks, WebhookSettings},
     kafka::{
         Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
     },
     mqtt::{LastWill, MqttSettings, Protocol, Version},
+    otlp::{Encoding, ExportSettings, OtlpForm, OtlpSettings, Payload, Unit},
     security::{Certificate, Tls},
 };
 
@@ -35,6 +37,7 @@ pub enum EndpointKind {
     Mqtt(MqttSettings),
     Kafka(KafkaSettings),
     Http(HttpSettings),
+    Otlp(OtlpSettings),
     /// JSON lines; the path is below the site folder unless absolute.
     File {
         path: PathBuf,
@@ -67,22 +70,40 @@ impl Login {
 impl EndpointKind {
     /// Whether each of its ends is a connection that policy counts.
     pub fn is_connection(&self) -> bool {
-        matches!(self, EndpointKind::Mqtt(_) | EndpointKind::Kafka(_) | EndpointKind::Http(_))
+        match self {
+            EndpointKind::Mqtt(_)
+            | EndpointKind::Kafka(_)
+            | EndpointKind::Http(_)
+            | EndpointKind::Otlp(_) => true,
+            EndpointKind::File { .. } | EndpointKind::Memory => false,
+        }
+    }
+
+    /// What listens, for an endpoint that does.
+    pub fn listens(&self) -> Option<&ListenSettings> {
+        match self {
+            EndpointKind::Http(HttpSettings::Listen(settings))
+            | EndpointKind::Otlp(OtlpSettings::Listen(settings)) => Some(settings),
+            _ => None,
+        }
     }
 
     /// Whether what comes from it must come through, and be settled, in the order in which it
     /// came. Requests are answered each on its own.
     pub fn has_order(&self) -> bool {
-        !matches!(self, EndpointKind::Http(_))
+        !matches!(self, EndpointKind::Http(_) | EndpointKind::Otlp(_))
     }
 
     /// Whether what is written to it can be kept on disk while it cannot take it: what
     /// replies, and what is part of a transaction, is for now or for nobody.
     pub fn is_bufferable(&self) -> bool {
         match self {
-            EndpointKind::Mqtt(_) | EndpointKind::Http(HttpSettings::Webhook(_)) => true,
+            EndpointKind::Mqtt(_)
+            | EndpointKind::Http(HttpSettings::Webhook(_))
+            | EndpointKind::Otlp(OtlpSettings::Export(_)) => true,
             EndpointKind::Kafka(settings) => !settings.transactions,
             EndpointKind::Http(HttpSettings::Listen(_))
+            | EndpointKind::Otlp(OtlpSettings::Listen(_))
             | EndpointKind::File { .. }
             | EndpointKind::Memory => false,
         }
@@ -102,6 +123,7 @@ impl Endpoint {
             ("Mqtt", _) => EndpointKind::Mqtt(MqttSettings::read(&mut spec, diagnostics)?),
             ("Kafka", _) => EndpointKind::Kafka(KafkaSettings::read(&mut spec, diagnostics)?),
             ("Http", true) => EndpointKind::Http(HttpSettings::read(&mut spec, diagnostics)?),
+            ("OpenTelemetry", _) => EndpointKind::Otlp(OtlpSettings::read(&mut spec, ours, diagnostics)?),
             ("Memory", true) => EndpointKind::Memory,
             ("File", true) => {
                 let mut file = Object::of(
@@ -124,23 +146,13 @@ impl Endpoint {
                 );
                 return None;
             }
-            ("OpenTelemetry", _) => {
-                let message = format!("endpoint type `{}` is not there yet", kind.text);
-                diagnostics.error(
-                    "endpoint/type",
-                    kind.place,
-                    message,
-                    "`Mqtt`, `Kafka`, `Http`, `File` and `Memory` are",
-                );
-                return None;
-            }
             _ => {
                 let message = format!("unknown endpoint type `{}`", kind.text);
                 diagnostics.error(
                     "endpoint/type",
                     kind.place,
                     message,
-                    "one of `Mqtt`, `Kafka`, `Http`, `File`, `Memory`",
+                    "one of `Mqtt`, `Kafka`, `OpenTelemetry`, `Http`, `File`, `Memory`",
                 );
                 return None;
             }

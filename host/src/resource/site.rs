@@ -17,7 +17,7 @@ use crate::resource::{
     Dataflow, Endpoint, EndpointKind, Grants, Graph, HostConfig, Limits, Policy, Schemas, Seen,
     dataflow::{FlowNode, FlowNodeKind, Provider},
     diagnostic::{Diagnostics, SourceFile, nearest},
-    endpoint::{HttpSettings, KafkaSettings, is_kafka_topic},
+    endpoint::{ExportSettings, HttpSettings, KafkaSettings, OtlpSettings, Payload, is_kafka_topic},
     footprint::footprint,
     graph::{ConfigurationError, Operation, OperationKind, Setting},
     policy::{
@@ -690,7 +690,7 @@ impl Raw {
     fn check_addresses(&self, diagnostics: &mut Diagnostics) {
         let mut taken = BTreeMap::new();
         for (name, endpoint) in &self.endpoints {
-            let EndpointKind::Http(HttpSettings::Listen(settings)) = &endpoint.kind else { continue };
+            let Some(settings) = endpoint.kind.listens() else { continue };
             if let Some(first) = taken.insert(&settings.address, name) {
                 let message = format!("`{first}` and `{name}` listen at `{}`", settings.address);
                 let label = "one endpoint serves any number of tenants";
@@ -810,6 +810,9 @@ impl Raw {
             if let EndpointKind::Kafka(settings) = &self.endpoints[&endpoint.text].kind {
                 check_kafka(node, endpoint, settings, diagnostics);
             }
+            if let EndpointKind::Otlp(settings) = &self.endpoints[&endpoint.text].kind {
+                check_otlp(node, endpoint, settings, diagnostics);
+            }
             if let EndpointKind::Http(HttpSettings::Webhook(_)) = &self.endpoints[&endpoint.text].kind
                 && matches!(node.kind, FlowNodeKind::Source { .. })
             {
@@ -863,7 +866,7 @@ impl Raw {
         let destinations: Vec<_> = destinations.collect();
         if dataflow.is_buffered && !destinations.iter().any(|endpoint| is_bufferable(endpoint)) {
             let message = format!("`requestDiskPersistence` has no effect on `{}`", dataflow.name.text);
-            let label = "none of its destinations is MQTT, Kafka without transactions, or a webhook";
+            let label = "none of its destinations is MQTT, Kafka without transactions, OTLP, or a webhook";
             diagnostics.warning("dataflow/buffer", Some(dataflow.name.place.clone()), message, label);
         }
     }
@@ -952,6 +955,46 @@ fn check_kafka(node: &FlowNode, endpoint: &Text, settings: &KafkaSettings, diagn
     }
 }
 
+/// What OTLP does not let a source or a destination have.
+fn check_otlp(node: &FlowNode, endpoint: &Text, settings: &OtlpSettings, diagnostics: &mut Diagnostics) {
+    let name = &endpoint.text;
+    match (&node.kind, settings) {
+        (FlowNodeKind::Source { .. }, OtlpSettings::Export(_)) => {
+            let message = format!("nothing comes from `{name}`, which is exported to");
+            let label = "a source needs an endpoint that has `listen`";
+            diagnostics.error("dataflow/otlp-source", endpoint.place.clone(), message, label);
+        }
+        (FlowNodeKind::Destination { .. }, OtlpSettings::Listen(_)) => {
+            let message = format!("nothing can be written to `{name}`, which listens");
+            let label = "a destination needs an endpoint that has `host`";
+            diagnostics.error("dataflow/otlp-destination", endpoint.place.clone(), message, label);
+        }
+        (FlowNodeKind::Source { topics, .. }, OtlpSettings::Listen(_)) => {
+            for (filter, at) in topics {
+                if !SIGNALS.iter().any(|signal| filter.matches(signal)) {
+                    let message = format!("no signal of OTLP is named `{}`", at.text);
+                    let label = "one of `traces`, `metrics` and `logs`, or `#` for all";
+                    diagnostics.error("dataflow/otlp-signal", at.place.clone(), message, label);
+                }
+            }
+        }
+        (
+            FlowNodeKind::Destination { topic, at, .. },
+            OtlpSettings::Export(ExportSettings { payload: Payload::Otlp, .. }),
+        ) => {
+            if let Some(fixed) = topic.fixed().filter(|fixed| !SIGNALS.contains(fixed)) {
+                let message = format!("no signal of OTLP is named `{fixed}`");
+                let label = "one of `traces`, `metrics` and `logs`, or `${outputTopic}`";
+                diagnostics.error("dataflow/otlp-signal", at.place.clone(), message, label);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The topics of OTLP.
+const SIGNALS: [&str; 3] = ["traces", "metrics", "logs"];
+
 /// One connection for each source, one for each endpoint written to, where they are such.
 fn check_connections(
     tenant: &TenantSite,
@@ -1008,7 +1051,9 @@ fn check_volatile(
                 }
                 // A source gives all its partitions one place to go on from here.
                 Some(EndpointKind::Kafka(_)) => "partitions are read again from different places",
-                Some(EndpointKind::Http(_)) => "a request that was answered does not come again",
+                Some(EndpointKind::Http(_) | EndpointKind::Otlp(_)) => {
+                    "a request that was answered does not come again"
+                }
                 Some(EndpointKind::Memory) => "nothing gives again what came from memory",
                 Some(EndpointKind::File { .. }) | None => continue,
             };

@@ -36,6 +36,7 @@ mod mosquitto;
 mod mqtt;
 #[cfg(feature = "wasi-nn")]
 mod onnx;
+mod otlp;
 mod outside;
 mod path;
 mod plan;

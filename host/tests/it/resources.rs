@@ -373,7 +373,7 @@ const BROKEN_SITES: &[(&str, &str, &str, &str, usize, usize)] = &[
         14,
         13,
     ),
-    ("platform", "endpointType: Mqtt", "endpointType: OpenTelemetry", "endpoint/type", 22, 23),
+    ("platform", "endpointType: Mqtt", "endpointType: DataExplorer", "endpoint/type", 22, 23),
     ("platform", "127.0.0.1:1883", "127.0.0.1", "endpoint/host", 22, 51),
     ("platform", "connections: 4", "connections: 1", "tenant/connections", 16, 19),
     ("platform", "metadata: { name: team }", "metadata: { name: a/b }", "site/name", 3, 19),

@@ -55,6 +55,9 @@ fn only_the_module_that_owns_a_library_names_it() {
         ("rumqttd", "connector"),
         ("tokio_rustls", "connector"),
         ("tokio_tungstenite", "connector"),
+        ("tonic", "connector"),
+        ("opentelemetry_proto", "connector"),
+        ("prost", "connector"),
         ("sled", "store"),
         ("tract_onnx", "inference"),
     ] {

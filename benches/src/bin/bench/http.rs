@@ -114,9 +114,8 @@ fn first_line(native: &mut tidegate_loadtest::process::Process) -> anyhow::Resul
 
 fn measure(port: u16, server: u32, connections: usize, length: Duration) -> anyhow::Result<Run> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cpu = || -> anyhow::Result<f64> {
-        tidegate_benches::site::cpu_seconds(&std::fs::read_to_string(format!("/proc/{server}/stat"))?)
-    };
+    let cpu =
+        || -> anyhow::Result<f64> { tidegate_benches::site::cpu_seconds(&format!("/proc/{server}/stat")) };
     let load = |length: Duration| {
         LocalSet::new().block_on(&runtime, async {
             let until = Instant::now() + length;

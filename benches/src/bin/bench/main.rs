@@ -12,6 +12,7 @@ mod http;
 mod kafka;
 mod metering;
 mod mqtt;
+mod otlp;
 mod path;
 mod peers;
 mod quiet;
@@ -51,6 +52,8 @@ enum Bench {
     Kafka,
     /// HTTP requests through an operator and back against a bare echo.
     Http,
+    /// OTLP to OTLP through a filter against the OpenTelemetry Collector.
+    Otlp,
     /// What counting fuel and asking for epochs cost a guest.
     Metering,
     /// The pool without copy-on-write and guards: live instances, and what calls cost there.
@@ -107,6 +110,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Mqtt => mqtt::run(args.quick)?,
         Bench::Kafka => kafka::run(args.quick)?,
         Bench::Http => http::run(args.quick)?,
+        Bench::Otlp => otlp::run(args.quick)?,
         Bench::Metering => metering::run(args.quick)?,
         Bench::Dense => dense::run(args.quick)?,
         Bench::Density => density::run(args.quick)?,

@@ -9,15 +9,17 @@ use std::{
 use hyper::{
     Response, StatusCode,
     body::{Body, Bytes, Frame, SizeHint},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::events::Events;
 
 /// The body of an answer.
-pub(super) enum Answer {
+pub(in crate::connector) enum Answer {
     /// All of it, until it is given.
     Whole(Option<Bytes>),
+    /// The same, and headers behind it.
+    Ended(Option<Bytes>, Option<HeaderMap>),
     Events(Events),
 }
 
@@ -31,18 +33,22 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Answer::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Answer::Ended(bytes, trailers) => {
+                let bytes = bytes.take().map(Frame::data);
+                Poll::Ready(bytes.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
             Answer::Events(events) => events.poll_next(ctx).map(|it| it.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Answer::Whole(None))
+        matches!(self, Answer::Whole(None) | Answer::Ended(None, None))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Answer::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64)),
-            Answer::Events(_) => SizeHint::default(),
+            Answer::Ended(..) | Answer::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -58,7 +64,7 @@ impl Answer {
 
 /// Why a request is not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::connector) enum Refusal {
     /// It is cut short, or no HTTP.
     Broken,
     /// It has no token that is known.
@@ -81,7 +87,8 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    fn parts(self) -> (StatusCode, &'static str) {
+    /// What it is in HTTP, and a sentence.
+    pub(in crate::connector) fn parts(self) -> (StatusCode, &'static str) {
         match self {
             Refusal::Broken => (StatusCode::BAD_REQUEST, "the request is cut short or in bad form"),
             Refusal::Unknown => (StatusCode::UNAUTHORIZED, "a token is needed: `authorization: Bearer ...`"),

@@ -13,7 +13,7 @@ use super::{events::Listener, source::Post};
 use crate::{connector::status::Status, topic::TopicFilter};
 
 #[derive(Debug, Default)]
-pub(super) struct Directory(Mutex<BTreeMap<String, Entry>>);
+pub(in crate::connector) struct Directory(Mutex<BTreeMap<String, Entry>>);
 
 /// One tenant's.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct SourceEntry {
 
 /// The way to one source.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
+pub(in crate::connector) struct Route {
     pub payload_bytes_max: usize,
     /// Whether its dataflow answers requests.
     pub replies: bool,
@@ -42,7 +42,7 @@ pub(super) struct Route {
 
 impl Directory {
     /// Tenants that have anything here.
-    pub(super) fn tenants(&self) -> usize {
+    pub(in crate::connector) fn tenants(&self) -> usize {
         self.lock().len()
     }
 
@@ -71,7 +71,7 @@ impl Directory {
     }
 
     /// Everyone who takes a topic.
-    pub(super) fn routes(&self, tenant: &str, topic: &str) -> Vec<Route> {
+    pub(in crate::connector) fn routes(&self, tenant: &str, topic: &str) -> Vec<Route> {
         let tenants = self.lock();
         let sources = tenants.get(tenant).into_iter().flat_map(|entry| entry.sources.values());
         let takes = |source: &&SourceEntry| source.filters.iter().any(|filter| filter.matches(topic));

@@ -123,7 +123,7 @@ impl Listener {
 }
 
 /// The body of an answer to one who listens; leaves when it is dropped.
-pub(super) struct Events {
+pub(in crate::connector) struct Events {
     listener: Arc<Listener>,
     tenant: String,
     shared: Arc<Shared>,

@@ -179,12 +179,12 @@ impl Drop for Server {
 
 /// What a server's thread, its connections and its ends share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::connector) struct Shared {
     pub settings: ListenSettings,
     pub directory: Directory,
     pub requests: Arc<Share>,
     pub listeners: Arc<Share>,
-    pub replies: Arc<Replies>,
+    pub(super) replies: Arc<Replies>,
     changing: Arc<AtomicBool>,
     pub counters: Counters,
     pub closing: watch::Sender<bool>,
@@ -242,14 +242,19 @@ impl Shared {
     }
 
     /// What a request with this `authorization` may do in a tenant's name.
-    pub(super) fn right(&self, authorization: Option<&[u8]>, tenant: &str) -> Right {
+    pub(in crate::connector) fn right(&self, authorization: Option<&[u8]>, tenant: &str) -> Right {
         if self.settings.token_folder.is_none() {
             return Right::Granted;
         }
         self.tokens().right(authorization, tenant)
     }
 
-    pub(super) fn is_changing(&self) -> bool {
+    /// Whose token a request with this `authorization` has: all of them.
+    pub(in crate::connector) fn owners(&self, authorization: Option<&[u8]>) -> Vec<String> {
+        self.tokens().owners(authorization).to_vec()
+    }
+
+    pub(in crate::connector) fn is_changing(&self) -> bool {
         self.changing.load(Ordering::SeqCst)
     }
 
@@ -283,7 +288,7 @@ fn show(status: &Status, is: &Result<(), String>) {
 
 /// What came to a server, and how it was answered.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(in crate::connector) struct Counters {
     pub connections: Counter,
     accepted: Counter,
     /// Requests that are no HTTP or are cut short, and handshakes that failed.
@@ -302,10 +307,12 @@ pub(super) struct Counters {
     pub cut: Counter,
     /// Events that listeners were too slow for.
     pub events_lost: Counter,
+    /// Of requests of OTLP that were taken: items that were not.
+    pub items_refused: Counter,
 }
 
 impl Counters {
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(in crate::connector) fn answered(&self, status: StatusCode) {
         let counter = match status {
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => &self.broken,
             StatusCode::UNAUTHORIZED => &self.unknown,
@@ -339,6 +346,7 @@ impl Counters {
             late,
             cut,
             events_lost,
+            items_refused,
         } = self;
         [
             ("connections", connections),
@@ -355,6 +363,7 @@ impl Counters {
             ("late", late),
             ("cut", cut),
             ("events_lost", events_lost),
+            ("items_refused", items_refused),
         ]
         .map(|(name, counter)| (name, counter.get()))
         .into()

@@ -25,9 +25,12 @@ use super::{
     source::{CREDIT_WITHIN, Outcome, Post},
     tokens::Right,
 };
-use crate::topic::is_text;
+use crate::{connector::otlp, resource::endpoint::Speaks, topic::is_text};
 
 pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Answer> {
+    if let Speaks::Otlp(form) = shared.settings.speaks {
+        return otlp::answer(shared, form, request).await;
+    }
     let answered = match *request.method() {
         Method::POST => take(shared, request).await,
         Method::GET => listen(shared, &request),
@@ -61,7 +64,7 @@ fn listen(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Response<
 }
 
 /// Nobody is there for a topic; while dataflows come and go, somebody may be soon.
-fn nobody(shared: &Shared) -> Refusal {
+pub(in crate::connector) fn nobody(shared: &Shared) -> Refusal {
     if shared.is_changing() { Refusal::Gone } else { Refusal::NoSuchTopic }
 }
 
@@ -91,7 +94,11 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Respon
 }
 
 /// A body of so many bytes at most, each part of it in time.
-async fn read_body(shared: &Shared, mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+pub(in crate::connector) async fn read_body(
+    shared: &Shared,
+    mut body: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(Refusal::TooLarge);
     }
@@ -132,7 +139,7 @@ async fn hand_over(
             topic: topic.clone(),
             content_type: content_type.clone(),
             properties: properties.clone(),
-            body: body.clone(),
+            bodies: vec![body.clone()],
             request: awaited.as_ref().filter(|_| route.replies).map(|it| it.id.clone()),
             until: now + CREDIT_WITHIN,
             outcome,
@@ -148,7 +155,7 @@ async fn hand_over(
         let mut worst = Ok(());
         for told in outcomes {
             match told.await {
-                Ok(Outcome::Settled) => {}
+                Ok(Outcome::Settled { .. }) => {}
                 Ok(Outcome::NoRoom) => worst = worst.and(Err(Refusal::TooMany)),
                 Ok(Outcome::Gone) | Err(_) => worst = Err(Refusal::Gone),
             }

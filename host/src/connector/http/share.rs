@@ -8,14 +8,14 @@ use std::{
 
 /// What is taken of a number of places, and by whom.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(in crate::connector) struct Share {
     max: usize,
     taken: Mutex<HashMap<String, usize>>,
 }
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::connector) struct Place {
     share: Arc<Share>,
     tenant: String,
 }
@@ -26,7 +26,7 @@ impl Share {
     }
 
     /// A place for one of so many tenants, if it may have one more.
-    pub(super) fn take(self: &Arc<Self>, tenant: &str, tenants: usize) -> Option<Place> {
+    pub(in crate::connector) fn take(self: &Arc<Self>, tenant: &str, tenants: usize) -> Option<Place> {
         let mut taken = self.lock();
         let all = taken.values().sum();
         let own = taken.get(tenant).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! `HttpSource`: requests for one source become deliveries, each of one message, and each
-//! is answered as soon as its delivery is settled, whatever came before it. It takes them
+//! `HttpSource`: requests for one source become deliveries, each of one message or several,
+//! and each is answered as soon as its delivery is settled, whatever came before it. It takes them
 //! from a bounded channel, since the server is on another thread.
 
 use std::{
@@ -22,11 +22,12 @@ use crate::{
     batch::{Batch, BatchBuilder},
     connector::{status::Status, stop::Stop},
     queue::SourceDoor,
+    settle::Acked,
     topic::TopicFilter,
 };
 
 /// So long a request waits for credit before its client is told to come again.
-pub(super) const CREDIT_WITHIN: Duration = Duration::from_secs(1);
+pub(in crate::connector) const CREDIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a source takes, and from whom.
 pub struct HttpOptions {
@@ -44,11 +45,12 @@ pub struct HttpOptions {
 
 /// One request on its way to a source.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(in crate::connector) struct Post {
     pub topic: String,
     pub content_type: Option<String>,
     pub properties: Vec<(String, String)>,
-    pub body: Bytes,
+    /// Of a message each: no more than one delivery may hold.
+    pub bodies: Vec<Bytes>,
     /// Under which it waits for a reply.
     pub request: Option<String>,
     /// When it has waited long enough for credit.
@@ -58,8 +60,9 @@ pub(super) struct Post {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Settled,
+pub(in crate::connector) enum Outcome {
+    /// And so many of its messages are dead letters.
+    Settled { given_up: u64 },
     /// There was no credit for it.
     NoRoom,
     /// Its dataflow is gone, and may have done it or not.
@@ -68,17 +71,20 @@ pub(super) enum Outcome {
 
 impl Post {
     fn batch(&self, node: &str) -> Batch {
-        let properties = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
-        let request = self.request.iter().map(|id| (REQUEST.as_bytes(), id.as_bytes()));
-        let bytes = node.len() + self.topic.len() + self.body.len();
-        let mut builder = BatchBuilder::with_capacity(node, 1, bytes);
-        builder.push(
-            self.topic.as_bytes(),
-            self.content_type.as_deref(),
-            &self.body,
-            properties.chain(request),
-        );
+        let (topic, content_type) = (self.topic.as_bytes(), self.content_type.as_deref());
+        let each = topic.len() + content_type.map_or(0, str::len);
+        let bytes = node.len() + self.bodies.len() * each + self.body_bytes();
+        let mut builder = BatchBuilder::with_capacity(node, self.bodies.len(), bytes);
+        for body in &self.bodies {
+            let properties = self.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+            let request = self.request.iter().map(|id| (REQUEST.as_bytes(), id.as_bytes()));
+            builder.push(topic, content_type, body, properties.chain(request));
+        }
         builder.finish()
+    }
+
+    fn body_bytes(&self) -> usize {
+        self.bodies.iter().map(Bytes::len).sum()
     }
 
     fn answer(self, outcome: Outcome) {
@@ -150,7 +156,7 @@ struct Taking {
     /// So many deliveries are settled.
     settled: u64,
     /// Their numbers, on the way to whoever waits for them.
-    numbers: Vec<u64>,
+    acked: Vec<Acked>,
     is_stopping: bool,
 }
 
@@ -165,7 +171,7 @@ impl Taking {
             patience: None,
             unanswered: HashMap::new(),
             settled: 0,
-            numbers: Vec::new(),
+            acked: Vec::new(),
             is_stopping: false,
         }
     }
@@ -211,10 +217,10 @@ impl Taking {
             }
             self.settled = settled;
         }
-        self.door.take_settled(&mut self.numbers);
-        for number in self.numbers.drain(..) {
+        self.door.take_settled(&mut self.acked);
+        for Acked { number, given_up } in self.acked.drain(..) {
             if let Some(outcome) = self.unanswered.remove(&number) {
-                let _ = outcome.send(Outcome::Settled);
+                let _ = outcome.send(Outcome::Settled { given_up });
             }
         }
     }
@@ -232,8 +238,8 @@ impl Taking {
             match self.door.poll_credit(batch.bytes_held(), ctx) {
                 Poll::Ready(credit) => {
                     self.patience = None;
-                    self.status.messages_in.add(1);
-                    self.status.bytes_in.add(post.body.len() as u64);
+                    self.status.messages_in.add(batch.len() as u64);
+                    self.status.bytes_in.add(post.body_bytes() as u64);
                     let number = self.door.deliver(credit, batch);
                     self.unanswered.insert(number, post.outcome);
                 }

@@ -37,7 +37,7 @@ impl Stamp {
 
 /// Whether a request may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Right {
+pub(in crate::connector) enum Right {
     Granted,
     /// It has no token, or one that nobody has.
     Unknown,
@@ -74,6 +74,12 @@ impl Tokens {
             tokens.files.insert(tenant, (stamp, digests));
         }
         Ok(tokens)
+    }
+
+    /// The tenants whose token a request with this `authorization` has.
+    pub(super) fn owners(&self, authorization: Option<&[u8]>) -> &[String] {
+        let token = authorization.and_then(bearer);
+        token.and_then(|token| self.owners.get(&digest(token))).map_or(&[], Vec::as_slice)
     }
 
     /// What a request with this `authorization` may do in a tenant's name.

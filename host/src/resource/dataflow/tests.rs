@@ -54,7 +54,7 @@ fn one_change_makes_one_finding() {
         ("mode: Enabled", "mode: Disabled", None),
         ("mode: Enabled", "mode: On", Some((Error, "yaml/choice"))),
         ("mode: Enabled", "requestDiskPersistence: Enabled", None),
-        ("mode: Enabled", "requestDiskPersistence: yes", Some((Error, "value/choice"))),
+        ("mode: Enabled", "requestDiskPersistence: yes", Some((Error, "yaml/choice"))),
         ("mode: Enabled", "profile: x", Some((Warning, "yaml/unknown-key"))),
         ("\"true\"", "true", None),
         ("\"true\"", "\"yes\"", Some((Error, "dataflow/annotation"))),

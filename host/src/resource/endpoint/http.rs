@@ -10,7 +10,10 @@ use hyper::Uri;
 
 use crate::resource::{
     diagnostic::Diagnostics,
-    endpoint::security::{Certificate, Tls, is_address},
+    endpoint::{
+        OtlpForm,
+        security::{Certificate, Tls, is_address},
+    },
     host::number,
     quantity,
     secret::Secret,
@@ -23,11 +26,28 @@ pub enum HttpSettings {
     Webhook(WebhookSettings),
 }
 
+/// What a server's clients speak over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// A message a request.
+    Http,
+    /// What OpenTelemetry exports.
+    Otlp(OtlpForm),
+}
+
+/// Limits where an endpoint says nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults {
+    pub body_bytes_max: u64,
+    pub requests_max: u64,
+}
+
 /// A server, for the sources and the destinations of all tenants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenSettings {
     /// `host:port`.
     pub address: String,
+    pub speaks: Speaks,
     /// Without one it speaks in the clear.
     pub certificate: Option<Certificate>,
     /// A file for each tenant, with a token a line. Without it everybody may ask.
@@ -58,8 +78,7 @@ pub struct WebhookSettings {
     pub inflight_max: usize,
 }
 
-const BODY_BYTES_MAX: u64 = 1 << 20;
-const REQUESTS_MAX: u64 = 256;
+const LISTENING: Defaults = Defaults { body_bytes_max: 1 << 20, requests_max: 256 };
 /// With as many, a host runs where a process may have 1,024 files.
 const CONNECTIONS_MAX: u64 = 512;
 
@@ -69,7 +88,8 @@ impl HttpSettings {
         let mut http = spec.object("httpSettings", diagnostics)?;
         let settings = match (http.text("listen", diagnostics), http.text("url", diagnostics)) {
             (Some(listen), None) => {
-                ListenSettings::read(&mut http, &listen, diagnostics).map(HttpSettings::Listen)
+                ListenSettings::read(&mut http, &listen, Speaks::Http, LISTENING, diagnostics)
+                    .map(HttpSettings::Listen)
             }
             (None, Some(url)) => {
                 WebhookSettings::read(&mut http, &url, diagnostics).map(HttpSettings::Webhook)
@@ -98,7 +118,13 @@ impl ListenSettings {
         ListenSettings { certificate, token_folder, ..self.clone() }
     }
 
-    fn read(http: &mut Object<'_>, listen: &Text, diagnostics: &mut Diagnostics) -> Option<Self> {
+    pub(super) fn read(
+        http: &mut Object<'_>,
+        listen: &Text,
+        speaks: Speaks,
+        otherwise: Defaults,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
         let certificate = http.object("tls", diagnostics).and_then(|mut tls| {
             let chain = tls.need_text("certificateFile", diagnostics);
             let key = tls.need_text("keyFile", diagnostics);
@@ -107,11 +133,12 @@ impl ListenSettings {
         });
         let token_folder = http.text("tokenFolder", diagnostics).map(|it| PathBuf::from(it.text));
         let mut get = |key, range, otherwise| number(http, key, range, diagnostics).unwrap_or(otherwise);
-        let requests_max = get("requestsMax", 1..=65_536, REQUESTS_MAX) as usize;
+        let requests_max = get("requestsMax", 1..=65_536, otherwise.requests_max) as usize;
         let connections_max = get("connectionsMax", 1..=1_000_000, CONNECTIONS_MAX) as usize;
         let header_timeout = Duration::from_secs(get("headerTimeoutSeconds", 1..=3_600, 10));
         let reply_within = Duration::from_secs(get("replySeconds", 1..=3_600, 30));
-        let body_bytes_max = read_bytes(http, "bodyBytesMax", diagnostics).unwrap_or(BODY_BYTES_MAX) as usize;
+        let body_bytes_max = read_bytes(http, "bodyBytesMax", diagnostics);
+        let body_bytes_max = body_bytes_max.unwrap_or(otherwise.body_bytes_max) as usize;
         if !is_address(&listen.text) {
             let message = format!("`{}` is no address to listen at", listen.text);
             diagnostics.error("endpoint/listen", listen.place.clone(), message, "write `host:port`");
@@ -124,6 +151,7 @@ impl ListenSettings {
         }
         Some(ListenSettings {
             address: listen.text.clone(),
+            speaks,
             certificate,
             token_folder,
             body_bytes_max,

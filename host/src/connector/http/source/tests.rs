@@ -42,7 +42,7 @@ fn post(number: u8, until: Instant) -> (Post, oneshot::Receiver<Outcome>) {
         topic: "t".to_owned(),
         content_type: None,
         properties: Vec::new(),
-        body: Bytes::from(vec![number]),
+        bodies: vec![Bytes::from(vec![number])],
         request: None,
         until,
         outcome,
@@ -60,7 +60,7 @@ async fn requests_are_answered_when_they_are_settled_and_not_before() {
         assert!(outcome.try_recv().is_err());
         delivery.settle.ack();
         assert!(!rig.poll());
-        assert_eq!(outcome.try_recv(), Ok(Outcome::Settled));
+        assert_eq!(outcome.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
     }
 }
 
@@ -80,10 +80,10 @@ async fn whoever_gets_no_credit_in_time_is_sent_away_and_the_next_may_have_it() 
     delivery.settle.ack();
     drop((delivery.credit, delivery.batch));
     assert!(!rig.poll());
-    assert_eq!(first.try_recv(), Ok(Outcome::Settled));
+    assert_eq!(first.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
     rig.queue.pop().expect("the third has the credit").settle.ack();
     assert!(!rig.poll());
-    assert_eq!(third.try_recv(), Ok(Outcome::Settled));
+    assert_eq!(third.try_recv(), Ok(Outcome::Settled { given_up: 0 }));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_source_that_stops_answers_what_it_took_and_turns_the_others_away() {
             delivery.settle.ack();
         }
         assert!(rig.poll());
-        let expected = if gone { Outcome::Gone } else { Outcome::Settled };
+        let expected = if gone { Outcome::Gone } else { Outcome::Settled { given_up: 0 } };
         assert_eq!(taken.try_recv(), Ok(expected));
     }
 }
