@@ -1,9 +1,10 @@
 //! `cargo xtask demo`: the main job. Three teams on real data, one of them careless,
-//! on a host with its broker inside, and a fourth that bridges Kafka to it where there is
-//! one; an outside subscriber counts what comes out. The careless team is throttled, paused
-//! and put in quarantine, and resumed by command.
+//! on a host with its broker inside; a fourth that bridges Kafka to it, and a fifth that passes
+//! telemetry on to a Collector, where there are such. What comes out is counted from outside.
+//! The careless team is throttled, paused and put in quarantine, and resumed by command.
 
 mod bridge;
+mod telemetry;
 
 use std::{
     cmp,
@@ -27,7 +28,7 @@ use rumqttc::v5::{
 };
 use serde_json::{Value, json};
 
-use self::bridge::Bridge;
+use self::{bridge::Bridge, telemetry::Telemetry};
 use crate::{guests, root, run::cargo};
 
 /// What the demo plays.
@@ -57,12 +58,13 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     cargo(&root(), ["build", "--quiet", "--package", "tidegate"], &[])?;
     let data = root().join("target/demo/data");
     let bridge = Bridge::start(&site, &root().join("target/demo/kafka"))?;
+    let telemetry = Telemetry::start(&site, &root().join("target/demo/otlp"))?;
     let mut host = Host::start(&site, &data)?;
     let port = host.port;
-    let teams =
-        ["weather", "seismology", "careless"].into_iter().chain(bridge.as_ref().map(|_| bridge::TEAM));
-    let teams: Vec<&str> = teams.collect();
+    let mut teams = vec!["weather", "seismology", "careless"];
+    teams.extend(bridge.as_ref().map(|_| bridge::TEAM));
     let subscriber = Subscriber::start(port, &teams)?;
+    teams.extend(telemetry.as_ref().map(|_| telemetry::TEAM));
     let feeds = feeds()?;
     println!(
         "{} teams at {} messages a second each; watch with: mosquitto_sub -V 5 -p {port} -t '+/out/#'",
@@ -72,7 +74,8 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     let watch = Watch::start(&data);
     let bridged = bridge.as_ref().map(|bridge| bridge.publish(feeds[0].payloads.clone(), demo));
     let publishers = feeds.into_iter().map(|feed| publish(feed, port, demo));
-    let publishers: Vec<_> = publishers.chain(bridged).collect();
+    let told = telemetry.as_ref().map(|telemetry| telemetry.publish(demo));
+    let publishers: Vec<_> = publishers.chain(bridged).chain(told).collect();
     let mut sent = BTreeMap::new();
     for publisher in publishers {
         let (team, count) = publisher.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
@@ -80,7 +83,11 @@ pub fn demo(demo: Demo) -> anyhow::Result<()> {
     }
     let status = host.settle(&sent)?;
     watch.stop()?;
-    let summary = summary(&status, &teams, &sent, &subscriber)?;
+    let delivered = |team: &str| match (&telemetry, team) {
+        (Some(telemetry), telemetry::TEAM) => telemetry.delivered(),
+        _ => subscriber.count(team),
+    };
+    let summary = summary(&status, &teams, &sent, delivered)?;
     host.stop()?;
     summary.print();
     ensure!(summary.lost == 0, "{} messages were lost", summary.lost);
@@ -398,19 +405,19 @@ fn summary(
     status: &Value,
     teams: &[&str],
     sent: &BTreeMap<String, u64>,
-    subscriber: &Subscriber,
+    delivered: impl Fn(&str) -> u64,
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary { lines: Vec::new(), lost: 0 };
     for &team in teams {
         let count = |name| counter(status, team, name);
         let (filtered, errors, dead) = (count("filtered"), count("errors"), count("dead"));
         let owed = sent[team] - filtered - errors - dead;
-        // The last confirmed messages may still be on their way to the subscriber.
+        // The last confirmed messages may still be on their way to whoever counts them.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while subscriber.count(team) < owed && Instant::now() < deadline {
+        while delivered(team) < owed && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
-        let delivered = subscriber.count(team);
+        let delivered = delivered(team);
         summary.lost += owed.saturating_sub(delivered);
         let verdict = match delivered.cmp(&owed) {
             cmp::Ordering::Equal => "all accounted for".to_owned(),

@@ -681,10 +681,9 @@ fn http_both_ends_speak_tls_and_take_up_a_certificate_that_was_replaced() {
     host.stop();
 }
 
-/// A site of which each request whose body says `spin` keeps its operator busy for two
-/// seconds of CPU time, which is policy's limit. Then its message is given up.
-fn spinning(port: u16, instances: u32) -> Site {
-    let site = to_file(port, "");
+/// From now on a message that says `spin` keeps its operator busy for two seconds of CPU time,
+/// which is policy's limit. Then it is given up.
+fn spin(site: &Site, instances: u32) {
     let composed = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .arg("compose")
         .args([guest_path("map_custom"), guest_path("hostile_provider")])
@@ -696,18 +695,19 @@ fn spinning(port: u16, instances: u32) -> Site {
     let policy = fs::read_to_string(site.dir().join("platform/all.yaml")).expect("it is there");
     let limits = format!("message: {{ fuel: 500G, time: 2s }}\n  instances: {instances}\n  endpoints:\n");
     site.write("platform/all.yaml", &policy.replace("endpoints:\n", &limits));
-    site
 }
 
-#[test]
-fn http_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_later_ones() {
+/// Whether requests to a site, made of what they say, are answered with `status` before an
+/// earlier one that is slow in its operator.
+pub fn overtakes(site: impl Fn(u16) -> Site, request: impl Fn(&str) -> String, status: u16) {
     // With one instance alone they go one after the other: so a slow one can be told.
     for (instances, first) in [(16, "quick"), (1, "slow")] {
         let port = free_port();
-        let site = spinning(port, instances);
+        let site = site(port);
+        spin(&site, instances);
         let host = site.up();
         let mut slow = Client::connect(port);
-        slow.send("POST /a/in/1 HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nspin").expect("it is sent");
+        slow.send(request("spin")).expect("it is sent");
         eventually("it is taken", || site.counter("a", "received") == 1);
         let order = Arc::<Mutex<Vec<&str>>>::default();
         let answered = order.clone();
@@ -718,13 +718,22 @@ fn http_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_lat
         });
         let mut client = Client::connect(port);
         for number in 0..20 {
-            assert_eq!(client.post("/a/in/2", &number.to_string()).expect("an answer").status, 202);
+            client.send(request(&number.to_string())).expect("it is sent");
+            assert_eq!(client.answer().expect("an answer").status, status);
         }
         order.lock().expect("no panic").push("quick");
-        assert_eq!(waiting.join().expect("no panic").status, 202, "a dead letter is an end");
+        assert_eq!(waiting.join().expect("no panic").status, status, "a dead letter is an end");
         assert_eq!(order.lock().expect("no panic")[0], first, "with {instances} instances");
         assert_eq!(site.counter("a", "settled"), 21);
         assert_eq!(site.counter("a", "dead"), 1);
         host.stop();
     }
+}
+
+#[test]
+fn http_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_later_ones() {
+    let request = |text: &str| {
+        format!("POST /a/in/1 HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{text}", text.len())
+    };
+    overtakes(|port| to_file(port, ""), request, 202);
 }

@@ -1,6 +1,7 @@
 //! Whole-host tests: one binary, so that it links once.
 
 mod aio_tests;
+mod anywhere;
 mod applied;
 mod apply;
 mod authority;

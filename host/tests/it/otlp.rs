@@ -32,7 +32,7 @@ use tonic::{Code, Request, Response, Status, codec::CompressionEncoding, transpo
 
 use crate::{
     authority::Authority,
-    http::{FILE, server_count},
+    http::{FILE, overtakes, server_count},
     mosquitto::{eventually, free_port},
     site::{Flow, Ran, Site, tidegate},
 };
@@ -51,21 +51,21 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// A running Collector that writes a file, and its folder.
-struct Running {
+pub struct Running {
     collector: Collector,
     bin: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Running {
-    fn start(options: &Options) -> Option<Self> {
+    pub fn start(options: &Options) -> Option<Self> {
         let bin = programs()?;
         let folder = tempfile::tempdir().expect("a folder");
         let collector = Collector::start(&bin, folder.path(), &[], options).expect("it starts");
         Some(Running { collector, bin, _folder: folder })
     }
 
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.collector.grpc())
     }
 
@@ -88,6 +88,10 @@ impl Running {
             }
         }
         all
+    }
+
+    pub fn logs(&self) -> Vec<Value> {
+        self.items(LOGS)
     }
 
     fn names(&self) -> Vec<String> {
@@ -844,4 +848,18 @@ fn otlp_bad_settings_are_refused_with_their_place() {
     let ran = check(&site);
     assert!(ran.stderr.contains("nothing comes from `out`"), "{ran:?}");
     assert!(ran.stderr.contains("nothing can be written to `in`"), "{ran:?}");
+}
+
+#[test]
+fn otlp_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_later_ones() {
+    let request = |text: &str| {
+        let record = json!({ "body": { "stringValue": text } });
+        let body = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }).to_string();
+        let len = body.len();
+        format!(
+            "POST /v1/logs HTTP/1.1\r\nhost: x\r\nx-tidegate-tenant: a\r\n\
+             content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
+        )
+    };
+    overtakes(|port| to_file(port, ""), request, 200);
 }
