@@ -59,6 +59,9 @@ pub enum StoreError {
     Thread(#[source] std::io::Error),
 }
 
+/// A database that failed closes within this, or never.
+const CLOSES_WITHIN: Duration = Duration::from_secs(10);
+
 /// Before the name of a dataflow that is in quarantine.
 const QUARANTINE: &str = "quarantine/";
 const FUEL_PER_SECOND: &str = "fuel-per-cpu-second";
@@ -119,6 +122,8 @@ struct State {
     urgent: bool,
     /// Why the database is closed.
     failure: Option<String>,
+    /// The one before does not close, and keeps its files locked.
+    hangs: bool,
     closing: bool,
 }
 
@@ -143,6 +148,7 @@ impl Drop for Closer {
 impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let error = |source| StoreError::Database { path: dir.to_owned(), source };
+        take_back(dir).map_err(|source| error(source.into()))?;
         let database = Database::open(dir).map_err(error)?;
         let positions = database.read_positions().map_err(error)?;
         let shared = Arc::new(Shared {
@@ -287,22 +293,46 @@ impl Shared {
         let open = match database.take() {
             Some(open) => open,
             None => {
-                // It would hold the database's lock.
-                *self.tree() = None;
+                if self.state().hangs {
+                    leave_behind(&self.dir)?;
+                    self.state().hangs = false;
+                }
                 let open = Database::open(&self.dir)?;
                 *self.tree() = Some(open.state.clone());
                 open
             }
         };
-        let value = run(&open)?;
-        if self.state().failure.is_some() {
-            // It works again only with all that waited for it.
-            self.write_behind(&open)?;
-            self.state().failure = None;
-            tracing::info!("the store works again");
+        let result = run(&open).and_then(|value| {
+            if self.state().failure.is_some() {
+                // It works again only with all that waited for it.
+                self.write_behind(&open)?;
+                self.state().failure = None;
+                tracing::info!("the store works again");
+            }
+            Ok(value)
+        });
+        match result {
+            Ok(_) => *database = Some(open),
+            Err(_) => self.give_up(open),
         }
-        *database = Some(open);
-        Ok(value)
+        result
+    }
+
+    /// Closes a database after an error, for as long as that may take: sled 0.34 sometimes waits
+    /// for ever for what it could not write.
+    fn give_up(&self, database: Database) {
+        // It would hold the database's lock.
+        let tree = self.tree().take();
+        let (closed, is_closed) = mpsc::channel();
+        let closing = move || {
+            drop((tree, database));
+            let _ = closed.send(());
+        };
+        let thread = std::thread::Builder::new().name("store-close".into()).spawn(closing);
+        if thread.is_err() || is_closed.recv_timeout(CLOSES_WITHIN).is_err() {
+            tracing::error!("the failed store does not close: it goes on with a copy of what is on disk");
+            self.state().hangs = true;
+        }
     }
 
     fn tree(&self) -> MutexGuard<'_, Option<sled::Tree>> {
@@ -484,6 +514,45 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Beside the store: a copy that is being made of it, and what it was copied from.
+const COPY: &str = "copy";
+const LEFT: &str = "left";
+
+/// Whoever has these files open and locked keeps them; under their names are copies.
+fn leave_behind(dir: &Path) -> std::io::Result<()> {
+    let (copy, left) = (dir.with_extension(COPY), dir.with_extension(LEFT));
+    for old in [&copy, &left] {
+        if old.exists() {
+            std::fs::remove_dir_all(old)?;
+        }
+    }
+    copy_folder(dir, &copy)?;
+    std::fs::rename(dir, &left)?;
+    std::fs::rename(&copy, dir)?;
+    std::fs::remove_dir_all(left)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+            std::fs::File::open(target)?.sync_all()?;
+        }
+    }
+    std::fs::File::open(to)?.sync_all()
+}
+
+/// A kill in the middle of [`leave_behind`] may have come when nothing had the name.
+fn take_back(dir: &Path) -> std::io::Result<()> {
+    let left = dir.with_extension(LEFT);
+    if left.exists() && !dir.exists() { std::fs::rename(left, dir) } else { Ok(()) }
 }
 
 /// A full disk or a kill leaves a snapshot that sled was writing and had not renamed yet. sled 0.34 takes

@@ -8,7 +8,7 @@
 //!           woken often                      as many messages, several a wake-up
 //!   Watch ──────────────► Try ────────────────────────────► Keep ──┐
 //!     ▲ ▲                  │ fewer messages than without          │ after a while
-//!     │ └── after a while ─┴─► Leave                              │ measure again
+//!     │ └── after a while ─┴─► Leave: each time for longer        │ measure again
 //!     └───────────────────────────────────────────────────────────┘
 //! ```
 
@@ -27,10 +27,18 @@ const CYCLE_MAX: Duration = Duration::from_micros(200);
 const RATE_MIN: f64 = 0.85;
 /// Messages that must share a wake-up.
 const MESSAGES_MIN: f64 = 1.5;
-/// Measurements for which a decision stands.
+/// Measurements for which a decision stands; where sleeping was of no use again and again,
+/// up to so many.
 const STANDS_FOR: u32 = 16;
+const STANDS_FOR_MAX: u32 = 512;
+/// After so many parks it is clear whether sleeping makes everything far slower: then whoever
+/// waits for us does not wait for the end of the measurement.
+const GLANCE: u32 = 32;
+const FAR_SLOWER: f64 = 0.65;
+/// Rates as far apart are of another load.
+const ALIKE: f64 = 1.5;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lull {
     phase: Phase,
     /// Parks of this measurement so far.
@@ -38,6 +46,14 @@ pub struct Lull {
     began: Option<Instant>,
     /// Messages when it began.
     messages: u64,
+    /// For how many measurements the next decision not to sleep stands.
+    stands: u32,
+}
+
+impl Default for Lull {
+    fn default() -> Self {
+        Lull { phase: Phase::default(), parks: 0, began: None, messages: 0, stands: STANDS_FOR }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,8 +65,8 @@ enum Phase {
     Try { rate: f64 },
     /// It pays.
     Keep { rate: f64, left: u32 },
-    /// It does not.
-    Leave { left: u32 },
+    /// It does not, at this rate.
+    Leave { rate: f64, left: u32 },
 }
 
 impl Lull {
@@ -58,13 +74,21 @@ impl Lull {
     /// How long it should sleep first.
     pub fn park(&mut self, now: Instant, messages: u64) -> Option<Duration> {
         self.parks += 1;
-        if self.parks > PARKS || self.began.is_none() {
+        if self.parks > PARKS || self.began.is_none() || self.is_far_slower(now, messages) {
             if let Some(began) = self.began {
                 self.measured(now.since(began), messages - self.messages);
             }
             (self.parks, self.began, self.messages) = (1, Some(now), messages);
         }
         matches!(self.phase, Phase::Try { .. } | Phase::Keep { .. }).then_some(LULL)
+    }
+
+    fn is_far_slower(&self, now: Instant, messages: u64) -> bool {
+        let (Phase::Try { rate }, Some(began), true) = (self.phase, self.began, self.parks > GLANCE) else {
+            return false;
+        };
+        let seconds = now.since(began).as_secs_f64().max(1e-9);
+        ((messages - self.messages) as f64 / seconds) < FAR_SLOWER * rate
     }
 
     fn measured(&mut self, elapsed: Duration, messages: u64) {
@@ -74,13 +98,24 @@ impl Lull {
         self.phase = match self.phase {
             Phase::Watch if elapsed < CYCLE_MAX * PARKS => Phase::Try { rate },
             Phase::Watch => Phase::Watch,
-            Phase::Try { rate } if pays(rate) => Phase::Keep { rate, left: STANDS_FOR },
+            Phase::Try { rate } if pays(rate) => {
+                self.stands = STANDS_FOR;
+                Phase::Keep { rate, left: STANDS_FOR }
+            }
             Phase::Keep { rate, left } if left > 0 && pays(rate) => Phase::Keep { rate, left: left - 1 },
             // What was measured without it is old.
             Phase::Keep { .. } => Phase::Watch,
-            Phase::Try { .. } => Phase::Leave { left: STANDS_FOR },
-            Phase::Leave { left: 0 } => Phase::Watch,
-            Phase::Leave { left } => Phase::Leave { left: left - 1 },
+            Phase::Try { rate } => {
+                let left = self.stands;
+                self.stands = (2 * left).min(STANDS_FOR_MAX);
+                Phase::Leave { rate, left }
+            }
+            Phase::Leave { rate: before, .. } if rate > ALIKE * before || before > ALIKE * rate => {
+                self.stands = STANDS_FOR;
+                Phase::Watch
+            }
+            Phase::Leave { left: 0, .. } => Phase::Watch,
+            Phase::Leave { rate, left } => Phase::Leave { rate, left: left - 1 },
         };
     }
 }

@@ -38,6 +38,32 @@ fn a_snapshot_that_a_full_disk_or_a_kill_cut_off_costs_nothing() {
     }
 }
 
+/// As sled is that waits for ever for what it could not write.
+#[test]
+fn a_database_that_does_not_close_is_left_behind_with_nothing_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("store");
+    let store = Store::open(&dir).expect("opens");
+    store.set_position("a/b/c", at(42));
+    store.flush().expect("flushes");
+    drop(store);
+    std::mem::forget(Database::open(&dir).expect("opens"));
+    assert!(Database::open(&dir).is_err(), "it is locked");
+    leave_behind(&dir).expect("it is copied");
+    let store = Store::open(&dir).expect("opens");
+    assert_eq!(store.position("a/b/c"), at(42));
+    store.set_position("a/b/c", at(43));
+    drop(store);
+    // A kill between the two names.
+    std::fs::rename(&dir, dir.with_extension(LEFT)).expect("a name");
+    let store = Store::open(&dir).expect("opens");
+    assert_eq!(store.position("a/b/c"), at(43));
+    drop(store);
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").map(|it| it.expect("one").file_name()).collect();
+    assert_eq!(names, ["store"], "nothing else is left");
+}
+
 #[test]
 fn a_position_of_another_form_is_the_beginning() {
     for bytes in [&b""[..], &42_u64.to_le_bytes(), &[0; 27]] {

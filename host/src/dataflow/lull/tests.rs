@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{CYCLE_MAX, LULL, Lull, PARKS, Phase, STANDS_FOR};
+use super::{CYCLE_MAX, LULL, Lull, PARKS, Phase, STANDS_FOR, STANDS_FOR_MAX};
 use crate::clock::Instant;
 
 /// What comes to a shard, in time.
@@ -57,6 +57,27 @@ fn sleeps_where_it_costs_nobody_anything() {
         assert_eq!(share > 0.5, sleeps, "{name}: slept at {share} of all parks");
         assert!(sleeps || share < 0.1, "{name}: slept at {share} of all parks");
     }
+}
+
+/// Whoever waits for the answer before he asks again has nearly as many as without any sleep.
+#[test]
+fn trying_costs_one_who_waits_little() {
+    for after in [Duration::from_micros(60), Duration::from_micros(150)] {
+        let load = Load::Window { messages: 1, after };
+        let (_, rate) = run(&mut Lull::default(), load, Duration::from_secs(5));
+        assert!(rate * after.as_secs_f64() > 0.98, "{after:?}: {rate} a second");
+    }
+}
+
+/// Another load than the one for which sleeping was of no use is tried soon.
+#[test]
+fn a_load_that_changes_is_looked_at_again() {
+    let mut lull = Lull::default();
+    run(&mut lull, Load::Window { messages: 1, after: Duration::from_micros(60) }, Duration::from_secs(5));
+    assert_eq!(lull.stands, STANDS_FOR_MAX);
+    let mut lull = Lull { phase: lull.phase, stands: lull.stands, ..Lull::default() };
+    let (share, _) = run(&mut lull, Load::Every(Duration::from_micros(125)), Duration::from_secs(2));
+    assert!(share > 0.5, "slept at {share} of all parks");
 }
 
 #[test]
