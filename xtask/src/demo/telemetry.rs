@@ -58,7 +58,7 @@ impl Telemetry {
         std::thread::spawn(move || {
             let endpoint = format!("127.0.0.1:{port}");
             let tenant = format!("x-tidegate-tenant=\"{TEAM}\"");
-            let rate = (demo.rate / SPANS_PER_TRACE as u32).max(1).to_string();
+            let rate = demo.rate.to_string();
             let traces = demo.total().map(|spans| spans / SPANS_PER_TRACE);
             let length = match traces {
                 Some(traces) => ["--traces".to_owned(), traces.to_string()],
