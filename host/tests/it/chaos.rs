@@ -50,9 +50,10 @@ fn chaos_loses_nothing_at_any_connector() {
 #[test]
 fn chaos_reports_loss_when_settlement_is_broken() {
     let Some(tools) = tools(Some("early-ack")) else { return };
-    // What is lost never comes; and of few messages a second few are under way at a kill.
+    // What is lost never comes. Each client of HTTP has a request under way at every moment: over
+    // MQTT a host that has nothing else to do may have passed on all of it at each kill.
     let effort = Effort { kills: 5, rate: 5_000, quiet: Duration::from_secs(3), ..Effort::quick() };
-    let rows = run(&tools, &effort, &[(Connector::Mqtt, Fault::HostKilled)]);
+    let rows = run(&tools, &effort, &[(Connector::Http, Fault::HostKilled)]);
     let [Row { came_of_it: Came::Counted(figures), .. }] = rows.as_slice() else { panic!("{rows:?}") };
     assert!(figures.lost() > 0, "an early ack lost nothing: the count cannot fail");
     assert!(!figures.missing.is_empty() && !rows[0].holds(false), "{rows:?}");
