@@ -288,7 +288,8 @@ impl<'a> Iterator for Properties<'a> {
     }
 }
 
-fn take_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Bytes behind their length, and what follows.
+pub(crate) fn take_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }

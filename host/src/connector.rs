@@ -7,6 +7,7 @@ pub mod broker;
 pub mod buffer;
 mod carried;
 pub mod client_id;
+mod far_side;
 pub mod file;
 pub mod http;
 pub mod kafka;

@@ -49,7 +49,7 @@ impl Mosquitto {
             command.env("LD_LIBRARY_PATH", path);
         }
         let log = self.folder.join("mosquitto.log");
-        let process = Process::start_server(&mut command, &self.cores, self.port, &log, LISTEN_WITHIN)?;
+        let process = Process::start_server(&mut command, &self.cores, &[self.port], &log, LISTEN_WITHIN)?;
         self.process = Some(process);
         Ok(())
     }
@@ -109,7 +109,21 @@ impl Mosquitto {
 
 /// A port that is free now.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let [port] = free_ports()?;
+    Ok(port)
+}
+
+/// Ports that are free now, no two of them the same: asked for one after the other, the system
+/// may give one again.
+pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0").context("no port is free")?;
+        *port = listener.local_addr()?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
 }
 
 /// Where the broker is: `TIDEGATE_MOSQUITTO`, what `cargo xtask` fetched, or one on

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{broker::free_port, process::Process};
+use crate::{broker::free_ports, process::Process};
 use anyhow::{Context, ensure};
 
 /// How long it may take to listen: it is a JVM on whatever cores there are.
@@ -48,7 +48,7 @@ impl Kafka {
     ) -> anyhow::Result<Self> {
         let folder = folder.join("kafka");
         std::fs::create_dir_all(&folder)?;
-        let (port, controller, secure_port) = (free_port()?, free_port()?, free_port()?);
+        let [port, controller, secure_port] = free_ports()?;
         let secure =
             |port: u16| options.secure.map_or(String::new(), |_| format!(",SECURE://127.0.0.1:{port}"));
         let (listens, known) = (secure(secure_port), secure(options.secure_known_as.unwrap_or(secure_port)));
@@ -92,7 +92,7 @@ impl Kafka {
         let mut command = self.java("kafka.Kafka");
         command.arg(self.folder.join("server.properties"));
         let log = self.folder.join("kafka.log");
-        let process = Process::start_server(&mut command, &self.cores, self.port, &log, LISTEN_WITHIN)?;
+        let process = Process::start_server(&mut command, &self.cores, &[self.port], &log, LISTEN_WITHIN)?;
         self.process = Some(process);
         Ok(())
     }

@@ -3,16 +3,14 @@
 
 use std::{
     fs,
-    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
 
-use crate::{broker::free_port, process::Process};
+use crate::{broker::free_ports, process::Process};
 
 const LISTEN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -43,7 +41,7 @@ pub struct Options {
 impl Collector {
     /// On a folder of its own below `folder`.
     pub fn start(bin: &Path, folder: &Path, cores: &[usize], options: &Options) -> anyhow::Result<Self> {
-        let (grpc, http) = (free_port()?, free_port()?);
+        let [grpc, http] = free_ports()?;
         let folder = folder.join(format!("collector-{grpc}"));
         fs::create_dir_all(&folder)?;
         let tls = options.tls.as_ref().map_or(String::new(), |tls| format!(", tls: {tls}"));
@@ -75,21 +73,10 @@ impl Collector {
 
     /// On the same ports and folder, after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let log = fs::File::options().create(true).append(true).open(self.folder.join("log"))?;
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.folder.join("config.yaml"));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Process::start(&mut command, &self.cores)?;
-        let until = Instant::now() + LISTEN_WITHIN;
-        let listens = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
-        while !listens(self.grpc) || !listens(self.http) {
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            if let Some(status) = process.ended() {
-                anyhow::bail!("the Collector ended with {status}: {}", log().trim_end());
-            }
-            ensure!(Instant::now() < until, "the Collector does not listen: {}", log().trim_end());
-            thread::sleep(Duration::from_millis(20));
-        }
+        let (ports, log) = ([self.grpc, self.http], self.folder.join("log"));
+        let process = Process::start_server(&mut command, &self.cores, &ports, &log, LISTEN_WITHIN)?;
         self.process = Some(process);
         Ok(())
     }

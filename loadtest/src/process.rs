@@ -41,12 +41,12 @@ impl Process {
         Ok(Process { child })
     }
 
-    /// Starts a server and waits until it listens on a loopback port. What it says goes to a
+    /// Starts a server and waits until it listens on its loopback ports. What it says goes to a
     /// log, and is told if it ends instead.
     pub fn start_server(
         command: &mut Command,
         cores: &[usize],
-        port: u16,
+        ports: &[u16],
         log: &Path,
         within: Duration,
     ) -> anyhow::Result<Self> {
@@ -55,7 +55,8 @@ impl Process {
         let name = command.get_program().display().to_string();
         let mut process = Self::start(command, cores)?;
         let until = Instant::now() + within;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let listens = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        while !ports.iter().all(listens) {
             let log = || fs::read_to_string(log).unwrap_or_default();
             if let Some(status) = process.ended() {
                 bail!("{name} ended with {status}: {}", log().trim_end());

@@ -40,33 +40,21 @@ pub fn test(args: &[String]) -> anyhow::Result<()> {
     cargo(&root().join("tenants"), ["test", "--quiet", "--workspace"], &[])?;
     let mut test: Vec<String> = ["test", "--workspace", "--features", TESTED].map(str::to_owned).into();
     test.extend_from_slice(args);
-    let mosquitto = tools::mosquitto();
+    let servers = [
+        ("a real MQTT broker", "TIDEGATE_MOSQUITTO", "TIDEGATE_WITHOUT_MOSQUITTO", tools::mosquitto()),
+        ("a real Kafka", "TIDEGATE_KAFKA", "TIDEGATE_WITHOUT_KAFKA", tools::kafka()),
+        ("a real OpenTelemetry Collector", "TIDEGATE_OTEL", "TIDEGATE_WITHOUT_OTEL", tools::otel()),
+    ];
     let mut variables: Vec<(&str, &OsStr)> = Vec::new();
-    match &mosquitto {
-        Ok(path) => variables.push(("TIDEGATE_MOSQUITTO", path.as_os_str())),
-        // CI installs it and skips nothing.
-        Err(_) if std::env::var_os("CI").is_some() => {}
-        Err(error) => {
-            eprintln!("NOT TESTED: everything against a real MQTT broker. {error:#}");
-            variables.push(("TIDEGATE_WITHOUT_MOSQUITTO", OsStr::new("1")));
-        }
-    }
-    let kafka = tools::kafka();
-    match &kafka {
-        Ok(path) => variables.push(("TIDEGATE_KAFKA", path.as_os_str())),
-        Err(_) if std::env::var_os("CI").is_some() => {}
-        Err(error) => {
-            eprintln!("NOT TESTED: everything against a real Kafka. {error:#}");
-            variables.push(("TIDEGATE_WITHOUT_KAFKA", OsStr::new("1")));
-        }
-    }
-    let otel = tools::otel();
-    match &otel {
-        Ok(path) => variables.push(("TIDEGATE_OTEL", path.as_os_str())),
-        Err(_) if std::env::var_os("CI").is_some() => {}
-        Err(error) => {
-            eprintln!("NOT TESTED: everything against a real OpenTelemetry Collector. {error:#}");
-            variables.push(("TIDEGATE_WITHOUT_OTEL", OsStr::new("1")));
+    for (server, place, missing, found) in &servers {
+        match found {
+            Ok(path) => variables.push((place, path.as_os_str())),
+            // CI installs it and skips nothing.
+            Err(_) if std::env::var_os("CI").is_some() => {}
+            Err(error) => {
+                eprintln!("NOT TESTED: everything against {server}. {error:#}");
+                variables.push((missing, OsStr::new("1")));
+            }
         }
     }
     variables.push(("TIDEGATE_WITHOUT_LANGUAGES", OsStr::new(&without)));

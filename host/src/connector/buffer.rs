@@ -23,7 +23,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
@@ -97,7 +97,7 @@ pub struct BufferStatus {
     /// Writes that are on disk.
     pub writes: AtomicU64,
     /// It has all that policy allows, or the disk takes nothing: the dataflow waits.
-    pub is_full: std::sync::atomic::AtomicBool,
+    pub is_full: AtomicBool,
 }
 
 /// See the module.

@@ -173,17 +173,19 @@ impl Ledger {
 
     /// So many messages of the delivery of this sequence are dead letters.
     fn give_up(&self, sequence: u64, messages: usize) {
-        let mut duties = self.duties.borrow_mut();
-        if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
-            duties[place].settle.give_up(messages as u64);
-        }
+        self.with(sequence, |settle| settle.give_up(messages as u64));
     }
 
     /// Only windows keep the delivery of this sequence from being settled.
     fn kept_open(&self, sequence: u64) {
+        self.with(sequence, Settle::keep_open);
+    }
+
+    /// With the duty for the delivery of this sequence, if it is not answered for yet.
+    fn with(&self, sequence: u64, with: impl FnOnce(&mut Settle)) {
         let mut duties = self.duties.borrow_mut();
         if let Ok(place) = duties.binary_search_by_key(&sequence, |duty| duty.sequence) {
-            duties[place].settle.keep_open();
+            with(&mut duties[place].settle);
         }
     }
 

@@ -5,14 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
 use tidegate_benches::rig::guest_path;
 
 use crate::{
     http::{Client, Receiver},
     kafka::Server,
     mosquitto::{Mosquitto, eventually, free_port},
-    otlp::Running,
+    otlp::{Running, log_request},
     outside::{Subscriber, numbers, publish_all},
     site::Site,
 };
@@ -99,15 +98,7 @@ fn otlp_one_graph_runs_on_otlp() {
     let host = site.up();
     let mut client = Client::connect(port);
     for number in 0..20 {
-        let record = json!({ "body": { "stringValue": number.to_string() } });
-        let body = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }).to_string();
-        client
-            .send(format!(
-                "POST /v1/logs HTTP/1.1\r\nhost: x\r\nx-tidegate-tenant: a\r\n\
-                 content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            ))
-            .expect("it is sent");
+        client.send(log_request(&number.to_string())).expect("it is sent");
         assert_eq!(client.answer().expect("an answer").status, 200);
     }
     eventually("the Collector wrote all", || collector.logs().len() == 20);

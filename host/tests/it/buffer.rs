@@ -24,8 +24,7 @@ fn site(broker: &Mosquitto, policy: &str) -> Site {
     let resource = chain::dataflow(flow.name, flow.name, flow.from, flow.to);
     let resource = resource.replace("spec:\n", "spec:\n  requestDiskPersistence: Enabled\n");
     site.write("tenants/a/dataflows/flow.yaml", &resource);
-    let all = fs::read_to_string(site.dir().join("platform/all.yaml")).expect("it is there");
-    site.write("platform/all.yaml", &all.replace("  endpoints:\n", &format!("  {policy}\n  endpoints:\n")));
+    site.limit(policy);
     let pad = "x".repeat(500);
     let lines: String =
         (0..MESSAGES).map(|number| format!("{{\"n\":{number},\"pad\":\"{pad}\"}}\n")).collect();

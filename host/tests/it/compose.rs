@@ -171,7 +171,7 @@ fn a_hostile_provider_loses_its_own_messages_only() {
 }
 
 /// Where `tidegate compose` is to write.
-fn compose(map: &str, provider: &str, output: &PathBuf) -> Ran {
+pub fn compose(map: &str, provider: &str, output: &PathBuf) -> Ran {
     let mut command = tidegate();
     command.arg("compose").args([guest_path(map), guest_path(provider)]).arg("-o").arg(output);
     Ran::of(command.output().expect("it runs"))

@@ -20,10 +20,11 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tidegate_benches::{rig::guest_path, site::chain};
+use tidegate_benches::site::chain;
 use tokio::task::JoinSet;
 
 use crate::{
+    compose::compose,
     mosquitto::{WITHIN, eventually, free_port},
     site::{Flow, Site, payloads},
 };
@@ -684,17 +685,10 @@ fn http_both_ends_speak_tls_and_take_up_a_certificate_that_was_replaced() {
 /// From now on a message that says `spin` keeps its operator busy for two seconds of CPU time,
 /// which is policy's limit. Then it is given up.
 fn spin(site: &Site, instances: u32) {
-    let composed = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .arg("compose")
-        .args([guest_path("map_custom"), guest_path("hostile_provider")])
-        .arg("-o")
-        .arg(site.dir().join("tenants/a/artifacts/pass_through/1.wasm"))
-        .output()
-        .expect("it runs");
-    assert!(composed.status.success(), "{composed:?}");
-    let policy = fs::read_to_string(site.dir().join("platform/all.yaml")).expect("it is there");
-    let limits = format!("message: {{ fuel: 500G, time: 2s }}\n  instances: {instances}\n  endpoints:\n");
-    site.write("platform/all.yaml", &policy.replace("endpoints:\n", &limits));
+    let slow = site.dir().join("tenants/a/artifacts/pass_through/1.wasm");
+    let composed = compose("map_custom", "hostile_provider", &slow);
+    assert_eq!(composed.code, 0, "{}", composed.stderr);
+    site.limit(&format!("message: {{ fuel: 500G, time: 2s }}\n  instances: {instances}"));
 }
 
 /// Whether requests to a site, made of what they say, are answered with `status` before an

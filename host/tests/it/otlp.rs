@@ -199,6 +199,17 @@ impl Client {
     }
 }
 
+/// A request of HTTP with one log record that says this, of the tenant `a`.
+pub fn log_request(text: &str) -> String {
+    let record = json!({ "body": { "stringValue": text } });
+    let body = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }).to_string();
+    let len = body.len();
+    format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: x\r\nx-tidegate-tenant: a\r\n\
+         content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
+    )
+}
+
 /// curl's output, head and all, and the status.
 fn curl(port: u16, path: &str, headers: &[&str], body: &[u8]) -> (String, u16) {
     let mut command = Command::new("curl");
@@ -852,14 +863,5 @@ fn otlp_bad_settings_are_refused_with_their_place() {
 
 #[test]
 fn otlp_a_request_that_is_slow_in_its_operator_does_not_delay_the_answers_to_later_ones() {
-    let request = |text: &str| {
-        let record = json!({ "body": { "stringValue": text } });
-        let body = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }).to_string();
-        let len = body.len();
-        format!(
-            "POST /v1/logs HTTP/1.1\r\nhost: x\r\nx-tidegate-tenant: a\r\n\
-             content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
-        )
-    };
-    overtakes(|port| to_file(port, ""), request, 200);
+    overtakes(|port| to_file(port, ""), log_request, 200);
 }

@@ -81,6 +81,13 @@ impl Site {
         if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("it is there");
     }
 
+    /// Adds lines to the policy.
+    pub fn limit(&self, lines: &str) {
+        let platform = fs::read_to_string(self.dir().join("platform/all.yaml")).expect("it is there");
+        let limited = platform.replace("  endpoints:\n", &format!("  {lines}\n  endpoints:\n"));
+        self.write("platform/all.yaml", &limited);
+    }
+
     /// Adds a tenant with one dataflow, or puts another in its place.
     pub fn flow<'a>(&self, flow: &Flow<'a>) {
         let Flow { tenant, name, from, to, operators } = flow;

@@ -4,7 +4,7 @@ use bytemuck::{cast_slice, pod_read_unaligned};
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, BatchBuilder, Entry},
+    batch::{Batch, BatchBuilder, Entry, take_counted},
     topic::TopicTemplate,
     write::Destination,
 };
@@ -56,11 +56,6 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Kept> {
         topic: TopicTemplate::parse(std::str::from_utf8(topic).ok()?).ok()?,
         batch: Batch { entries, arena: Bytes::copy_from_slice(arena) },
     })
-}
-
-fn take_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
 
 #[cfg(test)]

@@ -6,17 +6,16 @@ mod backlog;
 mod call;
 mod retry;
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc};
 
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 
 use self::{
     backlog::Backlog,
     call::{Caller, Message},
 };
 use crate::{
-    clock::Clock,
-    connector::{backoff::Backoff, route::Route, status::Status},
+    connector::{far_side, route::Route, status::Status},
     deploy::chain,
     resource::endpoint::WebhookSettings,
     write::{Rejected, SinkQueue, Write},
@@ -24,12 +23,6 @@ use crate::{
 
 /// What is taken out of the queue and not confirmed. One write may pass it.
 const HELD_BYTES_MAX: usize = 1 << 20;
-const REACHED_WITHIN: Duration = Duration::from_secs(3);
-
-/// For a far side that cannot be reached, or may take a message later.
-fn backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(200), Duration::from_secs(30))
-}
 
 /// See the module.
 pub struct Webhook {
@@ -54,7 +47,7 @@ impl Webhook {
     /// Sends until its queue is closed and empty and all is answered.
     pub async fn run(mut self) {
         let Some(caller) = self.caller().await else { return self.status.set_closed() };
-        self.reach().await;
+        far_side::reach("the webhook", call::address(&self.settings.url), &self.status).await;
         let caller = Arc::new(caller);
         let mut backlog = Backlog::default();
         let mut under_way = JoinSet::new();
@@ -83,30 +76,12 @@ impl Webhook {
 
     /// `None` if the queue is closed before its files can be read.
     async fn caller(&self) -> Option<Caller> {
-        let mut backoff = backoff();
-        loop {
+        let make = || {
             let (settings, status) = (self.settings.clone(), self.status.clone());
-            let made = tokio::task::spawn_blocking(move || Caller::new(&settings, status)).await;
-            match made.expect("reading files does not panic") {
-                Ok(caller) => return Some(caller),
-                Err(error) => self.status.set_degraded(Clock::System.now(), chain(&error)),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
-                () = poll_fn(|ctx| self.queue.poll_closed(ctx)) => return None,
-            }
-        }
-    }
-
-    /// Whether anybody is there, so that it is known before there is anything to send.
-    async fn reach(&self) {
-        let connecting = TcpStream::connect(call::address(&self.settings.url));
-        let error = match timeout(REACHED_WITHIN, connecting).await {
-            Ok(Ok(_)) => return self.status.set_connected(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "nobody answers".to_owned(),
+            let made = tokio::task::spawn_blocking(move || Caller::new(&settings, status));
+            async { made.await.expect("reading files does not panic").map_err(|error| chain(&error)) }
         };
-        self.status.set_degraded(Clock::System.now(), format!("the webhook cannot be reached: {error}"));
+        far_side::made(&self.queue, &self.status, make).await
     }
 
     fn take(&mut self, write: Write, backlog: &mut Backlog) {

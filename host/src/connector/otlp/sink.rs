@@ -2,13 +2,10 @@
 //! one request for each signal, the next when that is answered; a request that may do later
 //! is sent again, with growing waits, and what follows waits behind it.
 
-use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     exporter::{Answer, Exporter, Why},
@@ -21,7 +18,11 @@ use super::{
 use crate::{
     batch::{Batch, Entry},
     clock::Clock,
-    connector::{backoff::Backoff, route::Route, status::Status},
+    connector::{
+        far_side::{self, ASKED_MAX, backoff},
+        route::Route,
+        status::Status,
+    },
     deploy::chain,
     resource::endpoint::{ExportSettings, Payload},
     write::{Rejected, SinkQueue, Write},
@@ -30,11 +31,6 @@ use crate::{
 /// Of one request, so that it is far below what servers of gRPC take, which is 4 MiB, and
 /// half of a tenant's usual credit: nobody waits for more to come that cannot.
 const REQUEST_BYTES_MAX: usize = 512 << 10;
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
-/// However long the Collector asks to be left alone.
-const ASKED_MAX: Duration = Duration::from_secs(300);
-const REACHED_WITHIN: Duration = Duration::from_secs(3);
 
 /// See the module.
 pub struct OtlpSink {
@@ -102,8 +98,10 @@ impl OtlpSink {
 
     /// Sends until its queue is closed and empty and all is answered.
     pub async fn run(mut self) {
-        let Some(mut exporter) = self.exporter().await else { return self.status.set_closed() };
-        self.reach().await;
+        // Nothing if the queue is closed before its files can be read.
+        let made = far_side::made(&self.queue, &self.status, || self.make_exporter()).await;
+        let Some(mut exporter) = made else { return self.status.set_closed() };
+        far_side::reach("the Collector", &self.settings.address, &self.status).await;
         while let Some(mut pending) = self.gather().await {
             let signals = std::mem::take(&mut pending.signals);
             for (signal, parts) in signals {
@@ -114,35 +112,10 @@ impl OtlpSink {
         self.status.set_closed();
     }
 
-    /// `None` if the queue is closed before its files can be read.
-    async fn exporter(&self) -> Option<Exporter> {
-        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
-        loop {
-            match self.make_exporter().await {
-                Ok(exporter) => return Some(exporter),
-                Err(error) => self.status.set_degraded(Clock::System.now(), error),
-            }
-            tokio::select! {
-                () = sleep(backoff.next()) => {}
-                () = poll_fn(|ctx| self.queue.poll_closed(ctx)) => return None,
-            }
-        }
-    }
-
-    async fn make_exporter(&self) -> Result<Exporter, String> {
+    fn make_exporter(&self) -> impl Future<Output = Result<Exporter, String>> + use<> {
         let settings = self.settings.clone();
-        let made = tokio::task::spawn_blocking(move || Exporter::new(&settings)).await;
-        made.expect("reading files does not panic").map_err(|error| chain(&error))
-    }
-
-    /// Whether anybody is there, so that it is known before there is anything to send.
-    async fn reach(&self) {
-        let error = match timeout(REACHED_WITHIN, TcpStream::connect(&self.settings.address)).await {
-            Ok(Ok(_)) => return self.status.set_connected(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "nobody answers".to_owned(),
-        };
-        self.status.set_degraded(Clock::System.now(), format!("the Collector cannot be reached: {error}"));
+        let made = tokio::task::spawn_blocking(move || Exporter::new(&settings));
+        async { made.await.expect("reading files does not panic").map_err(|error| chain(&error)) }
     }
 
     /// What is sent together: what has come by now, or as long as the endpoint says.
@@ -234,7 +207,7 @@ impl OtlpSink {
         signal: Signal,
         request: Bytes,
     ) -> Result<(), (String, Why)> {
-        let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
+        let mut backoff = backoff();
         loop {
             let (error, after) = match exporter.send(signal, request.clone()).await {
                 Answer::Done => {

@@ -25,14 +25,12 @@ use hyper_util::{
 use ring::hmac;
 use tokio::time::{sleep, timeout};
 
-use super::{
-    backoff,
-    retry::{Verdict, asked, judge},
-};
+use super::retry::{Verdict, asked, judge};
 use crate::{
     batch::{Batch, Entry, Properties},
     clock::Clock,
     connector::{
+        far_side::backoff,
         http::REQUEST,
         status::Status,
         tls::{self, TlsError},

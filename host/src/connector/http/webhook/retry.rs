@@ -6,8 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use hyper::StatusCode;
 
-/// However long the far side asks to be left alone.
-const ASKED_MAX: Duration = Duration::from_secs(300);
+use crate::connector::far_side::ASKED_MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
