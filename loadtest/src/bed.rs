@@ -2,11 +2,11 @@
 //! them that can fail; a load whose messages are acknowledged one by one, and an outside
 //! client that counts what comes out by id.
 
-pub mod receiver;
-pub mod sender;
+pub mod load;
 pub mod site;
 
 use std::{
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,18 +16,21 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use self::{
-    receiver::{Hook, Reader, Receiver, Taker},
-    sender::{Load, Sender},
+    load::Load,
     site::{Shape, Site},
 };
 use crate::{
     broker::{self, Mosquitto},
+    client::{Subscriber, Take},
+    connector::Connector,
     count::Count,
     host::{Host, Launch},
     kafka::{self, Kafka},
     ledger::PhaseId,
     process::Process,
     proxy::Proxy,
+    receiver::{Hook, Reader, Receiver, Since},
+    sender::Sender,
 };
 
 /// How long the first message may take to come through.
@@ -40,39 +43,8 @@ pub const QUIET_MAX: Duration = Duration::from_secs(90);
 /// How long a broker may take to write down its sessions.
 const SAVED_WITHIN: Duration = Duration::from_secs(20);
 /// Clients of HTTP, each with one request under way.
-const POSTERS: u64 = 8;
+const POSTERS: usize = 8;
 pub const PARTITIONS: u32 = 4;
-
-/// What is at both ends of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connector {
-    /// One MQTT broker at both ends, QoS 1.
-    Mqtt,
-    /// One Kafka at both ends.
-    Kafka,
-    /// The same, in transactions.
-    Transactions,
-    /// Requests in, webhooks out.
-    Http,
-}
-
-impl Connector {
-    pub const ALL: [Connector; 4] =
-        [Connector::Mqtt, Connector::Http, Connector::Kafka, Connector::Transactions];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Connector::Mqtt => "mqtt",
-            Connector::Kafka => "kafka",
-            Connector::Transactions => "kafka transactions",
-            Connector::Http => "http",
-        }
-    }
-
-    pub fn is_kafka(self) -> bool {
-        matches!(self, Connector::Kafka | Connector::Transactions)
-    }
-}
 
 /// What beds are made with.
 #[derive(Clone, Debug)]
@@ -191,8 +163,9 @@ impl Bed {
                 proxies.push(Proxy::before(mosquitto.port()));
                 let topics = ("a/in".to_owned(), "a/out".to_owned());
                 let count = Arc::new(Count::new(&topics.1));
-                let receiver = Taker::subscribe(&mosquitto.address(), &topics.1, &count)?;
-                (Broker::Mqtt(mosquitto), count, receiver, topics)
+                let taker = Taker::new(&count);
+                let subscriber = Subscriber::connect(&mosquitto.address(), "outside", &topics.1, taker)?;
+                (Broker::Mqtt(mosquitto), count, Receiver::Mqtt(subscriber), topics)
             }
             Connector::Kafka | Connector::Transactions => {
                 let mut server = match servers.kafka.take() {
@@ -201,16 +174,16 @@ impl Bed {
                 };
                 server.topics += 1;
                 let topics = (format!("in-{}", server.topics), format!("out-{}", server.topics));
-                for topic in [&topics.0, &topics.1] {
-                    server.kafka.create_topic(topic, PARTITIONS)?;
-                }
+                kafka::create_topics(&server.kafka.address(), &[&topics.0, &topics.1], PARTITIONS)?;
                 let count = Arc::new(Count::new(&topics.1));
-                let reader = Reader::start(&server.kafka.address(), &topics.1, PARTITIONS, &count)?;
+                let (address, out) = (server.kafka.address(), vec![topics.1.clone()]);
+                let reader = Reader::start(&address, out, PARTITIONS, Since::Beginning, Taker::new(&count))?;
                 (Broker::Kafka(server), count, Receiver::Kafka(reader), topics)
             }
             Connector::Http => {
                 let count = Arc::new(Count::new("out"));
-                let hook = Hook::start(&count)?;
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                let hook = Hook::start(listener, Taker::new(&count))?;
                 proxies.push(Proxy::before(hook.port));
                 let port = broker::free_port()?;
                 proxies.push(Proxy::before(port));
@@ -237,16 +210,18 @@ impl Bed {
             bed_hosts.push(Host::start(tools.host.clone(), &own, site.dir(), launch)?);
             sites.push(site);
         }
-        let senders = match &broker {
-            Broker::Mqtt(mosquitto) => vec![Sender::mqtt(&mosquitto.address(), "load", &topics.0)?],
-            Broker::Kafka(server) => vec![Sender::kafka(&server.kafka.address(), &topics.0)?],
+        let (sender, input) = match &broker {
+            Broker::Mqtt(mosquitto) => {
+                (Sender::mqtt(&mosquitto.address(), "load", Arc::default())?, topics.0)
+            }
+            Broker::Kafka(server) => (Sender::kafka(&server.kafka.address())?, topics.0),
             Broker::Http => {
                 let port = proxies.last().context("clients come through one")?.port;
-                (0..POSTERS).map(|_| Sender::http(port, "/a/in/x")).collect()
+                (Sender::http(port, POSTERS), format!("a/{}", topics.0))
             }
         };
         let first = count.look(|ledger| ledger.first_phase());
-        let load = Load::start(senders, &count, plan.rate);
+        let load = Load::start(sender, &input, &count, plan.rate);
         let mut bed = Bed { plan, count, hosts: bed_hosts, sites, proxies, load, receiver, broker, folder };
         let begun = std::time::Instant::now();
         if bed.count.first_of(first, begun, FIRST_WITHIN).is_none() {
@@ -269,8 +244,8 @@ impl Bed {
     pub fn send_again(&self, phases: &[PhaseId]) -> anyhow::Result<u64> {
         let Broker::Mqtt(mosquitto) = &self.broker else { return Ok(0) };
         let ids = self.count.missing(phases);
-        let sender = Sender::mqtt(&mosquitto.address(), "again", &self.input())?;
-        sender.again(&ids, ACKNOWLEDGED_WITHIN)?;
+        let sender = Sender::mqtt(&mosquitto.address(), "again", Arc::default())?;
+        load::again(sender, &self.input(), &ids, ACKNOWLEDGED_WITHIN)?;
         Ok(ids.len() as u64)
     }
 
@@ -371,6 +346,29 @@ impl Bed {
             servers.kafka = Some(server);
         }
         Ok(count)
+    }
+}
+
+/// Counts what comes.
+struct Taker {
+    count: Arc<Count>,
+    taken: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Taker {
+    fn new(count: &Arc<Count>) -> Self {
+        Taker { count: count.clone(), taken: Vec::new() }
+    }
+}
+
+impl Take for Taker {
+    fn take(&mut self, topic: &[u8], rest: &[u8]) {
+        self.taken.push((topic.to_owned(), rest.to_owned()));
+    }
+
+    fn end(&mut self) {
+        self.count.arrive(self.taken.iter().map(|(topic, rest)| (topic.as_slice(), rest.as_slice())));
+        self.taken.clear();
     }
 }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    bed::{Bed, Connector, Plan, QUIET_MAX, Servers, Tools, site::Shape},
+    bed::{Bed, Plan, QUIET_MAX, Servers, Tools, site::Shape},
+    connector::Connector,
     count::Count,
     host::Launch,
     ledger::PhaseId,

@@ -14,20 +14,22 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tidegate_loadtest::{
     attack::{self, Attack},
+    connector::Connector,
     diagnostic::{SourceFile, nearest},
     page, run,
     scenario::{Beside, SHIPPED, Scenario},
     scorecard::Scorecard,
-    site::{BrokerAt, Site, guests_built},
+    site::{ServerAt, Site, guests_built},
 };
 
 const AFTER_HELP: &str = "\
 A first look, with a host that was built before (`cargo build --release`):
 
   tidegate-loadtest run smoke
+  tidegate-loadtest run smoke --connector kafka
   tidegate-loadtest run noisy-neighbour --seconds 3 --out target/loadtest
 
-`run` starts a broker and the host, sends messages when they are due whatever the host
+`run` starts a server for both ends and the host, sends messages when they are due whatever the host
 does, follows each by its id, and prints a scorecard. Latency counts from the moment at
 which a message was due. `--out` keeps result.json and scorecard.html, one page that
 opens without a network.
@@ -44,7 +46,8 @@ something failed, 2 for wrong usage, 130 when stopped by Ctrl-C.
 
   TIDEGATE_BINARY      the host; else `tidegate` beside this program, or on the PATH
   TIDEGATE_MOSQUITTO   the broker; else what `cargo xtask` fetched, or one on the PATH,
-                       or the host's own";
+                       or the host's own
+  TIDEGATE_KAFKA       Kafka's jars; else what `cargo xtask test` fetched";
 
 /// Load and attacks on a Tidegate host from outside, and a scorecard of what they did to
 /// quiet tenants: latency, losses, order, memory.
@@ -87,6 +90,9 @@ enum Command {
         scenario: String,
         /// A folder that is not there yet.
         dir: PathBuf,
+        /// Instead of the scenario's: mqtt, kafka, kafka-transactions.
+        #[arg(long, value_name = "NAME", value_parser = connector)]
+        connector: Option<Connector>,
         /// The broker that the host is to use.
         #[arg(long, value_name = "HOST:PORT")]
         broker: String,
@@ -99,7 +105,10 @@ enum Command {
 struct RunArgs {
     /// Its name, as `list` shows it, or a file.
     scenario: String,
-    /// Test a host that runs already, through its broker (MQTT v5).
+    /// Instead of the scenario's: mqtt, kafka, kafka-transactions, http.
+    #[arg(long, value_name = "NAME", value_parser = connector)]
+    connector: Option<Connector>,
+    /// Test a host that runs already, through its broker: MQTT v5, or Kafka.
     #[arg(long, value_name = "HOST:PORT")]
     against: Option<String>,
     /// Keep result.json and scorecard.html in this folder.
@@ -145,7 +154,9 @@ pub fn main() -> ExitCode {
         Command::List { json } => list(json),
         Command::Check { files, json } => check(&files, json),
         Command::Report { result, output } => report(&result, output),
-        Command::Site { scenario, dir, broker, lists } => write_site(&scenario, &dir, broker, &lists),
+        Command::Site { scenario, dir, connector, broker, lists } => {
+            write_site(&scenario, &dir, connector, broker, &lists)
+        }
     };
     match ended {
         Ok(code) => code,
@@ -178,7 +189,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 }
 
 fn run_scenario(args: &RunArgs) -> Result<ExitCode, Failed> {
-    let mut scenario = scenario(&args.scenario)?;
+    let mut scenario = scenario(&args.scenario, args.connector)?;
     if let Some(seconds) = args.seconds {
         scenario = scenario.with_phase(Duration::from_secs(seconds)).map_err(Failed::Usage)?;
     }
@@ -253,7 +264,7 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn list(as_json: bool) -> Result<ExitCode, Failed> {
     let scenarios: Vec<Scenario> =
-        SHIPPED.iter().map(|(name, _)| scenario(name)).collect::<Result<_, _>>()?;
+        SHIPPED.iter().map(|(name, _)| scenario(name, None)).collect::<Result<_, _>>()?;
     let attacks = Lists { guests: None, attacks: None }.attacks()?;
     if as_json {
         let scenarios: Vec<_> =
@@ -313,12 +324,19 @@ fn report(result: &Path, output: Option<PathBuf>) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_site(name: &str, dir: &Path, broker: String, lists: &Lists) -> Result<ExitCode, Failed> {
-    let scenario = scenario(name)?;
+fn write_site(
+    name: &str,
+    dir: &Path,
+    connector: Option<Connector>,
+    broker: String,
+    lists: &Lists,
+) -> Result<ExitCode, Failed> {
+    let scenario = scenario(name, connector)?;
+    run::refuse_other_host(&scenario).map_err(|error| Failed::Usage(format!("{error:#}")))?;
     if dir.exists() {
         return Err(Failed::Usage(format!("{} is there already: name a folder that is not", dir.display())));
     }
-    let site = Site::new(dir, &lists.guests(), &scenario, &BrokerAt::Address(broker))?;
+    let site = Site::new(dir, &lists.guests(), &scenario, &ServerAt::Broker(broker))?;
     site.quiet(&scenario.tenants.names())?;
     if let Some(Beside::Attacks { attackers, only }) = &scenario.beside {
         let attacks = lists.attacks()?;
@@ -330,8 +348,13 @@ fn write_site(name: &str, dir: &Path, broker: String, lists: &Lists) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+fn connector(name: &str) -> Result<Connector, String> {
+    let known = Connector::ALL.into_iter().find(|connector| connector.name() == name);
+    known.ok_or_else(|| format!("there are {}", Connector::ALL.map(Connector::name).join(", ")))
+}
+
 /// One that came with the program, or a file.
-fn scenario(name: &str) -> Result<Scenario, Failed> {
+fn scenario(name: &str, connector: Option<Connector>) -> Result<Scenario, Failed> {
     let path = Path::new(name);
     let (file, folder) = match SHIPPED.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => {
@@ -349,7 +372,12 @@ fn scenario(name: &str) -> Result<Scenario, Failed> {
         }
     };
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Scenario::parse(&file, folder).map_err(|problems| Failed::Files(problems.to_text(colour)))
+    let scenario = Scenario::parse(&file, folder);
+    let scenario = scenario.map_err(|problems| Failed::Files(problems.to_text(colour)))?;
+    match connector {
+        Some(connector) => scenario.with_connector(connector).map_err(Failed::Usage),
+        None => Ok(scenario),
+    }
 }
 
 impl Lists {

@@ -7,11 +7,21 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context, bail, ensure};
+use futures_executor::block_on;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+};
+
 use crate::{broker::free_ports, process::Process};
-use anyhow::{Context, ensure};
 
 /// How long it may take to listen: it is a JVM on whatever cores there are.
 const LISTEN_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long making topics may take.
+const TOPICS_WITHIN: Duration = Duration::from_secs(60);
 
 /// How to get one, for messages.
 pub const INSTALL: &str = "install a JDK and Maven (`sudo apt-get install default-jdk-headless maven`); `cargo xtask test` fetches Kafka with them";
@@ -130,11 +140,7 @@ impl Kafka {
 
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: u32) -> anyhow::Result<()> {
-        let partitions = partitions.to_string();
-        let args = ["--create", "--topic", topic, "--partitions", &partitions];
-        let output = self.tool("org.apache.kafka.tools.TopicCommand", &args)?;
-        ensure!(output.status.success(), "no topic: {}", String::from_utf8_lossy(&output.stdout));
-        Ok(())
+        create_topics(&self.address(), &[topic], partitions)
     }
 
     /// The console producer, each line of whose input becomes a record that Kafka has
@@ -168,6 +174,33 @@ impl Kafka {
         command.args(["--bootstrap-server", &self.address()]).args(args).stdin(Stdio::null());
         command.output().context("cannot run java")
     }
+}
+
+/// Makes topics; those that are there stay as they are.
+pub fn create_topics(address: &str, topics: &[impl AsRef<str>], partitions: u32) -> anyhow::Result<()> {
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", address).create()?;
+    let new = |topic| NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1));
+    let new: Vec<_> = topics.iter().map(|topic| new(topic.as_ref())).collect();
+    let options =
+        AdminOptions::new().operation_timeout(Some(TOPICS_WITHIN)).request_timeout(Some(TOPICS_WITHIN));
+    let made =
+        block_on(admin.create_topics(&new, &options)).with_context(|| format!("Kafka at {address}"))?;
+    for topic in made {
+        match topic {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, error)) => bail!("Kafka at {address} does not make the topic `{topic}`: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Its kind and version, by its jars.
+pub fn version(libs: &Path) -> String {
+    let names = std::fs::read_dir(libs).into_iter().flatten().flatten();
+    let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let version =
+        names.find_map(|name| Some(name.strip_prefix("kafka-clients-")?.strip_suffix(".jar")?.to_owned()));
+    format!("Apache Kafka {}", version.unwrap_or_default()).trim_end().to_owned()
 }
 
 /// Where Kafka's jars are: `TIDEGATE_KAFKA`, or what `cargo xtask` fetched; and a `java` is

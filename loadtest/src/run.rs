@@ -19,6 +19,7 @@ use anyhow::{bail, ensure};
 use self::{load::Load, stage::Stage};
 use crate::{
     attack::Attack,
+    connector::Connector,
     ledger::{PhaseId, Tally},
     progress::Progress,
     scenario::{Beside, Scenario, Tenants, quiet_names},
@@ -46,8 +47,8 @@ pub struct Options {
 pub fn run(scenario: &Scenario, options: Options) -> anyhow::Result<Scorecard> {
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut progress = Progress::new(options.quiet);
-    let stage = Stage::set(scenario, &options, &mut progress)?;
-    let load = Load::start(scenario, &stage, options.stop.clone(), progress)?;
+    let mut stage = Stage::set(scenario, &options, &mut progress)?;
+    let load = Load::start(scenario, &mut stage, options.stop.clone(), progress)?;
     let mut run = Run {
         scenario,
         options: &options,
@@ -87,6 +88,7 @@ pub fn refuse(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
     if options.against.is_none() {
         return Ok(());
     }
+    refuse_other_host(scenario)?;
     let what = match (&scenario.beside, &scenario.tenants) {
         (Some(Beside::Deploys { .. }), _) => "deploys tenants",
         (Some(Beside::KillHost { .. }), _) => "kills its host",
@@ -95,6 +97,17 @@ pub fn refuse(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
         _ => return Ok(()),
     };
     bail!("`{}` {what}, which needs a host of its own: run it without `--against`", scenario.name)
+}
+
+/// What cannot be done to a host that is not ours, nor be written for one.
+pub fn refuse_other_host(scenario: &Scenario) -> anyhow::Result<()> {
+    ensure!(
+        scenario.connector != Connector::Http,
+        "`{}` runs over HTTP, where the host's webhooks must find this program: have it start the host, or \
+         take another connector",
+        scenario.name
+    );
+    Ok(())
 }
 
 struct Run<'a> {
@@ -319,7 +332,7 @@ impl Run<'_> {
         rounds: &mut Rounds,
     ) -> anyhow::Result<()> {
         self.stage.deploy_attackers(attack, attackers)?;
-        let address = self.stage.address().to_owned();
+        let address = self.stage.broker()?.to_owned();
         let send = |_: &mut Stage, ends: &AtomicBool| beside::attack(attack, attackers, &address, ends);
         let (ran, record) = self.phase(&attack.name, send)?;
         rounds.beside.push(ran);

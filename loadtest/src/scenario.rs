@@ -8,6 +8,7 @@ pub use read::{template, texts};
 use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
+    connector::Connector,
     diagnostic::{Problems, SourceFile},
     payload::Payloads,
     schedule::Shape,
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub name: String,
     pub about: String,
     pub seed: u64,
+    /// What messages come in and go out by.
+    pub connector: Connector,
     /// Length of each measured phase.
     pub phase: Duration,
     /// How often each phase is measured; medians are compared.
@@ -76,7 +79,7 @@ pub enum IdIn {
     Property,
 }
 
-/// With `{tenant}` in them.
+/// With `{tenant}` in them. Of HTTP, the input is a path below that of the tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topics {
     pub input: String,
@@ -91,7 +94,7 @@ pub struct Host {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokerKind {
-    /// Mosquitto if there is one, the host's own otherwise.
+    /// Of MQTT: mosquitto if there is one, the host's own otherwise.
     Any,
     Mosquitto,
     Embedded,
@@ -134,6 +137,27 @@ impl Scenario {
         read::scenario(file, folder)
     }
 
+    /// The same by another connector: `--connector`.
+    pub fn with_connector(mut self, connector: Connector) -> Result<Self, String> {
+        if self.topics == self.connector.topics() {
+            self.topics = connector.topics();
+        }
+        self.connector = connector;
+        self.host.broker = BrokerKind::Any;
+        if !connector.is_in_order() {
+            self.thresholds.out_of_order = None;
+        }
+        let unfit = unfit(connector, Some(&self.tenants), Some(&self.topics), self.beside.as_ref());
+        match unfit.into_iter().next() {
+            Some(Unfit { key, why, help }) => Err(format!(
+                "`{}` cannot be run over {}: `{key}`: {why}; {help}",
+                self.name,
+                connector.name()
+            )),
+            None => Ok(self),
+        }
+    }
+
     /// The same with other phases: `--seconds`.
     pub fn with_phase(mut self, phase: Duration) -> Result<Self, String> {
         if let Some(Beside::KillHost { every } | Beside::RestartBroker { every }) = &mut self.beside {
@@ -146,6 +170,51 @@ impl Scenario {
         self.phase = phase;
         Ok(self)
     }
+}
+
+/// What a connector cannot do of a scenario.
+struct Unfit {
+    key: &'static str,
+    why: String,
+    help: &'static str,
+}
+
+/// Each tenant over Kafka has a client of its own in the host, and two topics.
+const KAFKA_TENANTS_MAX: usize = 500;
+/// What Kafka takes in the name of a topic beside letters and digits.
+const KAFKA_NAME: [char; 3] = ['.', '_', '-'];
+
+fn unfit(
+    connector: Connector,
+    tenants: Option<&Tenants>,
+    topics: Option<&Topics>,
+    beside: Option<&Beside>,
+) -> Vec<Unfit> {
+    let mut all = Vec::new();
+    let mut add = |key, why: String, help| all.push(Unfit { key, why, help });
+    if connector != Connector::Mqtt && matches!(beside, Some(Beside::Attacks { .. })) {
+        add("beside", "attackers are sent their messages over MQTT".into(), "leave `connector` out");
+    }
+    if connector == Connector::Http && matches!(beside, Some(Beside::RestartBroker { .. })) {
+        let why = "there is no broker between requests and webhooks";
+        add("beside", why.into(), "have another connector, or `what: kill-host`");
+    }
+    if !connector.is_kafka() {
+        return all;
+    }
+    let most = tenants.map_or(0, |tenants| tenants.names().len());
+    if most > KAFKA_TENANTS_MAX {
+        let why = format!("{most} tenants are more than {KAFKA_TENANTS_MAX}, each with a client of Kafka");
+        add("tenants", why, "have fewer, or another connector");
+    }
+    for topic in topics.iter().flat_map(|topics| [&topics.input, &topics.output]) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || KAFKA_NAME.contains(&c);
+        if !topic.replace("{tenant}", "").chars().all(fits) {
+            let why = format!("`{topic}` is no topic of Kafka");
+            add("topics", why, "letters, digits, `.`, `_` and `-`, such as `{tenant}.in`");
+        }
+    }
+    all
 }
 
 /// The scenarios that come with the program: name and text.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     attack::{Attack, NEIGHBOUR},
+    connector::Connector,
     scenario::{Operator, Scenario, Topics},
 };
 
@@ -29,28 +30,28 @@ pub fn guests_built() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tenants/target/wasm32-wasip2/release").into()
 }
 
-/// Where the broker is, as a site says it.
+/// What the host's endpoints lead to.
 #[derive(Clone, Debug)]
-pub enum BrokerAt {
-    /// Outside of the host.
-    Address(String),
-    /// In the host, on this port.
+pub enum ServerAt {
+    /// A broker outside of the host, of MQTT or Kafka.
+    Broker(String),
+    /// A broker of MQTT in the host, on this port.
     Embedded(u16),
+    /// Ports of the host's own server, and of whoever takes webhooks.
+    Http { listen: u16, hook: u16 },
 }
 
-impl BrokerAt {
-    pub fn address(&self) -> String {
-        match self {
-            BrokerAt::Address(address) => address.clone(),
-            BrokerAt::Embedded(port) => format!("127.0.0.1:{port}"),
-        }
-    }
-}
+/// The endpoint that tenants' dataflows take from, and give to unless there is [`HOOK`].
+const LOCAL: &str = "local";
+const HOOK: &str = "hook";
+/// The policy of quiet tenants over anything but MQTT: `standard` with other endpoints.
+const OTHER_POLICY: &str = "load";
 
 /// A site folder in the making.
 pub struct Site {
     dir: PathBuf,
     guests: PathBuf,
+    connector: Connector,
     topics: Topics,
     operators: Vec<Operator>,
     /// A quiet tenant, whom attackers may go for.
@@ -58,30 +59,40 @@ pub struct Site {
 }
 
 impl Site {
-    /// Writes the Host and its endpoint; no tenants yet.
-    pub fn new(dir: &Path, guests: &Path, scenario: &Scenario, broker: &BrokerAt) -> anyhow::Result<Self> {
-        let embedded = match broker {
-            BrokerAt::Address(_) => String::new(),
-            BrokerAt::Embedded(port) => format!(", broker: {{ embedded: true, v5: {port} }}"),
+    /// Writes the Host and its endpoints; no tenants yet.
+    pub fn new(dir: &Path, guests: &Path, scenario: &Scenario, server: &ServerAt) -> anyhow::Result<Self> {
+        let embedded = match server {
+            ServerAt::Embedded(port) => format!(", broker: {{ embedded: true, v5: {port} }}"),
+            ServerAt::Broker(_) | ServerAt::Http { .. } => String::new(),
         };
-        let platform = format!(
+        let mut platform = format!(
             "apiVersion: tidegate.dev/v1\nkind: Host\nmetadata: {{ name: loadtest }}\n\
-             spec: {{ shards: {}{embedded} }}\n---\n\
-             apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowEndpoint\n\
-             metadata: {{ name: local }}\n\
-             spec: {{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}\n",
-            scenario.host.shards,
-            broker.address()
+             spec: {{ shards: {}{embedded} }}\n---\n",
+            scenario.host.shards
         );
+        for (name, spec) in endpoints(scenario.connector, server) {
+            platform += &format!(
+                "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: {{ name: {name} }}\nspec: {spec}\n---\n"
+            );
+        }
+        if scenario.connector != Connector::Mqtt {
+            platform += &policy_like_standard(OTHER_POLICY, &grants(scenario))?;
+        }
         let site = Site {
             dir: dir.to_owned(),
             guests: guests.to_owned(),
+            connector: scenario.connector,
             topics: scenario.topics.clone(),
             operators: scenario.operators.clone(),
             neighbour: scenario.tenants.names().into_iter().next().unwrap_or_default(),
         };
         site.write("platform/host.yaml", &platform)?;
         Ok(site)
+    }
+
+    /// Of quiet tenants.
+    fn policy(&self) -> &'static str {
+        if self.connector == Connector::Mqtt { "standard" } else { OTHER_POLICY }
     }
 
     pub fn dir(&self) -> &Path {
@@ -101,7 +112,7 @@ impl Site {
             self.tenant(name, &self.operators, topics, None)?;
         }
         for (file, names) in names.chunks(TENANTS_PER_FILE).enumerate() {
-            let documents: String = names.iter().map(|name| tenant_document(name, "standard")).collect();
+            let documents: String = names.iter().map(|name| tenant_document(name, self.policy())).collect();
             self.write(&format!("platform/quiet-{file}.yaml"), &documents)?;
         }
         Ok(())
@@ -156,12 +167,12 @@ impl Site {
 
     /// Tenants that only come and go, with a component that nobody had before.
     pub fn passing(&self, count: usize, variant: u32) -> anyhow::Result<Vec<String>> {
-        let names: Vec<String> = (0..count).map(|index| format!("passing-{variant}-{index}")).collect();
+        let names = passing(count, variant);
         for name in &names {
-            let topics = (format!("{name}/in"), format!("{name}/out/passing"));
-            self.tenant(name, &self.operators, topics, Some(variant))?;
+            let Topics { input, output } = self.connector.topics();
+            self.tenant(name, &self.operators, (topic(&input, name), topic(&output, name)), Some(variant))?;
         }
-        let documents: String = names.iter().map(|name| tenant_document(name, "standard")).collect();
+        let documents: String = names.iter().map(|name| tenant_document(name, self.policy())).collect();
         self.write("platform/passing.yaml", &documents)?;
         Ok(names)
     }
@@ -187,7 +198,10 @@ impl Site {
         variant: Option<u32>,
     ) -> anyhow::Result<()> {
         self.write(&format!("tenants/{name}/artifacts/graph/1.yaml"), &graph(operators))?;
-        self.write(&format!("tenants/{name}/dataflows/flow.yaml"), &dataflow(&input, &output))?;
+        self.write(
+            &format!("tenants/{name}/dataflows/flow.yaml"),
+            &dataflow(self.connector, &input, &output),
+        )?;
         for (index, operator) in operators.iter().enumerate() {
             // One component may be several operators.
             if !operators[..index].iter().any(|before| before.guest == operator.guest) {
@@ -229,6 +243,11 @@ impl Site {
     }
 }
 
+/// Tenants that only come and go.
+pub fn passing(count: usize, variant: u32) -> Vec<String> {
+    (0..count).map(|index| format!("passing-{variant}-{index}")).collect()
+}
+
 /// The tenants that make an attack.
 pub fn attackers(attack: &Attack, count: usize) -> Vec<String> {
     (0..count).map(|index| format!("attack-{}-{index}", attack.name)).collect()
@@ -242,6 +261,46 @@ pub fn attackers_topic(name: &str) -> String {
 /// A topic of a tenant.
 pub fn topic(pattern: &str, tenant: &str) -> String {
     pattern.replace("{tenant}", tenant)
+}
+
+/// Names and specs.
+fn endpoints(connector: Connector, server: &ServerAt) -> Vec<(&'static str, String)> {
+    let http = |settings: String| format!("{{ endpointType: Http, httpSettings: {{ {settings} }} }}");
+    let address = match server {
+        ServerAt::Broker(address) => address.clone(),
+        ServerAt::Embedded(port) => format!("127.0.0.1:{port}"),
+        ServerAt::Http { listen, hook } => {
+            return vec![
+                (LOCAL, http(format!("listen: \"127.0.0.1:{listen}\""))),
+                (HOOK, http(format!("url: \"http://127.0.0.1:{hook}/\""))),
+            ];
+        }
+    };
+    let spec = match connector {
+        Connector::Mqtt | Connector::Http => {
+            format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{address}\" }} }}")
+        }
+        Connector::Kafka | Connector::Transactions => {
+            let more = if connector == Connector::Transactions { ", transactions: true" } else { "" };
+            let settings = format!("{{ host: \"{address}\", consumerGroupId: loadtest{more} }}");
+            format!("{{ endpointType: Kafka, kafkaSettings: {settings} }}")
+        }
+    };
+    vec![(LOCAL, spec)]
+}
+
+/// What tenants may do at the endpoints: as much as their topics need.
+fn grants(scenario: &Scenario) -> Value {
+    let other = scenario.connector.topics();
+    let (read, write) = ([&scenario.topics.input, &other.input], [&scenario.topics.output, &other.output]);
+    let grants = match scenario.connector {
+        Connector::Http => json!([
+            { "name": LOCAL, "read": read, "write": [] },
+            { "name": HOOK, "read": [], "write": write },
+        ]),
+        _ => json!([{ "name": LOCAL, "read": read, "write": write }]),
+    };
+    json!({ "endpoints": grants })
 }
 
 fn tenant_document(name: &str, policy: &str) -> String {
@@ -289,13 +348,14 @@ fn graph(operators: &[Operator]) -> String {
     text
 }
 
-fn dataflow(input: &str, output: &str) -> String {
+fn dataflow(connector: Connector, input: &str, output: &str) -> String {
+    let to = if connector == Connector::Http { HOOK } else { LOCAL };
     format!(
         "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowGraph\nmetadata: {{ name: flow }}\n\
          spec:\n  nodes:\n\
-         \x20   - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: local, dataSources: [ {} ] }} }}\n\
+         \x20   - {{ nodeType: Source, name: in, sourceSettings: {{ endpointRef: {LOCAL}, dataSources: [ {} ] }} }}\n\
          \x20   - {{ nodeType: Graph, name: g, graphSettings: {{ registryEndpointRef: r, artifact: \"graph:1\" }} }}\n\
-         \x20   - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: local, dataDestination: {} }} }}\n\
+         \x20   - {{ nodeType: Destination, name: out, destinationSettings: {{ endpointRef: {to}, dataDestination: {} }} }}\n\
          \x20 nodeConnections:\n\
          \x20   - {{ from: {{ name: in }}, to: {{ name: g }} }}\n\
          \x20   - {{ from: {{ name: g }}, to: {{ name: out }} }}\n",

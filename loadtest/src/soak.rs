@@ -10,7 +10,8 @@ use std::{
 use anyhow::ensure;
 
 use crate::{
-    bed::{Bed, Connector, Plan, QUIET_MAX, Servers, Tools, site::Shape},
+    bed::{Bed, Plan, QUIET_MAX, Servers, Tools, site::Shape},
+    connector::Connector,
     host::Launch,
     process::usage,
 };

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use tidegate_loadtest::{
-    bed::{Connector, Tools},
+    bed::Tools,
     chaos::{self, Came, Effort, Fault, Row, Scenario},
+    connector::Connector,
 };
 
 use crate::mosquitto;

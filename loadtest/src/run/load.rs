@@ -16,12 +16,14 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 use super::stage::{Stage, Watch};
 use crate::{
-    client::{Publisher, Subscriber, Take},
+    client::{Publisher, Take},
     ledger::{Ledger, PhaseId, Tally},
     payload::Fill,
     progress::Progress,
+    receiver::Receiver,
     scenario::{IdIn, Scenario},
     schedule::{Schedule, Shape},
+    sender::Sender,
     site::topic,
     spread::Draw,
 };
@@ -40,8 +42,8 @@ pub struct Load<'a> {
     scenario: &'a Scenario,
     began: Instant,
     ledger: Arc<Mutex<Ledger>>,
-    publisher: Publisher,
-    subscriber: Subscriber,
+    sender: Sender,
+    receiver: Receiver,
     names: Vec<String>,
     inputs: Vec<String>,
     /// Of those, so many are there.
@@ -55,7 +57,7 @@ pub struct Load<'a> {
 impl<'a> Load<'a> {
     pub fn start(
         scenario: &'a Scenario,
-        stage: &Stage,
+        stage: &mut Stage,
         stop: Arc<AtomicBool>,
         progress: Progress,
     ) -> anyhow::Result<Self> {
@@ -67,20 +69,17 @@ impl<'a> Load<'a> {
         let began = Instant::now();
         let watch = stage.watch(ledger.clone(), began);
         let arrivals = Arrivals { ledger: ledger.clone(), began, held: Vec::new() };
-        let filter = scenario.topics.output.replace("{tenant}", "+");
-        let address = stage.address();
-        let subscriber =
-            Subscriber::connect(address, &format!("loadtest-{nonce:08x}-sub"), &filter, arrivals)?;
-        let publisher = Publisher::connect(address, &format!("loadtest-{nonce:08x}-pub"), stop.clone())?;
+        let receiver = stage.receiver(scenario, &format!("loadtest-{nonce:08x}-sub"), arrivals)?;
+        let sender = stage.sender(&format!("loadtest-{nonce:08x}-pub"), stop.clone())?;
         // Sleeps end when they should, not up to 50 µs later.
         let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
         Ok(Load {
             scenario,
             began,
             ledger,
-            publisher,
-            subscriber,
-            inputs: names.iter().map(|name| topic(&scenario.topics.input, name)).collect(),
+            sender,
+            receiver,
+            inputs: names.iter().map(|name| stage.input(scenario, name)).collect(),
             tenants: names.len(),
             names,
             rng: SmallRng::seed_from_u64(scenario.seed),
@@ -149,7 +148,7 @@ impl<'a> Load<'a> {
                 let Some(tenant) = tenant() else { break };
                 self.send_one(phase, tenant, begin_ns + due)?;
             }
-            self.publisher.flush()?;
+            self.sender.flush()?;
             let Some(due) = schedule.peek() else { break };
             let left = due.saturating_sub(self.now_ns() - begin_ns);
             // Often enough to see that it is over.
@@ -167,7 +166,7 @@ impl<'a> Load<'a> {
         self.scenario.payloads.push(sequence, &fill, &mut self.rng, &mut payload);
         let property = [(ID_PROPERTY, id.as_str())];
         let properties = if self.scenario.id == IdIn::Property { &property[..] } else { &[] };
-        self.publisher.publish(&self.inputs[tenant], properties, &payload)
+        self.sender.send(&self.inputs[tenant], properties, &payload)
     }
 
     /// Waits for what is under way, as long as that may take.
@@ -178,19 +177,19 @@ impl<'a> Load<'a> {
             patience.saturating_sub(began.elapsed())
         };
         // In short turns, so that Ctrl-C is seen.
-        while self.publisher.finish(left(self.is_stopped()).min(Duration::from_millis(200))) > 0 {
+        while self.sender.finish(left(self.is_stopped()).min(Duration::from_millis(200))) > 0 {
             if left(self.is_stopped()).is_zero() {
                 break;
             }
         }
-        let (_, refused) = self.publisher.acknowledged();
+        let refused = self.sender.refused();
         ensure!(refused == 0, "the broker refused {refused} messages");
         loop {
             let lost = self.ledger().tally(phase).lost();
             if lost == 0 || left(self.is_stopped()).is_zero() {
                 return Ok(self.ledger().tally(phase).clone());
             }
-            self.subscriber.check()?;
+            self.receiver.check()?;
             thread::sleep(Duration::from_millis(5));
             self.progress.tick(|| format!("waiting for {lost} messages"));
         }

@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -18,25 +19,38 @@ use super::Options;
 use crate::{
     attack::Attack,
     broker::{self, Mosquitto},
+    client::{Subscriber, Take},
+    connector::Connector,
     cores::Cores,
     host::{self, Applied, Host, Launch},
+    kafka::{self, Kafka},
     ledger::Ledger,
     process::{self, Usage},
     progress::Progress,
+    receiver::{Hook, Reader, Receiver, Since},
     scenario::{BrokerKind, Scenario, Tenants},
     scorecard::Setup,
-    site::{BrokerAt, Site},
+    sender::Sender,
+    site::{ServerAt, Site, passing, topic},
 };
 
 /// Between two looks at the host's memory and CPU.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a host's allocator may take to give back what is free.
 const SETTLE_WITHIN: Duration = Duration::from_secs(6);
+/// Of each topic of Kafka: a tenant's messages are to come in order.
+const PARTITIONS: u32 = 1;
+/// Clients of HTTP, each with one request under way.
+const POSTERS: usize = 64;
 
 pub struct Stage {
     // In the order in which they end.
     ours: Option<Ours>,
-    address: String,
+    connector: Connector,
+    /// Where load and host meet.
+    server: ServerAt,
+    /// For whoever takes webhooks, until it does.
+    hook: Option<TcpListener>,
     setup: Setup,
     host_id: Arc<AtomicU32>,
     peak: Arc<AtomicU64>,
@@ -44,9 +58,17 @@ pub struct Stage {
 
 struct Ours {
     host: Host,
-    broker: Option<Mosquitto>,
+    server: Server,
     site: Site,
     _folder: Option<tempfile::TempDir>,
+}
+
+/// What is at both ends of the host.
+enum Server {
+    Mosquitto(Mosquitto),
+    Kafka(Kafka),
+    /// In the host itself: its broker, or its server of HTTP.
+    Own,
 }
 
 impl Stage {
@@ -54,9 +76,12 @@ impl Stage {
     pub fn set(scenario: &Scenario, options: &Options, progress: &mut Progress) -> anyhow::Result<Self> {
         let cores = Cores::divide(scenario.host.shards as usize)?;
         if let Some(address) = &options.against {
+            make_topics(scenario, address)?;
             return Ok(Stage {
                 ours: None,
-                address: address.clone(),
+                connector: scenario.connector,
+                server: ServerAt::Broker(address.clone()),
+                hook: None,
                 setup: setup(None, address.clone(), None),
                 host_id: Arc::default(),
                 peak: Arc::default(),
@@ -76,14 +101,11 @@ impl Stage {
         if options.keep {
             progress.step(&format!("everything is kept in {}", path.display()));
         }
-        let (broker, at, version) = match wanted_broker(scenario.host.broker)? {
-            Some(binary) => {
-                let broker = Mosquitto::start(binary, &path, &cores.others)?;
-                let (address, version) = (broker.address(), broker.version());
-                (Some(broker), BrokerAt::Address(address), version)
-            }
-            None => (None, BrokerAt::Embedded(broker::free_port()?), "the host's own".into()),
+        let hook = match scenario.connector {
+            Connector::Http => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?),
+            _ => None,
         };
+        let (server, at, version) = serve(scenario, hook.as_ref(), &path, &cores)?;
         let site = Site::new(&path.join("site"), &options.guests, scenario, &at)?;
         if let Tenants::Named(names) = &scenario.tenants {
             site.quiet(names)?;
@@ -94,16 +116,59 @@ impl Stage {
         let host = Host::start(binary, &path, site.dir(), launch)?;
         let host_id = host.id();
         Ok(Stage {
-            ours: Some(Ours { host, broker, site, _folder: folder }),
-            address: at.address(),
+            ours: Some(Ours { host, server, site, _folder: folder }),
+            connector: scenario.connector,
+            server: at,
+            hook,
             setup: setup(Some(version_of_host), version, Some(&cores)),
             host_id,
             peak: Arc::default(),
         })
     }
 
-    pub fn address(&self) -> &str {
-        &self.address
+    /// The address of the broker.
+    pub fn broker(&self) -> anyhow::Result<String> {
+        match &self.server {
+            ServerAt::Broker(address) => Ok(address.clone()),
+            ServerAt::Embedded(port) => Ok(format!("127.0.0.1:{port}")),
+            ServerAt::Http { .. } => bail!("there is no broker"),
+        }
+    }
+
+    /// A client that sends. It stops waiting for a broker that is away once `stop` is set.
+    pub fn sender(&self, client_id: &str, stop: Arc<AtomicBool>) -> anyhow::Result<Sender> {
+        match &self.server {
+            ServerAt::Http { listen, .. } => Ok(Sender::http(*listen, POSTERS)),
+            _ if self.connector.is_kafka() => Sender::kafka(&self.broker()?),
+            _ => Sender::mqtt(&self.broker()?, client_id, stop),
+        }
+    }
+
+    /// Where a tenant's messages are sent to.
+    pub fn input(&self, scenario: &Scenario, tenant: &str) -> String {
+        let input = topic(&scenario.topics.input, tenant);
+        // Below the tenant, whatever the topic is.
+        if self.connector == Connector::Http { format!("{tenant}/{input}") } else { input }
+    }
+
+    /// A client that takes all that comes out for some tenants.
+    pub fn receiver(
+        &mut self,
+        scenario: &Scenario,
+        client_id: &str,
+        take: impl Take,
+    ) -> anyhow::Result<Receiver> {
+        let output = &scenario.topics.output;
+        if let Some(listener) = self.hook.take() {
+            return Ok(Receiver::Http(Hook::start(listener, take)?));
+        }
+        let address = self.broker()?;
+        if self.connector.is_kafka() {
+            let topics = scenario.tenants.names().iter().map(|name| topic(output, name)).collect();
+            return Ok(Receiver::Kafka(Reader::start(&address, topics, PARTITIONS, Since::Now, take)?));
+        }
+        let filter = output.replace("{tenant}", "+");
+        Ok(Receiver::Mqtt(Subscriber::connect(&address, client_id, &filter, take)?))
     }
 
     pub fn setup(&self) -> &Setup {
@@ -209,6 +274,12 @@ impl Stage {
 
     /// One deploy of tenants that nobody needs, and back.
     pub fn pass(&mut self, count: usize, variant: u32) -> anyhow::Result<()> {
+        if self.connector.is_kafka() {
+            let topics = self.connector.topics();
+            let of = |name| [topic(&topics.input, name), topic(&topics.output, name)];
+            let all: Vec<_> = passing(count, variant).iter().flat_map(|name| of(name)).collect();
+            kafka::create_topics(&self.broker()?, &all, PARTITIONS)?;
+        }
         let ours = self.ours()?;
         let names = ours.site.passing(count, variant)?;
         done(ours.host.apply()?)?;
@@ -221,7 +292,11 @@ impl Stage {
     }
 
     pub fn restart_broker(&mut self) -> anyhow::Result<()> {
-        self.ours()?.broker.as_mut().context("the broker is the host's own")?.restart()
+        match &mut self.ours()?.server {
+            Server::Mosquitto(broker) => broker.restart(),
+            Server::Kafka(kafka) => kafka.restart(),
+            Server::Own => bail!("the broker is the host's own"),
+        }
     }
 
     /// After an attack that failed: a host without the attackers.
@@ -260,6 +335,45 @@ fn done(applied: Applied) -> anyhow::Result<()> {
         Applied::Done => Ok(()),
         Applied::Refused(said) => bail!("the host refused the site: {said}"),
     }
+}
+
+/// Starts what is to be at both ends of the host; where it is, and what.
+fn serve(
+    scenario: &Scenario,
+    hook: Option<&TcpListener>,
+    folder: &Path,
+    cores: &Cores,
+) -> anyhow::Result<(Server, ServerAt, String)> {
+    if let Some(hook) = hook {
+        let at = ServerAt::Http { listen: broker::free_port()?, hook: hook.local_addr()?.port() };
+        return Ok((Server::Own, at, "clients of HTTP".into()));
+    }
+    if scenario.connector.is_kafka() {
+        let libs = kafka::find().with_context(|| format!("no Kafka: {}", kafka::INSTALL))?;
+        let version = kafka::version(&libs);
+        let kafka = Kafka::start(libs, folder, &cores.others, kafka::Options::default())?;
+        let address = kafka.address();
+        make_topics(scenario, &address)?;
+        return Ok((Server::Kafka(kafka), ServerAt::Broker(address), version));
+    }
+    Ok(match wanted_broker(scenario.host.broker)? {
+        Some(binary) => {
+            let broker = Mosquitto::start(binary, folder, &cores.others)?;
+            let (address, version) = (broker.address(), broker.version());
+            (Server::Mosquitto(broker), ServerAt::Broker(address), version)
+        }
+        None => (Server::Own, ServerAt::Embedded(broker::free_port()?), "the host's own".into()),
+    })
+}
+
+/// The topics of all tenants, where a broker has to be told which there are.
+fn make_topics(scenario: &Scenario, address: &str) -> anyhow::Result<()> {
+    if !scenario.connector.is_kafka() {
+        return Ok(());
+    }
+    let of = |name: &String| [topic(&scenario.topics.input, name), topic(&scenario.topics.output, name)];
+    let topics: Vec<String> = scenario.tenants.names().iter().flat_map(of).collect();
+    kafka::create_topics(address, &topics, PARTITIONS)
 }
 
 /// The binary, or None for the broker in the host.

@@ -2,8 +2,12 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Beside, BrokerKind, Host, IdIn, Operator, Scenario, Tenants, Thresholds, Topics, quiet_names};
+use super::{
+    Beside, BrokerKind, Host, IdIn, Operator, Scenario, Tenants, Thresholds, Topics, Unfit, quiet_names,
+    unfit,
+};
 use crate::{
+    connector::Connector,
     diagnostic::{Place, Problems, SourceFile},
     payload::{Payloads, Template},
     quantity,
@@ -36,6 +40,9 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
     let name = root.need("name", problems).and_then(|node| name(node, "name", problems));
     let about = root.need_text("about", problems).map(str::to_owned);
     let seed = root.quantity("seed", quantity::count, 0..=u64::MAX, "", problems).unwrap_or(1);
+    let connectors = Connector::ALL.map(|connector| (connector.name(), connector));
+    let connector_key = root.key("connector");
+    let connector = root.choice("connector", &connectors, problems).unwrap_or_default();
     root.need("phase", problems);
     let phase = root.quantity("phase", quantity::time, SECOND..=DAY, "from 1s to 24h", problems);
     let rounds = root.quantity("rounds", quantity::count, 1..=ROUNDS_MAX, "from 1 to 100", problems);
@@ -49,10 +56,11 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
     let messages = root.object("messages", problems).and_then(|object| messages(object, folder, problems));
     let several = tenants.as_ref().is_none_or(|(tenants, _)| tenants.names().len() > 1);
     let topics = match root.object("topics", problems) {
-        Some(object) => topics(object, several, problems),
-        None => Some(Topics { input: "{tenant}/in".into(), output: "{tenant}/out/flow".into() }),
+        Some(object) => topics(object, several, connector, problems),
+        None => Some(connector.topics()),
     };
-    let host = root.object("host", problems).map(|object| host(object, problems)).unwrap_or_default();
+    let host =
+        root.object("host", problems).map(|object| host(object, connector, problems)).unwrap_or_default();
     let beside_key = root.key("beside");
     let beside =
         root.object("beside", problems).and_then(|object| beside(object, phase, host.broker, problems));
@@ -64,6 +72,16 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
         Some(object) => thresholds(object, beside_key.is_some(), beside.as_ref(), problems),
         None => Thresholds::default(),
     };
+    let thresholds = match connector.is_in_order() {
+        true => Thresholds { out_of_order: thresholds.out_of_order.or(Some(0)), ..thresholds },
+        false => thresholds,
+    };
+    let named = tenants.as_ref().map(|(tenants, _)| tenants);
+    for Unfit { key, why, help } in unfit(connector, named, topics.as_ref(), beside.as_ref()) {
+        let place = root.key(key).or_else(|| connector_key.clone()).unwrap_or_else(|| root.place());
+        let message = format!("`{key}` and `connector: {}` contradict each other", connector.name());
+        problems.add("scenario/contradiction", place, message, format!("{why}: {help}"));
+    }
     root.finish(problems);
     let (tenants, spread) = tenants?;
     let (payloads, id) = messages?;
@@ -71,6 +89,7 @@ fn document(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Opti
         name: name?,
         about: about?,
         seed,
+        connector,
         phase: phase?,
         rounds: rounds.unwrap_or(1) as usize,
         patience: patience.unwrap_or(SECOND * 30),
@@ -401,12 +420,19 @@ fn data(node: &Node, folder: Option<&Path>, problems: &mut Problems) -> Option<P
     read.map_err(&mut wrong).ok()
 }
 
-fn topics(mut object: Object<'_>, several: bool, problems: &mut Problems) -> Option<Topics> {
+fn topics(
+    mut object: Object<'_>,
+    several: bool,
+    connector: Connector,
+    problems: &mut Problems,
+) -> Option<Topics> {
     let mut topic = |key| {
         let node = object.need(key, problems)?;
         let text = yaml::text(node, key, problems)?;
         let levels = text.split('/');
         let whole = levels.clone().all(|level| !level.contains("{tenant}") || level == "{tenant}");
+        // Kafka's names have no levels, and are looked at as a whole.
+        let whole = whole || connector.is_kafka();
         if text.is_empty() || text.contains(['+', '#', '\0']) || !whole {
             let message = format!("`{text}` is no topic");
             let label = "no wildcards; `{tenant}` is a level of its own";
@@ -435,11 +461,15 @@ impl Default for Host {
     }
 }
 
-fn host(mut object: Object<'_>, problems: &mut Problems) -> Host {
+fn host(mut object: Object<'_>, connector: Connector, problems: &mut Problems) -> Host {
     let shards = object.quantity("shards", quantity::count, 1..=64, "from 1 to 64", problems);
     let kinds =
         [("any", BrokerKind::Any), ("mosquitto", BrokerKind::Mosquitto), ("embedded", BrokerKind::Embedded)];
     let broker = object.choice("broker", &kinds, problems);
+    if let Some(place) = object.key("broker").filter(|_| connector != Connector::Mqtt) {
+        let message = format!("`broker` and `connector: {}`", connector.name());
+        contradiction(place, &message, "it says which broker of MQTT: leave it out", problems);
+    }
     object.finish(problems);
     let default = Host::default();
     Host { shards: shards.unwrap_or(default.shards), broker: broker.unwrap_or(default.broker) }
@@ -517,7 +547,7 @@ impl Default for Thresholds {
             uninterruptible: Duration::ZERO,
             lost: 0,
             duplicates: None,
-            out_of_order: Some(0),
+            out_of_order: None,
             memory_growth: None,
         }
     }
@@ -565,7 +595,7 @@ fn thresholds(
         uninterruptible: uninterruptible.unwrap_or_default(),
         lost: lost.unwrap_or(default.lost),
         duplicates,
-        out_of_order: out_of_order.or(default.out_of_order),
+        out_of_order,
         memory_growth,
     }
 }

@@ -256,3 +256,69 @@ fn a_shorter_phase_still_has_what_happens_beside() {
     assert_eq!(short.beside, Some(Beside::KillHost { every: Duration::from_secs(2) }));
     assert!(scenario.with_phase(Duration::ZERO).is_err());
 }
+
+#[test]
+fn a_connector_changes_what_is_not_said_and_refuses_what_it_cannot_do() {
+    let over = |connector: &str| parse(&broken("about: b", &format!("about: b\nconnector: {connector}")));
+    for (connector, input, in_order) in [
+        ("mqtt", "{tenant}/in", Some(0)),
+        ("kafka", "{tenant}.in", Some(0)),
+        ("kafka-transactions", "{tenant}.in", Some(0)),
+        ("http", "{tenant}/in", None),
+    ] {
+        let said = over(connector).unwrap_or_else(|problems| panic!("{}", problems.to_text(false)));
+        assert_eq!((said.topics.input.as_str(), said.thresholds.out_of_order), (input, in_order));
+        let chosen = parse(GOOD).ok().and_then(|scenario| scenario.with_connector(said.connector).ok());
+        let chosen = chosen.expect("it fits");
+        assert_eq!(chosen.topics, said.topics);
+        assert_eq!((chosen.thresholds, chosen.connector), (said.thresholds, said.connector));
+    }
+    check(
+        &broken("about: b", "about: b\nconnector: kafak"),
+        &[(3, 12, "`kafak` is no value of `connector`", "did you mean `kafka`?")],
+    );
+    check(
+        &broken("", "connector: http\nbeside: { what: restart-broker }\n"),
+        &[(
+            8,
+            1,
+            "`beside` and `connector: http` contradict each other",
+            "there is no broker between requests and webhooks: have another connector, or `what: kill-host`",
+        )],
+    );
+    check(
+        &broken("", "connector: kafka\nhost: { broker: mosquitto }\n"),
+        &[(
+            8,
+            9,
+            "`broker` and `connector: kafka` contradict each other",
+            "it says which broker of MQTT: leave it out",
+        )],
+    );
+    check(
+        &broken(
+            "{ count: 4 }",
+            "{ count: 501 }\nconnector: kafka\ntopics: { in: \"{tenant}/a\", out: \"{tenant}.b\" }",
+        ),
+        &[
+            (
+                4,
+                1,
+                "`tenants` and `connector: kafka` contradict each other",
+                "501 tenants are more than 500, each with a client of Kafka: have fewer, or another connector",
+            ),
+            (
+                6,
+                1,
+                "`topics` and `connector: kafka` contradict each other",
+                "`{tenant}/a` is no topic of Kafka: letters, digits, `.`, `_` and `-`, such as `{tenant}.in`",
+            ),
+        ],
+    );
+    let attacks = parse(&broken("", "beside: { what: attacks }\n")).expect("it is well");
+    let refused = attacks.with_connector(Connector::Kafka).expect_err("attacks are of MQTT");
+    assert_eq!(
+        refused,
+        "`a` cannot be run over kafka: `beside`: attackers are sent their messages over MQTT; leave `connector` out"
+    );
+}

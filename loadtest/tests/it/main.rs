@@ -13,7 +13,8 @@ use std::{
 
 use serde_json::Value;
 use tidegate_loadtest::{
-    host,
+    connector::Connector,
+    host, kafka,
     scorecard::{Figures, Scorecard},
 };
 
@@ -119,6 +120,44 @@ fn smoke_holds_on_a_real_host_and_leaves_a_page() {
     assert_eq!(run(folder.path(), &["report", &result, "--output", &again]).code(), Some(0));
     assert_eq!(fs::read_to_string(again).expect("a page"), page);
     assert_nothing_left(folder.path());
+}
+
+/// Whether tests that need Kafka are to be left out, which `cargo xtask test` says aloud.
+fn is_without_kafka() -> bool {
+    let without = kafka::find().is_none();
+    assert!(!without || std::env::var_os("TIDEGATE_WITHOUT_KAFKA").is_some(), "no Kafka: {}", kafka::INSTALL);
+    without
+}
+
+#[test]
+fn a_scenario_runs_over_every_connector() {
+    let _one = need_a_host();
+    let without = is_without_kafka();
+    for connector in Connector::ALL.into_iter().filter(|it| !(without && it.is_kafka())) {
+        let folder = folder();
+        let name = connector.name();
+        // The host's failures are these connectors' as well.
+        for scenario in ["smoke", "kill-9"] {
+            let ended =
+                run(folder.path(), &["run", scenario, "--connector", name, "--seconds", "3", "--json"]);
+            assert_eq!(ended.code(), Some(0), "{scenario} over {name}: {}\n{}", ended.stdout, ended.stderr);
+            let scorecard = ended.scorecard();
+            let row = &scorecard.rows[0];
+            let load = row.quiet.alone.as_ref().expect("it ran");
+            assert!(load.sent > 1_000 && load.came == load.sent, "{scenario} over {name}: {load:?}");
+            assert_eq!((load.duplicated, scorecard.unexpected), (0, 0), "{scenario} over {name}");
+            if scenario == "kill-9" {
+                let beside = row.quiet.beside.as_ref().expect("it ran");
+                assert!(beside.sent > 1_000 && beside.lost == 0, "over {name}: {beside:?}");
+                assert!(row.beside.as_ref().is_some_and(|record| record.times > 0), "over {name}");
+                // Transactions are what keeps a record from coming twice.
+                if connector == Connector::Transactions {
+                    assert_eq!(beside.duplicated, 0);
+                }
+            }
+        }
+        assert_nothing_left(folder.path());
+    }
 }
 
 #[test]
@@ -312,6 +351,12 @@ fn a_site_for_a_host_of_ones_own_has_the_scenarios_tenants() {
     let checked =
         Command::new(host.expect("it was there")).arg("check").arg(&site).output().expect("it runs");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let other = folder.path().join("other").display().to_string();
+    for (connector, code) in [("kafka", 0), ("http", 2)] {
+        let args = ["site", "smoke", &other, "--broker", "127.0.0.1:9092", "--connector", connector];
+        let ended = run(folder.path(), &args);
+        assert_eq!(ended.code(), Some(code), "{connector}: {}", ended.stderr);
+    }
     let again = run(folder.path(), &["site", "noisy-neighbour", &site_arg, "--broker", "127.0.0.1:1883"]);
     assert_eq!(again.code(), Some(2), "{}", again.stderr);
 }

@@ -4,8 +4,9 @@
 use anyhow::ensure;
 use tidegate_benches::report::{Case, Hold, Report};
 use tidegate_loadtest::{
-    bed::{Connector, Tools},
+    bed::Tools,
     chaos::{self, Came, Effort, Row, Scenario},
+    connector::Connector,
 };
 
 pub fn run(quick: bool, only: &str) -> anyhow::Result<Report> {

@@ -3,7 +3,8 @@
 
 use tidegate_benches::report::{Case, Hold, Report};
 use tidegate_loadtest::{
-    bed::{Connector, Tools},
+    bed::Tools,
+    connector::Connector,
     soak::{self, Effort, Soaked},
 };
 

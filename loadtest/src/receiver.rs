@@ -1,5 +1,4 @@
-//! Whoever takes what a bed's host gives out, and counts it by id: a client of its own,
-//! which asks the host nothing.
+//! Clients that take what a host gives out, whatever the connector: they ask it nothing.
 
 use std::{
     io::{self, BufReader, Read as _, Write as _},
@@ -12,21 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
+    message::Headers,
 };
 
-use super::sender::Head;
 use crate::{
     client::{Subscriber, Take},
-    count::Count,
+    sender::Head,
 };
 
 const POLL: Duration = Duration::from_millis(100);
-/// Records that are counted together.
+/// How long Kafka may take to say where a partition ends.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// Records that are handed over together.
 const RECORDS_MAX: usize = 1_000;
 
 pub enum Receiver {
@@ -45,50 +46,40 @@ impl Receiver {
     }
 }
 
-/// Takes from a subscription.
-pub struct Taker {
-    count: Arc<Count>,
-    taken: Vec<(Vec<u8>, Vec<u8>)>,
+/// From where a topic is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    Beginning,
+    /// What is written from now on.
+    Now,
 }
 
-impl Taker {
-    pub fn subscribe(address: &str, topic: &str, count: &Arc<Count>) -> anyhow::Result<Receiver> {
-        let taker = Taker { count: count.clone(), taken: Vec::new() };
-        Ok(Receiver::Mqtt(Subscriber::connect(address, "outside", topic, taker)?))
-    }
-}
-
-impl Take for Taker {
-    fn take(&mut self, topic: &[u8], rest: &[u8]) {
-        self.taken.push((topic.to_owned(), rest.to_owned()));
-    }
-
-    fn end(&mut self) {
-        self.count.arrive(self.taken.iter().map(|(topic, rest)| (topic.as_slice(), rest.as_slice())));
-        self.taken.clear();
-    }
-}
-
-/// Reads a topic from its beginning, in no group.
+/// Reads topics, in no group.
 pub struct Reader {
     address: String,
-    topic: String,
+    topics: Vec<String>,
     partitions: u32,
     ends: Arc<AtomicBool>,
     reading: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Reader {
-    /// Read-committed: it sees what others see who trust transactions.
-    pub fn start(address: &str, topic: &str, partitions: u32, count: &Arc<Count>) -> anyhow::Result<Self> {
+    /// Read-committed: it sees what others see who trust transactions. Each topic has so many
+    /// partitions.
+    pub fn start(
+        address: &str,
+        topics: Vec<String>,
+        partitions: u32,
+        since: Since,
+        take: impl Take,
+    ) -> anyhow::Result<Self> {
         let ends = Arc::<AtomicBool>::default();
-        let consumer = consumer(address, topic, partitions)?;
+        let consumer = consumer(address, &topics, partitions, since)?;
         let reading = {
-            let (count, ends) = (count.clone(), ends.clone());
-            thread::spawn(move || read(&consumer, &count, &ends))
+            let ends = ends.clone();
+            thread::spawn(move || read(&consumer, take, &ends))
         };
-        let (address, topic) = (address.to_owned(), topic.to_owned());
-        Ok(Reader { address, topic, partitions, ends, reading: Some(reading) })
+        Ok(Reader { address: address.to_owned(), topics, partitions, ends, reading: Some(reading) })
     }
 
     fn check(&mut self) -> anyhow::Result<()> {
@@ -98,13 +89,13 @@ impl Reader {
         }
     }
 
-    /// How many records another reader finds now, up to the end of the topic.
+    /// How many records another reader finds now, up to the end of the topics.
     pub fn records(&self, within: Duration) -> anyhow::Result<u64> {
-        let consumer = consumer(&self.address, &self.topic, self.partitions)?;
+        let consumer = consumer(&self.address, &self.topics, self.partitions, Since::Beginning)?;
         let until = Instant::now() + within;
         let (mut records, mut ended) = (0, Vec::new());
-        while ended.len() < self.partitions as usize {
-            ensure!(Instant::now() < until, "the topic `{}` is not read within {within:?}", self.topic);
+        while ended.len() < self.topics.len() * self.partitions as usize {
+            ensure!(Instant::now() < until, "the topics are not read within {within:?}");
             match consumer.poll(POLL) {
                 Some(Ok(_)) => records += 1,
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -126,7 +117,7 @@ impl Drop for Reader {
     }
 }
 
-fn consumer(address: &str, topic: &str, partitions: u32) -> anyhow::Result<BaseConsumer> {
+fn consumer(address: &str, topics: &[String], partitions: u32, since: Since) -> anyhow::Result<BaseConsumer> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("group.id", "outside");
     config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
@@ -135,34 +126,58 @@ fn consumer(address: &str, topic: &str, partitions: u32) -> anyhow::Result<BaseC
     config.set("reconnect.backoff.max.ms", "500").set("fetch.wait.max.ms", "20");
     let consumer: BaseConsumer = config.create()?;
     let mut list = TopicPartitionList::new();
-    for partition in 0..partitions as i32 {
-        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    for topic in topics {
+        for partition in 0..partitions as i32 {
+            let from = match since {
+                Since::Beginning => Offset::Beginning,
+                // The library would look for the end later.
+                Since::Now => Offset::Offset(end_of(&consumer, topic, partition)?),
+            };
+            list.add_partition_offset(topic, partition, from)?;
+        }
     }
     consumer.assign(&list)?;
     Ok(consumer)
 }
 
-fn read(consumer: &BaseConsumer, count: &Count, ends: &AtomicBool) -> anyhow::Result<()> {
+/// The offset that the next record of a partition will have.
+fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Result<i64> {
+    let until = Instant::now() + END_WITHIN;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, END_WITHIN) {
+            Ok((_, end)) => return Ok(end),
+            // A topic that was made just now is not known everywhere.
+            Err(_) if Instant::now() < until => thread::sleep(POLL),
+            Err(error) => return Err(error).with_context(|| format!("the topic `{topic}`")),
+        }
+    }
+}
+
+fn read(consumer: &BaseConsumer, mut take: impl Take, ends: &AtomicBool) -> anyhow::Result<()> {
+    let mut body = Vec::new();
     while !ends.load(Ordering::SeqCst) {
-        let mut polled = consumer.poll(POLL);
-        let mut taken = Vec::new();
+        let (mut polled, mut taken) = (consumer.poll(POLL), 0);
         while let Some(next) = polled.take() {
-            // What is not fatal is mended by the library.
             match next {
-                Ok(record) => taken.push(record),
-                Err(KafkaError::MessageConsumptionFatal(error)) => anyhow::bail!("{error}"),
+                Ok(record) => {
+                    body.clear();
+                    for header in record.headers().into_iter().flat_map(Headers::iter) {
+                        body.extend_from_slice(header.value.unwrap_or_default());
+                    }
+                    body.extend_from_slice(record.payload().unwrap_or_default());
+                    take.take(record.topic().as_bytes(), &body);
+                    taken += 1;
+                }
+                Err(KafkaError::MessageConsumptionFatal(error)) => bail!("{error}"),
+                // What is not fatal is mended by the library.
                 Err(_) => {}
             }
-            if taken.len() < RECORDS_MAX {
+            if taken < RECORDS_MAX {
                 polled = consumer.poll(Duration::ZERO);
             }
         }
-        let body = |record: &rdkafka::message::BorrowedMessage<'_>| {
-            (record.topic().as_bytes().to_vec(), record.payload().unwrap_or_default().to_vec())
-        };
-        let bodies: Vec<_> = taken.iter().map(body).collect();
-        if !bodies.is_empty() {
-            count.arrive(bodies.iter().map(|(topic, body)| (topic.as_slice(), body.as_slice())));
+        if taken > 0 {
+            take.end();
         }
     }
     Ok(())
@@ -177,12 +192,11 @@ pub struct Hook {
 }
 
 impl Hook {
-    pub fn start(count: &Arc<Count>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    pub fn start(listener: TcpListener, take: impl Take) -> anyhow::Result<Self> {
         let port = listener.local_addr()?.port();
         let (ends, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
         let hook = Hook { port, ends: ends.clone(), open: open.clone() };
-        let count = count.clone();
+        let take = Arc::new(Mutex::new(take));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if ends.load(Ordering::SeqCst) {
@@ -190,9 +204,9 @@ impl Hook {
                 }
                 let Ok(kept) = stream.try_clone() else { continue };
                 open.lock().expect("no panic under this lock").push(kept);
-                let count = count.clone();
+                let take = take.clone();
                 thread::spawn(move || {
-                    let _ = take_all(&stream, &count);
+                    let _ = take_all(&stream, &take);
                     // Another handle is kept, which would keep it open.
                     let _ = stream.shutdown(Shutdown::Both);
                 });
@@ -212,15 +226,20 @@ impl Drop for Hook {
     }
 }
 
-/// Answers on one connection until it ends. What is answered was counted before.
-fn take_all(stream: &TcpStream, count: &Count) -> io::Result<()> {
+/// Answers on one connection until it ends. What is answered was taken before.
+fn take_all(stream: &TcpStream, take: &Mutex<impl Take>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut stream, mut answers) = (BufReader::new(stream), stream);
     loop {
         let head = Head::read(&mut stream)?;
-        let mut body = vec![0; head.content_length];
-        stream.read_exact(&mut body)?;
-        count.arrive([(head.topic.as_bytes(), body.as_slice())]);
+        let mut rest = head.headers.into_bytes();
+        let headers = rest.len();
+        rest.resize(headers + head.content_length, 0);
+        stream.read_exact(&mut rest[headers..])?;
+        let mut taker = take.lock().expect("no panic under this lock");
+        taker.take(head.topic.as_bytes(), &rest);
+        taker.end();
+        drop(taker);
         answers.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
     }
 }
