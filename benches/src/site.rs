@@ -204,9 +204,14 @@ pub const MEMORY: &str = "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nm
 
 /// An endpoint `local` on an MQTT broker.
 pub fn mqtt(address: &str) -> String {
+    mqtt_with(address, "")
+}
+
+/// The same, with more settings.
+pub fn mqtt_with(address: &str, more: &str) -> String {
     format!(
-        "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowEndpoint\nmetadata: {{ name: local }}\n\
-         spec: {{ endpointType: Mqtt, mqttSettings: {{ host: \"{address}\" }} }}\n"
+        "apiVersion: tidegate.dev/v1\nkind: DataflowEndpoint\nmetadata: {{ name: local }}\n\
+         spec: {{ endpointType: Mqtt, mqttSettings: {{ host: \"{address}\"{more} }} }}\n"
     )
 }
 

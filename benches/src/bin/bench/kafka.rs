@@ -237,7 +237,7 @@ impl Bench {
 
     fn bytewax(&mut self) -> anyhow::Result<Run> {
         let output = self.output()?;
-        let python = crate::peers::python()?;
+        let python = crate::peers::python("bytewax")?;
         let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/kafka_job.py");
         let mut command = Command::new(python);
         command.args(["-m", "bytewax.run"]).arg(format!("{}:flow", driver.display()));

@@ -54,25 +54,26 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
 
 /// Runs the driver.
 fn peer(seconds: u32) -> anyhow::Result<Value> {
-    let mut driver = Command::new(python()?);
+    let mut driver = Command::new(python("bytewax")?);
     driver.arg(folder().join("noisy_neighbour.py")).args(["--seconds", &seconds.to_string()]);
     Ok(serde_json::from_slice(&succeed(&mut driver)?)?)
 }
 
-fn folder() -> PathBuf {
+/// Where the drivers are.
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-/// The Python of a virtual environment below `target`, with what peers in Python need.
-pub fn python() -> anyhow::Result<PathBuf> {
-    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/python");
+/// The Python of a virtual environment below `target`, with what a peer needs.
+pub fn python(peer: &str) -> anyhow::Result<PathBuf> {
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers").join(peer);
     let python = environment.join("bin/python");
     if !python.exists() {
         succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
     }
     let mut install = Command::new(&python);
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    succeed(install.arg(folder().join("requirements.txt")))?;
+    succeed(install.arg(folder().join(format!("{peer}.txt"))))?;
     Ok(python)
 }
 
