@@ -163,8 +163,8 @@ fn start_native(broker: &Broker, version: &str) -> anyhow::Result<Process> {
 fn start_pathway(broker: &Broker, folder: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(python("pathway")?);
     command.arg(peers().join("mqtt_job.py")).arg(broker.address()).current_dir(folder);
-    // One worker, as the host has one shard; and it tells nobody that it runs.
-    command.env("PATHWAY_THREADS", "1").env("PATHWAY_MONITORING_SERVER", "");
+    // One worker, as the host has one shard.
+    command.env("PATHWAY_THREADS", "1");
     Process::start(&mut command, None)
 }
 
