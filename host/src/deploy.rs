@@ -13,6 +13,7 @@ use std::{
 use known::{FindError, Found, FuseError, Known, read_parts};
 
 use crate::{
+    cloud_events::{Attributes, Maker},
     command::Commands,
     dataflow::{
         plan::{Check, DestinationPlan, Health, Plan, SourcePlan, Step, Target},
@@ -415,11 +416,17 @@ pub fn plan(
             FlowNodeKind::Destination { endpoint, topic, headers, .. } => {
                 flattening.destinations.insert(index, destinations.len());
                 let grants = site.grants.iter().find(|grants| grants.endpoint == endpoint.text);
+                let fills = endpoints.get(&endpoint.text).and_then(EndpointKind::cloud_events)
+                    == Some(Attributes::CreateOrRemap);
+                let headers = match fills {
+                    true => headers.clone().with_events(Maker::new(&endpoint.text)),
+                    false => headers.clone(),
+                };
                 let destination = Destination {
                     name: format!("{}/{}/{}", tenant.name, dataflow.dataflow.name.text, node.name.text),
                     topic: topic.clone(),
                     write_grants: grants.map(|grants| grants.write.clone()).unwrap_or_default(),
-                    headers: headers.clone(),
+                    headers,
                 };
                 let sink = sinks[&endpoint.text].clone();
                 let gate = tenant.gates().of_sink(&endpoint.text);

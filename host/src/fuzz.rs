@@ -28,7 +28,7 @@ use crate::{
     queue::{Queue, SourceDoor},
     resource::{
         Grants,
-        endpoint::{Partition, Version},
+        endpoint::{Copying, Partition, Version},
         quantity, site,
     },
     topic::{self, TopicFilter, TopicTemplate},
@@ -152,14 +152,15 @@ pub fn kafka(data: &[u8]) {
     let timestamp = Some(i64::from_le_bytes(*timestamp));
     let record = kafka::Record { topic: "fuzz", key, value, timestamp, headers: pairs };
     let mut builder = BatchBuilder::new("fuzz");
-    record.push(true, &mut builder);
+    record.push(Copying::CloudEvents, &mut builder);
     let mut batch = builder.finish();
     check_batch(&batch);
     // As ingest does, by its own `__ts` if it has one.
     Hlc::default().stamp(&mut batch, Duration::from_secs(1_700_000_000));
     check_batch(&batch);
     let (entry, wall) = (&batch.entries[0], || Duration::from_secs(1_700_000_000));
-    let outgoing = kafka::Outgoing::of(entry, &batch, &Partition::Default, true, "fuzz", wall);
+    let outgoing =
+        kafka::Outgoing::of(entry, &batch, &Partition::Default, Copying::CloudEvents, "fuzz", wall);
     if let Some(outgoing) = outgoing.expect("what came from a record can be one") {
         assert_eq!(outgoing.value, value);
     }

@@ -37,6 +37,7 @@ pub mod cli;
 
 mod background;
 pub mod clock;
+pub mod cloud_events;
 pub mod fuzz;
 pub mod latency;
 pub mod planted;

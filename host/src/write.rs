@@ -23,7 +23,7 @@ pub struct Write {
 impl Write {
     /// Does to the messages' headers what their destination says.
     pub fn new(id: u64, batch: Batch, destination: Arc<Destination>, confirms: Arc<Confirms>) -> Self {
-        let batch = destination.headers.apply(batch);
+        let batch = destination.headers.apply(batch, &destination.topic);
         Write { id, batch, destination, confirms }
     }
 

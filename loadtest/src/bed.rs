@@ -86,6 +86,10 @@ fn faketime() -> Option<PathBuf> {
     libraries.into_iter().find(|path| path.is_file())
 }
 
+/// How much Kafka keeps of each partition.
+const KAFKA_KEEPS: [&str; 3] =
+    ["log.retention.bytes=536870912", "log.segment.bytes=67108864", "log.retention.check.interval.ms=5000"];
+
 /// A Kafka that several beds use one after the other, and the proxy that hosts see it through.
 pub struct KafkaServer {
     pub kafka: Kafka,
@@ -99,7 +103,10 @@ impl KafkaServer {
     fn start(libs: PathBuf) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let proxy = Proxy::before(0);
+        // An hour of records would fill a disk; who is so far behind has long been seen to be.
+        let properties = KAFKA_KEEPS.map(str::to_owned);
         let options = kafka::Options {
+            properties: &properties,
             secure: Some("PLAINTEXT"),
             secure_known_as: Some(proxy.port),
             ..kafka::Options::default()

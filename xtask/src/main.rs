@@ -62,7 +62,7 @@ enum Command {
         /// Fewer and shorter rounds.
         #[arg(long)]
         quick: bool,
-        /// Of `scorecard` and `chaos`, only what has this in its name.
+        /// Of `scorecard`, `chaos` and `soak`, only what has this in its name.
         #[arg(long)]
         only: Option<String>,
     },

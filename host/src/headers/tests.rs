@@ -1,6 +1,10 @@
 use super::*;
 use crate::batch::BatchBuilder;
 
+fn topic() -> TopicTemplate {
+    TopicTemplate::parse("out").expect("a template")
+}
+
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn batch(messages: &[Pairs<'_>]) -> Batch {
@@ -40,7 +44,7 @@ fn actions_change_the_properties_of_every_message_and_nothing_else() {
         (vec![remove, add], twice, &[("a", "b"), ("k", "v")]),
     ] {
         let (input, expected) = (batch(&[before, none]), batch(&[after]));
-        let output = Headers::new(actions.clone()).apply(input.clone());
+        let output = Headers::new(actions.clone()).apply(input.clone(), &topic());
         assert_eq!(properties(&output)[0], properties(&expected)[0], "{actions:?}");
         for (before, after) in input.entries.iter().zip(&output.entries) {
             assert_eq!(after.payload.bytes(&output.arena), before.payload.bytes(&input.arena));
@@ -55,6 +59,19 @@ fn an_image_keeps_its_size_and_a_batch_without_actions_is_not_copied() {
     let mut image = batch(&[&[("k", "1")]]);
     image.entries[0].kind = Kind::SNAPSHOT;
     let headers = Headers::new(vec![HeaderAction::Remove { key: "k".into() }]);
-    assert_eq!(properties(&headers.apply(image.clone())), properties(&image));
-    assert!(Headers::default().apply(image.clone()).shares_arena(&image));
+    assert_eq!(properties(&headers.apply(image.clone(), &topic())), properties(&image));
+    assert!(Headers::default().apply(image.clone(), &topic()).shares_arena(&image));
+}
+
+#[test]
+fn events_are_made_of_what_actions_left_and_of_messages_alone() {
+    let headers = Headers::new(vec![HeaderAction::AddOrReplace { key: "type".into(), value: "t".into() }]);
+    let headers = headers.with_events(Maker::new("hub"));
+    let mut input = batch(&[&[("a", "b")], &[]]);
+    input.entries[1].kind = Kind::SNAPSHOT;
+    let output = headers.apply(input, &topic());
+    let made = properties(&output);
+    let has = |key: &str, value: &str| made[0].contains(&(key.to_owned(), value.to_owned()));
+    assert!(has("a", "b") && has("type", "t") && has("source", "aio://hub") && has("subject", "out"));
+    assert!(made[1].is_empty(), "an image has no headers");
 }

@@ -9,16 +9,19 @@ mod security;
 
 use std::path::{Path, PathBuf};
 
-use crate::resource::{
-    diagnostic::Diagnostics,
-    secret::Secret,
-    yaml::{Object, Text, Unknown},
+use crate::{
+    cloud_events::Attributes,
+    resource::{
+        diagnostic::Diagnostics,
+        secret::Secret,
+        yaml::{Object, Text, Unknown},
+    },
 };
 
 pub use self::{
     http::{HttpSettings, ListenSettings, Speaks, WebhookSettings},
     kafka::{
-        Acks, Batching, Compression, KafkaSettings, Mechanism, Partition, Reset, Sasl,
+        Acks, Batching, Compression, Copying, KafkaSettings, Mechanism, Partition, Reset, Sasl,
         is_topic as is_kafka_topic,
     },
     mqtt::{LastWill, MqttSettings, Protocol, Version},
@@ -85,6 +88,18 @@ impl EndpointKind {
             EndpointKind::Http(HttpSettings::Listen(settings))
             | EndpointKind::Otlp(OtlpSettings::Listen(settings)) => Some(settings),
             _ => None,
+        }
+    }
+
+    /// What becomes of the attributes of CloudEvents, if that is said.
+    pub fn cloud_events(&self) -> Option<Attributes> {
+        match self {
+            EndpointKind::Mqtt(settings) => settings.cloud_events,
+            EndpointKind::Kafka(settings) => settings.cloud_events,
+            EndpointKind::Http(_)
+            | EndpointKind::Otlp(_)
+            | EndpointKind::File { .. }
+            | EndpointKind::Memory => None,
         }
     }
 

@@ -289,6 +289,66 @@ fn kafka_and_mqtt_are_bridged_both_ways() {
 }
 
 #[test]
+fn kafka_events_are_made_where_they_are_wanted_and_go_on_to_mqtt() {
+    let Some(server) = Server::shared() else { return };
+    let Some(broker) = Mosquitto::start(&[]) else { return };
+    server.topic("events", 1);
+    let mqtt = format!("{{ endpointType: Mqtt, mqttSettings: {{ host: \"{}\" }} }}", broker.address());
+    let settings = ", cloudEventAttributes: CreateOrRemap";
+    let site = Site::new(
+        "{ shards: 1 }",
+        &[("k", &endpoint(&server.address(), "events", settings)), ("local", &mqtt)],
+    );
+    site.flow(&Flow {
+        tenant: "b",
+        name: "flow",
+        from: ("local", "b/in"),
+        to: ("k", "events"),
+        operators: &[("map", "pass_through")],
+    });
+    site.flow(&Flow::passing(("k", "events"), ("local", "a/out")));
+    let host = site.up();
+    let subscriber = Subscriber::new(broker.port, "a/out");
+    let said = |pairs: &[(&str, &str)]| PublishProperties {
+        content_type: Some("application/json".into()),
+        user_properties: pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        ..PublishProperties::default()
+    };
+    let messages = [said(&[("unit", "C")]), said(&[("id", "7"), ("source", "urn:boiler"), ("unit", "C")])];
+    publish_all(
+        broker.port,
+        messages.into_iter().enumerate().map(|(at, it)| ("b/in".into(), at.to_string().into(), it)),
+    );
+    eventually("both came", || subscriber.len() >= 2);
+    host.stop();
+    let of = |headers: &[(String, String)], key: &str| {
+        headers.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    };
+    let records = server.records("events");
+    let came = subscriber.received();
+    for (record, (id, source)) in records.iter().zip([(None, "aio://k"), (Some("7"), "urn:boiler")]) {
+        let publish = came.iter().find(|it| it.payload == record.value.as_bytes()).expect("it came");
+        let publish = publish.properties.clone().expect("it has some");
+        for (name, value) in [
+            ("specversion", Some("1.0")),
+            ("type", Some("ms.aio-dataflow.telemetry")),
+            ("source", Some(source)),
+            ("subject", Some("events")),
+            ("datacontenttype", Some("application/json")),
+            ("id", id),
+            ("time", None),
+        ] {
+            let header = of(&record.headers, &format!("ce-{name}"));
+            assert!(header.is_some() && value.is_none_or(|value| header.as_deref() == Some(value)), "{name}");
+            assert_eq!(of(&publish.user_properties, name), header, "{name}, as MQTT has it");
+        }
+        assert_eq!(of(&record.headers, "unit").as_deref(), Some("C"), "which is no attribute");
+    }
+    let ids: BTreeSet<_> = records.iter().filter_map(|it| of(&it.headers, "ce-id")).collect();
+    assert_eq!((records.len(), ids.len()), (2, 2));
+}
+
+#[test]
 fn kafka_nothing_is_lost_when_the_host_is_killed_again_and_again() {
     let Some(server) = Server::shared() else { return };
     let (from, to) = ("killed.in", "killed.out");

@@ -79,7 +79,7 @@ enum Bench {
     /// Hosts, brokers, links, disks and clocks made to fail under load.
     Chaos(Only),
     /// MQTT and Kafka at half of what is sustained, for long.
-    Soak,
+    Soak(Only),
     /// Ten thousand tenants with and without ten attackers.
     Crowd,
     /// The noisy neighbour of `scorecard` in another engine, beside the same here.
@@ -123,7 +123,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Chaos(Only { only }) => {
             std::process::exit(i32::from(!chaos::run(args.quick, &only)?.print_json()))
         }
-        Bench::Soak => soak::run(args.quick)?,
+        Bench::Soak(Only { only }) => soak::run(args.quick, &only)?,
         Bench::Crowd => crowd::run(args.quick)?,
         Bench::Peers => peers::run(args.quick)?,
         Bench::Leak => scorecard::leak(args.quick)?,

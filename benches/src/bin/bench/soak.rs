@@ -1,6 +1,7 @@
 //! `soak`: a host on MQTT, and one on Kafka, at half of what each sustains, for an hour; an
 //! outside client counts by id, and memory is looked at each second.
 
+use anyhow::ensure;
 use tidegate_benches::report::{Case, Hold, Report};
 use tidegate_loadtest::{
     bed::Tools,
@@ -12,7 +13,8 @@ use tidegate_loadtest::{
 const SLOPE_MAX: f64 = 1.0;
 const VALUE_OF: &str = "lost";
 
-pub fn run(quick: bool) -> anyhow::Result<Report> {
+/// Those whose names have `only` in them.
+pub fn run(quick: bool, only: &str) -> anyhow::Result<Report> {
     let tools = Tools::find(tidegate_benches::site::tidegate()?)?;
     let effort = if quick { Effort::quick() } else { Effort::full() };
     if quick {
@@ -23,10 +25,12 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
         );
     }
     let mut soaked = Vec::new();
-    for connector in [Connector::Mqtt, Connector::Kafka] {
+    let chosen = [Connector::Mqtt, Connector::Kafka].into_iter().filter(|it| it.name().contains(only));
+    for connector in chosen {
         eprintln!("{}", connector.name());
         soaked.push(soak::run(&tools, &effort, connector)?);
     }
+    ensure!(!soaked.is_empty(), "nothing is soaked whose name has `{only}` in it: there are mqtt and kafka");
     let one = |name: String, unit: &'static str, value: f64| Case::median(name, unit, &[value]);
     let none = |name: String, value: u64| one(name, "messages", value as f64).hold(Hold::AtMost(0.0));
     let mut cases = vec![none(VALUE_OF.into(), soaked.iter().map(Soaked::lost).sum())];

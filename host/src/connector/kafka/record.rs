@@ -5,9 +5,10 @@ use std::{borrow::Cow, time::Duration};
 
 use crate::{
     batch::{Batch, BatchBuilder, Entry, Properties},
+    cloud_events,
     connector::carried::{self, Carried, Extras},
     hlc,
-    resource::endpoint::Partition,
+    resource::endpoint::{Copying, Partition},
     topic::is_text,
 };
 
@@ -41,12 +42,14 @@ pub struct Record<'r> {
 impl Record<'_> {
     /// Adds it to a batch, and says how many headers were left out: those that are no text,
     /// or too long. A key that is no text is left out with them.
-    pub fn push(&self, copies_properties: bool, builder: &mut BatchBuilder) -> u64 {
+    pub fn push(&self, copying: Copying, builder: &mut BatchBuilder) -> u64 {
         let mut left_out = 0;
         let mut content_type = None;
         let mut extras = Extras::default();
         let mut properties: Vec<(&[u8], &[u8])> = Vec::new();
-        for (key, value) in self.headers.iter().filter(|_| copies_properties) {
+        for (key, value) in self.headers.iter().filter(|_| copying != Copying::Nothing) {
+            let attribute = cloud_events::of_header(key).filter(|_| copying == Copying::CloudEvents);
+            let key = attribute.as_ref().unwrap_or(key);
             if key.len() + value.len() >= HEADER_BYTES_MAX {
                 left_out += 1;
             } else if *key == header::CORRELATION_DATA {
@@ -104,7 +107,7 @@ pub struct Outgoing<'m> {
     pub value: &'m [u8],
     /// In ms since the Unix epoch.
     pub timestamp: Option<i64>,
-    pub headers: Vec<(&'m str, Cow<'m, [u8]>)>,
+    pub headers: Vec<(Cow<'m, str>, Cow<'m, [u8]>)>,
 }
 
 impl<'m> Outgoing<'m> {
@@ -114,7 +117,7 @@ impl<'m> Outgoing<'m> {
         entry: &Entry,
         batch: &'m Batch,
         partition: &Partition,
-        copies_properties: bool,
+        copying: Copying,
         host: &'m str,
         wall: impl FnOnce() -> Duration,
     ) -> Result<Option<Self>, String> {
@@ -130,9 +133,11 @@ impl<'m> Outgoing<'m> {
             Partition::Property(name) => property(name),
         };
         let mut headers = Vec::new();
-        if copies_properties {
+        if copying != Copying::Nothing {
+            let keys = Properties::of(encoded).map(|(key, _)| key);
+            let is_event = copying == Copying::CloudEvents && cloud_events::is_event(keys);
             if let Some(content_type) = entry.content_type.get(arena) {
-                headers.push((header::CONTENT_TYPE, Cow::Borrowed(content_type)));
+                headers.push((header::CONTENT_TYPE.into(), Cow::Borrowed(content_type)));
             }
             let Some(()) = add_carried(encoded, wall, &mut headers)? else { return Ok(None) };
             for (key, value) in Properties::of(encoded) {
@@ -143,7 +148,8 @@ impl<'m> Outgoing<'m> {
                 }
                 let name = std::str::from_utf8(key).ok().filter(|name| !name.contains('\0'));
                 let name = name.ok_or("the name of a user property is no text that a header can have")?;
-                headers.push((name, Cow::Borrowed(value)));
+                let attribute = cloud_events::header(key).filter(|_| is_event);
+                headers.push((attribute.map_or(Cow::Borrowed(name), Cow::Owned), Cow::Borrowed(value)));
             }
         }
         let timestamp = i64::try_from(entry.ms()).ok().filter(|ms| *ms > 0);
@@ -156,7 +162,7 @@ impl<'m> Outgoing<'m> {
 fn add_carried(
     properties: &[u8],
     wall: impl FnOnce() -> Duration,
-    headers: &mut Vec<(&str, Cow<'_, [u8]>)>,
+    headers: &mut Vec<(Cow<'_, str>, Cow<'_, [u8]>)>,
 ) -> Result<Option<()>, String> {
     let carried = Carried::read(properties)?;
     let Some(extras) = carried.extras(wall) else { return Ok(None) };
@@ -168,7 +174,7 @@ fn add_carried(
         (header::RESPONSE_TOPIC, response_topic.map(<[u8]>::to_vec)),
         (header::CORRELATION_DATA, correlation.map(<[u8]>::to_vec)),
     ];
-    headers.extend(all.into_iter().filter_map(|(name, value)| Some((name, Cow::Owned(value?)))));
+    headers.extend(all.into_iter().filter_map(|(name, value)| Some((name.into(), Cow::Owned(value?)))));
     Ok(Some(()))
 }
 

@@ -422,7 +422,7 @@ impl KafkaSink {
                 entry,
                 &batch,
                 &self.settings.partition,
-                self.settings.copies_properties,
+                self.settings.copying,
                 &self.node,
                 || self.clock.wall(),
             );
@@ -531,7 +531,7 @@ fn hand_over(
     record.timestamp = outgoing.timestamp;
     if !outgoing.headers.is_empty() {
         let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
-        let add = |headers: OwnedHeaders, (key, value): &(&str, Cow<'_, [u8]>)| {
+        let add = |headers: OwnedHeaders, (key, value): &(Cow<'_, str>, Cow<'_, [u8]>)| {
             headers.insert(Header { key, value: Some(&**value) })
         };
         record.headers = Some(outgoing.headers.iter().fold(headers, add));

@@ -27,7 +27,7 @@ use crate::{
     connector::{backoff::Backoff, status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
     queue::{Marks, Places, SourceDoor},
-    resource::endpoint::KafkaSettings,
+    resource::endpoint::{Copying, KafkaSettings},
 };
 
 /// How often a source looks at its doors though nothing woke it: the group must hear of it
@@ -125,7 +125,7 @@ impl KafkaSource {
                         consumer: &consumer,
                         shared: &shared,
                         waiter: &waiter,
-                        copies_properties: settings.copies_properties,
+                        copying: settings.copying,
                         delivery_bytes_max,
                         is_over: false,
                         builder: BatchBuilder::new(&node),
@@ -467,7 +467,7 @@ struct Reading<'s> {
     shared: &'s Shared,
     waiter: &'s Waiter,
     options: &'s mut KafkaOptions,
-    copies_properties: bool,
+    copying: Copying,
     delivery_bytes_max: usize,
     /// Something was read and will not be delivered.
     is_over: bool,
@@ -711,10 +711,10 @@ impl Reading<'_> {
         if is_oversize {
             self.shared.status.oversize.add(1);
             let mut builder = BatchBuilder::new(&self.options.node);
-            record.push(self.copies_properties, &mut builder);
+            record.push(self.copying, &mut builder);
             (self.options.oversize)(topic, partition.1, message.offset(), value.len(), builder.finish());
         } else {
-            let left_out = record.push(self.copies_properties, &mut self.builder);
+            let left_out = record.push(self.copying, &mut self.builder);
             self.shared.status.headers_removed.add(left_out);
             if self.options.identifies {
                 self.ends.push(next);

@@ -2,14 +2,17 @@
 
 use std::{path::Path, time::Duration};
 
-use crate::resource::{
-    diagnostic::Diagnostics,
-    endpoint::{
-        Login,
-        security::{Certificate, Tls, is_address, refuse_secret_ref},
+use crate::{
+    cloud_events::Attributes,
+    resource::{
+        diagnostic::Diagnostics,
+        endpoint::{
+            Login,
+            security::{Certificate, Tls, is_address, refuse_secret_ref},
+        },
+        host::number,
+        yaml::{Object, Unknown},
     },
-    host::number,
-    yaml::{Object, Unknown},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +29,8 @@ pub struct KafkaSettings {
     pub acks: Acks,
     pub partition: Partition,
     /// Whether user properties become headers, and headers user properties.
-    pub copies_properties: bool,
+    pub copying: Copying,
+    pub cloud_events: Option<Attributes>,
     /// Whether results and what they were made of are committed together.
     pub transactions: bool,
 }
@@ -83,6 +87,16 @@ impl Compression {
             Compression::Zstd => "zstd",
         }
     }
+}
+
+/// Which user properties become headers, and headers user properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Copying {
+    Nothing,
+    /// Each under its own name.
+    AsTheyAre,
+    /// The same, but for the attributes of CloudEvents, which have other names in Kafka.
+    CloudEvents,
 }
 
 /// How long records wait for others to be sent with.
@@ -165,10 +179,22 @@ impl KafkaSettings {
             let message = "`transactions` take `kafkaAcks: All`";
             diagnostics.error("endpoint/transactions", place.clone(), message, "anything less may lose them");
         }
-        if let Some(node) = kafka.get("cloudEventAttributes") {
-            let message = "`cloudEventAttributes` has no effect yet";
-            diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
+        let events = kafka.choice_at("cloudEventAttributes", &Attributes::CHOICES, diagnostics);
+        if let (Some((_, place)), false) = (&events, copies_properties) {
+            let message = "`cloudEventAttributes` has no effect while `copyMqttProperties` is `Disabled`";
+            diagnostics.warning(
+                "endpoint/cloud-events",
+                place.clone(),
+                message,
+                "no property becomes a header",
+            );
         }
+        let cloud_events = events.map(|(attributes, _)| attributes);
+        let copying = match (copies_properties, cloud_events) {
+            (false, _) => Copying::Nothing,
+            (true, None) => Copying::AsTheyAre,
+            (true, Some(_)) => Copying::CloudEvents,
+        };
         kafka.finish(diagnostics);
         Some(KafkaSettings {
             address: host.text,
@@ -180,7 +206,8 @@ impl KafkaSettings {
             batching,
             acks,
             partition,
-            copies_properties,
+            copying,
+            cloud_events,
             transactions: transactions.is_some_and(|(is_on, _)| is_on),
         })
     }

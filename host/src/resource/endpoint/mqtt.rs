@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    cloud_events::Attributes,
     resource::{
         diagnostic::Diagnostics,
         endpoint::{
@@ -35,6 +36,8 @@ pub struct MqttSettings {
     pub session_expiry: Duration,
     /// Unacknowledged messages at once, either way.
     pub inflight_max: u16,
+    /// What becomes of the attributes of CloudEvents that are sent, if that is said.
+    pub cloud_events: Option<Attributes>,
 }
 
 /// What MQTT is carried in.
@@ -102,10 +105,7 @@ impl MqttSettings {
         let keeps_retain = mqtt.choice("retain", &retains, diagnostics).unwrap_or(true);
         let client_id_prefix = read_client_id_prefix(&mut mqtt, diagnostics);
         let last_will = mqtt.object("lastWill", diagnostics).and_then(|it| LastWill::read(it, diagnostics));
-        if let Some(node) = mqtt.get("cloudEventAttributes") {
-            let message = "`cloudEventAttributes` has no effect yet";
-            diagnostics.warning("endpoint/not-yet", node.place.clone(), message, "");
-        }
+        let cloud_events = read_cloud_events(&mut mqtt, version, diagnostics);
         mqtt.finish(diagnostics);
         Some(MqttSettings {
             address,
@@ -120,8 +120,27 @@ impl MqttSettings {
             keep_alive,
             session_expiry,
             inflight_max,
+            cloud_events,
         })
     }
+}
+
+fn read_cloud_events(
+    mqtt: &mut Object<'_>,
+    version: Version,
+    diagnostics: &mut Diagnostics,
+) -> Option<Attributes> {
+    let (attributes, place) = mqtt.choice_at("cloudEventAttributes", &Attributes::CHOICES, diagnostics)?;
+    if version == Version::V311 {
+        let message = "`cloudEventAttributes` has no effect in MQTT 3.1.1";
+        diagnostics.warning(
+            "endpoint/cloud-events",
+            place,
+            message,
+            "it has no user properties to hold them",
+        );
+    }
+    Some(attributes)
 }
 
 /// What the broker says of a client whose connection is lost.

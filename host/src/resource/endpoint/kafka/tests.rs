@@ -35,7 +35,8 @@ fn what_is_not_said_is_as_aio_has_it() {
     let latency = Duration::from_millis(5);
     assert_eq!(settings.batching, Batching { latency, bytes_max: 1_000_000, messages_max: 100_000 });
     assert_eq!((settings.acks, settings.partition), (Acks::All, Partition::Default));
-    assert!(settings.copies_properties && !settings.transactions);
+    assert_eq!((settings.copying, settings.cloud_events), (Copying::AsTheyAre, None));
+    assert!(!settings.transactions);
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn all_of_aios_settings_are_read() {
     let settings = settings.expect("it is valid");
     assert_eq!(settings.group.as_deref(), Some("g"));
     assert_eq!((settings.reset, settings.compression), (Reset::Latest, Compression::Lz4));
-    assert_eq!((settings.acks, settings.copies_properties), (Acks::One, false));
+    assert_eq!((settings.acks, settings.copying), (Acks::One, Copying::Nothing));
     assert_eq!(settings.partition, Partition::Property("device".into()));
     let latency = Duration::from_millis(7);
     assert_eq!(settings.batching, Batching { latency, bytes_max: 1000, messages_max: 10 });
@@ -84,7 +85,8 @@ fn what_is_wrong_is_said_once() {
         (", tls: { mode: Enabled, trustedCaCertificateConfigMapRef: c }", "endpoint/tls"),
         (", transactions: true, kafkaAcks: One", "endpoint/transactions"),
         (", transactions: yes", "yaml/choice"),
-        (", cloudEventAttributes: Propagate", "endpoint/not-yet"),
+        (", cloudEventAttributes: Create", "yaml/choice"),
+        (", cloudEventAttributes: Propagate, copyMqttProperties: Disabled", "endpoint/cloud-events"),
     ] {
         let (_, rules) = read(settings);
         assert_eq!(rules.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), [rule], "{settings}: {rules:?}");
