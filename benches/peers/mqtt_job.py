@@ -1,7 +1,7 @@
 """The job of the bench `mqtt` in Pathway: readings of more than 50 °C, with Fahrenheit added, from
 one topic to another, all QoS 1.
 
-Run with the broker's HOST:PORT. It commits every 50 ms: each commit is a round of its dataflow,
+Run with the broker's HOST:PORT and the two topics. It commits every 50 ms: each commit is a round of its dataflow,
 so that latency is about half of that, and less often would only add to it.
 """
 
@@ -14,7 +14,7 @@ import pathway as pw
 logging.getLogger().setLevel(logging.ERROR)
 logging.disable(logging.WARNING)
 
-BROKER = sys.argv[1]
+BROKER, INPUT, OUTPUT = sys.argv[1:]
 
 
 class Reading(pw.Schema):
@@ -27,9 +27,9 @@ def uri(client_id):
 
 
 readings = pw.io.mqtt.read(
-    uri("pathway-in"), "in/t", qos=1, schema=Reading, format="json", autocommit_duration_ms=50
+    uri("pathway-in"), INPUT, qos=1, schema=Reading, format="json", autocommit_duration_ms=50
 )
 hot = readings.filter(readings.temperature > 50.0)
 results = hot.select(hot.msg_id, hot.temperature, fahrenheit=hot.temperature * 1.8 + 32.0)
-pw.io.mqtt.write(results, uri("pathway-out"), "out/t", qos=1, format="json")
+pw.io.mqtt.write(results, uri("pathway-out"), OUTPUT, qos=1, format="json")
 pw.run(monitoring_level=pw.MonitoringLevel.NONE)

@@ -110,8 +110,8 @@ macro_rules! program {
                 let work = Rc::new(RefCell::new(work));
                 let (mut terminate, mut interrupt) =
                     (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-                let (source, source_loop) = client(&args, "native-in");
-                let (sink, sink_loop) = client(&args, "native-out");
+                let (source, source_loop) = client(&args, concat!("native-", stringify!($version), "-in"));
+                let (sink, sink_loop) = client(&args, concat!("native-", stringify!($version), "-out"));
                 let Args { input, output, .. } = args;
                 let taking =
                     tokio::task::spawn_local(take(source_loop, source.clone(), sink, input, output, work.clone()));

@@ -48,19 +48,22 @@ impl Program {
         }
     }
 
-    /// Topics of readings and of results.
+    /// Topics of readings and of results. Each has its own: sessions outlast programs, and take
+    /// what is sent to others.
     fn topics(self) -> (&'static str, &'static str) {
         match self {
             Program::Host(_) => ("a/in", "a/out/t"),
-            Program::Native(_) | Program::Pathway => ("in/t", "out/t"),
+            Program::Native(V5) => ("v5/in", "v5/out"),
+            Program::Native(_) => ("v311/in", "v311/out"),
+            Program::Pathway => ("pathway/in", "pathway/out"),
         }
     }
 
     fn start(self, broker: &Broker, folder: &Path) -> anyhow::Result<Process> {
         match self {
-            Program::Native(version) => start_native(broker, version),
+            Program::Native(version) => start_native(broker, version, self.topics()),
             Program::Host(version) => start_host(broker, version, folder),
-            Program::Pathway => start_pathway(broker, folder),
+            Program::Pathway => start_pathway(broker, self.topics(), folder),
         }
     }
 }
@@ -154,17 +157,17 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     Ok(Report { bench: "mqtt", unit: "x CPU of the native program", value_of, cases })
 }
 
-fn start_native(broker: &Broker, version: &str) -> anyhow::Result<Process> {
-    let program = tidegate()?.with_file_name("native_mqtt");
-    let port = broker.port.to_string();
-    Process::start(Command::new(program).args(["--port", &port, "--version", version]), None)
+fn start_native(broker: &Broker, version: &str, (input, output): (&str, &str)) -> anyhow::Result<Process> {
+    let mut command = Command::new(tidegate()?.with_file_name("native_mqtt"));
+    command.args(["--port", &broker.port.to_string(), "--version", version]);
+    Process::start(command.args(["--input", input, "--output", output]), None)
 }
 
-fn start_pathway(broker: &Broker, folder: &Path) -> anyhow::Result<Process> {
+fn start_pathway(broker: &Broker, (input, output): (&str, &str), folder: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(python("pathway")?);
-    command.arg(peers().join("mqtt_job.py")).arg(broker.address()).current_dir(folder);
+    command.arg(peers().join("mqtt_job.py")).args([&broker.address(), input, output]);
     // One worker, as the host has one shard.
-    command.env("PATHWAY_THREADS", "1");
+    command.env("PATHWAY_THREADS", "1").current_dir(folder);
     Process::start(&mut command, None)
 }
 
