@@ -14,6 +14,7 @@ use rdkafka::{
     message::{Header, Headers as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tidegate_loadtest::kafka::{Kafka, Options, find};
 
 use crate::{
