@@ -682,6 +682,33 @@ fn http_both_ends_speak_tls_and_take_up_a_certificate_that_was_replaced() {
     host.stop();
 }
 
+#[test]
+fn http_a_webhook_trusts_a_certificate_that_was_replaced_while_it_was_away() {
+    let [port, far_port] = tidegate_loadtest::broker::free_ports().expect("some are free");
+    let server = listen(far_port, ", tls: { certificateFile: tls/certificate.pem, keyFile: tls/key.pem }");
+    let far = Site::new("{ shards: 1 }", &[("web", &server), ("out", FILE)]);
+    far.flow(&flow(("web", "in"), ("out", "out")));
+    certificate(&far);
+    let trusted = far.dir().join("tls/certificate.pem");
+    let hook = webhook(
+        &format!("https://localhost:{far_port}/a/in"),
+        &format!(", tls: {{ trustedCaCertificateFile: \"{}\" }}", trusted.display()),
+    );
+    let site = Site::new("{ shards: 1 }", &[("web", &listen(port, "")), ("hook", &hook)]);
+    site.flow(&flow(("web", "in"), ("hook", "x")));
+    let (far_host, host) = (far.up(), site.up());
+    let url = format!("http://localhost:{port}/a/in");
+    let post = |body: &str| curl(&["--data", body, &url]).1;
+    assert_eq!(post("1"), 202);
+    far_host.stop();
+    certificate(&far);
+    let far_host = far.up();
+    assert_eq!(post("2"), 202);
+    assert_eq!(texts(&far), ["1", "2"]);
+    host.stop();
+    far_host.stop();
+}
+
 /// From now on a message that says `spin` keeps its operator busy for two seconds of CPU time,
 /// which is policy's limit. Then it is given up.
 fn spin(site: &Site, instances: u32) {

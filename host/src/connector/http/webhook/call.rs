@@ -133,8 +133,11 @@ enum CallError {
     Secret(#[from] SecretError),
 }
 
+/// Connections to the far side, and what is made of certificates.
+type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 pub(super) struct Caller {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connections: Mutex<Connections>,
     uri: Uri,
     settings: WebhookSettings,
     secrets: Mutex<(Instant, Arc<Secrets>)>,
@@ -165,36 +168,55 @@ impl Secrets {
     }
 }
 
+/// Blocks while it reads files.
+fn connect(settings: &WebhookSettings) -> Result<Connections, TlsError> {
+    let tls = match is_encrypted(settings) {
+        true => tls::client(&settings.tls.clone().unwrap_or_default())?,
+        false => tls::client_in_the_clear(),
+    };
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(settings.timeout));
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_FOR)
+        .pool_max_idle_per_host(settings.inflight_max)
+        .build(connector.wrap_connector(http));
+    Ok(client)
+}
+
+fn is_encrypted(settings: &WebhookSettings) -> bool {
+    settings.url.starts_with("https:")
+}
+
 impl Caller {
     /// Blocks while it reads files.
     pub(super) fn new(settings: &WebhookSettings, status: Arc<Status>) -> Result<Self, CallerError> {
-        let tls = if settings.url.starts_with("https:") {
-            tls::client(&settings.tls.clone().unwrap_or_default())?
-        } else {
-            tls::client_in_the_clear()
-        };
-        let mut http = HttpConnector::new();
-        http.set_nodelay(true);
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(settings.timeout));
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(settings.inflight_max)
-            .build(connector.wrap_connector(http));
+        let connections = Mutex::new(connect(settings)?);
         let secrets = Mutex::new((Instant::now(), Arc::new(Secrets::read(settings)?)));
         let uri = settings.url.parse().expect("checked when it was read");
         let settings = settings.clone();
-        Ok(Caller { client, uri, settings, secrets, status, is_failing: AtomicBool::new(false) })
+        Ok(Caller { connections, uri, settings, secrets, status, is_failing: AtomicBool::new(false) })
+    }
+
+    /// Certificates may have been replaced. What cannot be read is as it was before.
+    async fn renew(&self) {
+        let settings = self.settings.clone();
+        let made = tokio::task::spawn_blocking(move || connect(&settings)).await;
+        if let Ok(connections) = made.expect("reading files does not panic") {
+            *self.connections.lock().expect("no panic under this lock") = connections;
+        }
     }
 
     /// Until the far side has it; otherwise why it never will.
     pub(super) async fn deliver(&self, message: Message) -> Result<(), String> {
         let mut backoff = backoff();
         loop {
-            let (error, retry_after) = match self.call(&message).await {
+            let called = self.call(&message).await;
+            let is_unheard = matches!(called, Err(CallError::Request(_))) && is_encrypted(&self.settings);
+            let (error, retry_after) = match called {
                 Ok((status, retry_after)) => match judge(status) {
                     Verdict::Done => {
                         self.note_success();
@@ -216,6 +238,9 @@ impl Caller {
             let asked = retry_after.and_then(|text| asked(text.to_str().ok()?, Utc::now()));
             sleep(backoff.next().max(asked.unwrap_or_default())).await;
             self.status.redelivered.add(1);
+            if is_unheard {
+                self.renew().await;
+            }
         }
     }
 
@@ -239,8 +264,9 @@ impl Caller {
             request.headers_mut().insert(SIGNATURE, signature(key, &message.body));
         }
         let within = self.settings.timeout;
+        let connections = self.connections.lock().expect("no panic under this lock").clone();
         let answer = async {
-            let response = self.client.request(request).await?;
+            let response = connections.request(request).await?;
             let (head, body) = response.into_parts();
             // What it means was said before.
             let _ = timeout(ANSWER_WITHIN, drain(body)).await;
