@@ -122,8 +122,8 @@ struct State {
     urgent: bool,
     /// Why the database is closed.
     failure: Option<String>,
-    /// The one before does not close, and keeps its files locked.
-    hangs: bool,
+    /// The one before is not closed, and keeps its files locked.
+    is_left: bool,
     closing: bool,
 }
 
@@ -293,9 +293,9 @@ impl Shared {
         let open = match database.take() {
             Some(open) => open,
             None => {
-                if self.state().hangs {
+                if self.state().is_left {
                     leave_behind(&self.dir)?;
-                    self.state().hangs = false;
+                    self.state().is_left = false;
                 }
                 let open = Database::open(&self.dir)?;
                 *self.tree() = Some(open.state.clone());
@@ -318,11 +318,14 @@ impl Shared {
         result
     }
 
-    /// Closes a database after an error, for as long as that may take: sled 0.34 sometimes waits
-    /// for ever for what it could not write.
+    /// Closes a database after an error, unless that might take for ever.
     fn give_up(&self, database: Database) {
         // It would hold the database's lock.
         let tree = self.tree().take();
+        if !database.knows_its_error() {
+            std::mem::forget((tree, database));
+            return self.leave();
+        }
         let (closed, is_closed) = mpsc::channel();
         let closing = move || {
             drop((tree, database));
@@ -330,9 +333,13 @@ impl Shared {
         };
         let thread = std::thread::Builder::new().name("store-close".into()).spawn(closing);
         if thread.is_err() || is_closed.recv_timeout(CLOSES_WITHIN).is_err() {
-            tracing::error!("the failed store does not close: it goes on with a copy of what is on disk");
-            self.state().hangs = true;
+            self.leave();
         }
+    }
+
+    fn leave(&self) {
+        tracing::error!("the failed store does not close: it goes on with a copy of what is on disk");
+        self.state().is_left = true;
     }
 
     fn tree(&self) -> MutexGuard<'_, Option<sled::Tree>> {
@@ -580,6 +587,14 @@ fn is_locked(error: &std::io::Error) -> bool {
 }
 
 impl Database {
+    /// Whether closing ends after an error. sled 0.34 remembers most errors, and then nobody waits
+    /// for what will never be on disk. But of a value so large that it gets a file of its own, which
+    /// could not be written, it forgets the error and not the place that it has taken in the log:
+    /// whoever flushes waits for ever, and holds a lock that all databases of the process share.
+    fn knows_its_error(&self) -> bool {
+        self.meta.insert("probe", &[]).is_err()
+    }
+
     fn open(dir: &Path) -> sled::Result<Self> {
         // Flushed by the store itself, whose errors somebody hears of.
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);

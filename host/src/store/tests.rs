@@ -65,6 +65,31 @@ fn a_database_that_does_not_close_is_left_behind_with_nothing_lost() {
 }
 
 #[test]
+fn a_large_value_that_could_not_be_written_stops_no_database_of_the_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("store");
+    let store = Store::open(&dir).expect("opens");
+    store.set_position("a/b/c", at(42));
+    store.flush().expect("flushes");
+    // Where sled puts each large value, in a file.
+    std::fs::remove_dir_all(dir.join("blobs")).expect("it was there");
+    let (sender, done) = mpsc::channel();
+    // In a thread of its own: what fails here waits for ever.
+    std::thread::spawn(move || {
+        let large = |database: &Database| database.state.insert("large", vec![7; 1 << 20]).map(drop);
+        store.with(large).expect("the second time it is opened anew");
+        store.set_position("a/b/c", at(43));
+        store.flush().expect("flushes");
+        let other = Database::open(&folder.path().join("other")).expect("opens");
+        other.state.apply_batch(sled::Batch::default()).expect("nobody is in the way");
+        drop((store, other));
+        sender.send((Store::open(&dir).expect("opens").position("a/b/c"), folder)).expect("it is awaited");
+    });
+    let (position, _folder) = done.recv_timeout(Duration::from_secs(60)).expect("it does not hang");
+    assert_eq!(position, at(43));
+}
+
+#[test]
 fn a_position_of_another_form_is_the_beginning() {
     for bytes in [&b""[..], &42_u64.to_le_bytes(), &[0; 27]] {
         assert_eq!(Position::from_bytes(bytes), Position::default());
