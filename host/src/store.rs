@@ -527,7 +527,8 @@ impl Shared {
 const COPY: &str = "copy";
 const LEFT: &str = "left";
 
-/// Whoever has these files open and locked keeps them; under their names are copies.
+/// Whoever has these files open and locked keeps them, emptied, so that they take no room on the
+/// disk; under their names are copies.
 fn leave_behind(dir: &Path) -> std::io::Result<()> {
     let (copy, left) = (dir.with_extension(COPY), dir.with_extension(LEFT));
     for old in [&copy, &left] {
@@ -535,10 +536,26 @@ fn leave_behind(dir: &Path) -> std::io::Result<()> {
             std::fs::remove_dir_all(old)?;
         }
     }
-    copy_folder(dir, &copy)?;
+    if let Err(error) = copy_folder(dir, &copy) {
+        // Others need the room that it took.
+        std::fs::remove_dir_all(&copy)?;
+        return Err(error);
+    }
     std::fs::rename(dir, &left)?;
     std::fs::rename(&copy, dir)?;
+    empty_folder(&left)?;
     std::fs::remove_dir_all(left)
+}
+
+fn empty_folder(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => empty_folder(&path)?,
+            false => std::fs::File::options().write(true).open(path)?.set_len(0)?,
+        }
+    }
+    Ok(())
 }
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -49,7 +49,9 @@ fn a_database_that_does_not_close_is_left_behind_with_nothing_lost() {
     drop(store);
     std::mem::forget(Database::open(&dir).expect("opens"));
     assert!(Database::open(&dir).is_err(), "it is locked");
+    let old = std::fs::File::open(dir.join("db")).expect("it is there");
     leave_behind(&dir).expect("it is copied");
+    assert_eq!(old.metadata().expect("it is open").len(), 0, "nobody frees what it took");
     let store = Store::open(&dir).expect("opens");
     assert_eq!(store.position("a/b/c"), at(42));
     store.set_position("a/b/c", at(43));
