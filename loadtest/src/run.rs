@@ -332,7 +332,7 @@ impl Run<'_> {
         rounds: &mut Rounds,
     ) -> anyhow::Result<()> {
         self.stage.deploy_attackers(attack, attackers)?;
-        let address = self.stage.broker()?.to_owned();
+        let address = self.stage.broker()?;
         let send = |_: &mut Stage, ends: &AtomicBool| beside::attack(attack, attackers, &address, ends);
         let (ran, record) = self.phase(&attack.name, send)?;
         rounds.beside.push(ran);

@@ -28,7 +28,7 @@ use crate::{
     process::{self, Usage},
     progress::Progress,
     receiver::{Hook, Reader, Receiver, Since},
-    scenario::{BrokerKind, Scenario, Tenants},
+    scenario::{BrokerKind, Scenario, Tenants, Topics},
     scorecard::Setup,
     sender::Sender,
     site::{ServerAt, Site, passing, topic},
@@ -76,7 +76,9 @@ impl Stage {
     pub fn set(scenario: &Scenario, options: &Options, progress: &mut Progress) -> anyhow::Result<Self> {
         let cores = Cores::divide(scenario.host.shards as usize)?;
         if let Some(address) = &options.against {
-            make_topics(scenario, address)?;
+            if scenario.connector.is_kafka() {
+                make_topics(&scenario.topics, &scenario.tenants.names(), address)?;
+            }
             return Ok(Stage {
                 ours: None,
                 connector: scenario.connector,
@@ -275,10 +277,7 @@ impl Stage {
     /// One deploy of tenants that nobody needs, and back.
     pub fn pass(&mut self, count: usize, variant: u32) -> anyhow::Result<()> {
         if self.connector.is_kafka() {
-            let topics = self.connector.topics();
-            let of = |name| [topic(&topics.input, name), topic(&topics.output, name)];
-            let all: Vec<_> = passing(count, variant).iter().flat_map(|name| of(name)).collect();
-            kafka::create_topics(&self.broker()?, &all, PARTITIONS)?;
+            make_topics(&self.connector.topics(), &passing(count, variant), &self.broker()?)?;
         }
         let ours = self.ours()?;
         let names = ours.site.passing(count, variant)?;
@@ -353,7 +352,7 @@ fn serve(
         let version = kafka::version(&libs);
         let kafka = Kafka::start(libs, folder, &cores.others, kafka::Options::default())?;
         let address = kafka.address();
-        make_topics(scenario, &address)?;
+        make_topics(&scenario.topics, &scenario.tenants.names(), &address)?;
         return Ok((Server::Kafka(kafka), ServerAt::Broker(address), version));
     }
     Ok(match wanted_broker(scenario.host.broker)? {
@@ -366,14 +365,11 @@ fn serve(
     })
 }
 
-/// The topics of all tenants, where a broker has to be told which there are.
-fn make_topics(scenario: &Scenario, address: &str) -> anyhow::Result<()> {
-    if !scenario.connector.is_kafka() {
-        return Ok(());
-    }
-    let of = |name: &String| [topic(&scenario.topics.input, name), topic(&scenario.topics.output, name)];
-    let topics: Vec<String> = scenario.tenants.names().iter().flat_map(of).collect();
-    kafka::create_topics(address, &topics, PARTITIONS)
+/// Both topics of each tenant, of which Kafka has to be told.
+fn make_topics(topics: &Topics, tenants: &[String], address: &str) -> anyhow::Result<()> {
+    let of = |name: &String| [topic(&topics.input, name), topic(&topics.output, name)];
+    let all: Vec<String> = tenants.iter().flat_map(of).collect();
+    kafka::create_topics(address, &all, PARTITIONS)
 }
 
 /// The binary, or None for the broker in the host.

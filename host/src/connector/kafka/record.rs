@@ -48,7 +48,7 @@ impl Record<'_> {
         let mut extras = Extras::default();
         let mut properties: Vec<(&[u8], &[u8])> = Vec::new();
         for (key, value) in self.headers.iter().filter(|_| copying != Copying::Nothing) {
-            let attribute = cloud_events::of_header(key).filter(|_| copying == Copying::CloudEvents);
+            let attribute = (copying == Copying::CloudEvents).then(|| cloud_events::of_header(key)).flatten();
             let key = attribute.as_ref().unwrap_or(key);
             if key.len() + value.len() >= HEADER_BYTES_MAX {
                 left_out += 1;
@@ -148,7 +148,7 @@ impl<'m> Outgoing<'m> {
                 }
                 let name = std::str::from_utf8(key).ok().filter(|name| !name.contains('\0'));
                 let name = name.ok_or("the name of a user property is no text that a header can have")?;
-                let attribute = cloud_events::header(key).filter(|_| is_event);
+                let attribute = is_event.then(|| cloud_events::header(key)).flatten();
                 headers.push((attribute.map_or(Cow::Borrowed(name), Cow::Owned), Cow::Borrowed(value)));
             }
         }
