@@ -8,6 +8,7 @@ mod applied;
 mod blobs;
 mod kept_state;
 mod key_space;
+mod leave;
 mod position;
 mod record;
 mod usage;
@@ -26,6 +27,7 @@ use self::{
     blobs::Blobs,
     kept_state::read_all,
     key_space::{Read, Space},
+    leave::Left,
     windows::Commit,
 };
 pub use self::{
@@ -122,8 +124,8 @@ struct State {
     urgent: bool,
     /// Why the database is closed.
     failure: Option<String>,
-    /// The one before is not closed, and keeps its files locked.
-    is_left: bool,
+    /// The one before, if it is not closed and keeps its files locked.
+    left: Option<Left>,
     closing: bool,
 }
 
@@ -148,7 +150,7 @@ impl Drop for Closer {
 impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let error = |source| StoreError::Database { path: dir.to_owned(), source };
-        take_back(dir).map_err(|source| error(source.into()))?;
+        leave::go_on(dir).map_err(|source| error(source.into()))?;
         let database = Database::open(dir).map_err(error)?;
         let positions = database.read_positions().map_err(error)?;
         let shared = Arc::new(Shared {
@@ -293,9 +295,12 @@ impl Shared {
         let open = match database.take() {
             Some(open) => open,
             None => {
-                if self.state().is_left {
-                    leave_behind(&self.dir)?;
-                    self.state().is_left = false;
+                if let Some(left) = &self.state().left {
+                    left.may_go_on(&self.dir)?;
+                }
+                if self.state().left.is_some() {
+                    leave::leave_behind(&self.dir)?;
+                    self.state().left = None;
                 }
                 let open = Database::open(&self.dir)?;
                 *self.tree() = Some(open.state.clone());
@@ -311,20 +316,20 @@ impl Shared {
             }
             Ok(value)
         });
-        match result {
+        match &result {
             Ok(_) => *database = Some(open),
-            Err(_) => self.give_up(open),
+            Err(error) => self.give_up(open, error),
         }
         result
     }
 
     /// Closes a database after an error, unless that might take for ever.
-    fn give_up(&self, database: Database) {
+    fn give_up(&self, database: Database, error: &sled::Error) {
         // It would hold the database's lock.
         let tree = self.tree().take();
         if !database.knows_its_error() {
             std::mem::forget((tree, database));
-            return self.leave();
+            return self.leave(error);
         }
         let (closed, is_closed) = mpsc::channel();
         let closing = move || {
@@ -333,13 +338,13 @@ impl Shared {
         };
         let thread = std::thread::Builder::new().name("store-close".into()).spawn(closing);
         if thread.is_err() || is_closed.recv_timeout(CLOSES_WITHIN).is_err() {
-            self.leave();
+            self.leave(error);
         }
     }
 
-    fn leave(&self) {
-        tracing::error!("the failed store does not close: it goes on with a copy of what is on disk");
-        self.state().is_left = true;
+    fn leave(&self, error: &sled::Error) {
+        tracing::error!(%error, "the failed store does not close: it goes on in new files, with what is on disk");
+        self.state().left = Some(Left::after(error, &self.dir));
     }
 
     fn tree(&self) -> MutexGuard<'_, Option<sled::Tree>> {
@@ -521,62 +526,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// Beside the store: a copy that is being made of it, and what it was copied from.
-const COPY: &str = "copy";
-const LEFT: &str = "left";
-
-/// Whoever has these files open and locked keeps them, emptied, so that they take no room on the
-/// disk; under their names are copies.
-fn leave_behind(dir: &Path) -> std::io::Result<()> {
-    let (copy, left) = (dir.with_extension(COPY), dir.with_extension(LEFT));
-    for old in [&copy, &left] {
-        if old.exists() {
-            std::fs::remove_dir_all(old)?;
-        }
-    }
-    if let Err(error) = copy_folder(dir, &copy) {
-        // Others need the room that it took.
-        std::fs::remove_dir_all(&copy)?;
-        return Err(error);
-    }
-    std::fs::rename(dir, &left)?;
-    std::fs::rename(&copy, dir)?;
-    empty_folder(&left)?;
-    std::fs::remove_dir_all(left)
-}
-
-fn empty_folder(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => empty_folder(&path)?,
-            false => std::fs::File::options().write(true).open(path)?.set_len(0)?,
-        }
-    }
-    Ok(())
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), &target)?;
-            std::fs::File::open(target)?.sync_all()?;
-        }
-    }
-    std::fs::File::open(to)?.sync_all()
-}
-
-/// A kill in the middle of [`leave_behind`] may have come when nothing had the name.
-fn take_back(dir: &Path) -> std::io::Result<()> {
-    let left = dir.with_extension(LEFT);
-    if left.exists() && !dir.exists() { std::fs::rename(left, dir) } else { Ok(()) }
 }
 
 /// A full disk or a kill leaves a snapshot that sled was writing and had not renamed yet. sled 0.34 takes

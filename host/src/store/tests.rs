@@ -38,34 +38,6 @@ fn a_snapshot_that_a_full_disk_or_a_kill_cut_off_costs_nothing() {
     }
 }
 
-/// As sled is that waits for ever for what it could not write.
-#[test]
-fn a_database_that_does_not_close_is_left_behind_with_nothing_lost() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let dir = folder.path().join("store");
-    let store = Store::open(&dir).expect("opens");
-    store.set_position("a/b/c", at(42));
-    store.flush().expect("flushes");
-    drop(store);
-    std::mem::forget(Database::open(&dir).expect("opens"));
-    assert!(Database::open(&dir).is_err(), "it is locked");
-    let old = std::fs::File::open(dir.join("db")).expect("it is there");
-    leave_behind(&dir).expect("it is copied");
-    assert_eq!(old.metadata().expect("it is open").len(), 0, "nobody frees what it took");
-    let store = Store::open(&dir).expect("opens");
-    assert_eq!(store.position("a/b/c"), at(42));
-    store.set_position("a/b/c", at(43));
-    drop(store);
-    // A kill between the two names.
-    std::fs::rename(&dir, dir.with_extension(LEFT)).expect("a name");
-    let store = Store::open(&dir).expect("opens");
-    assert_eq!(store.position("a/b/c"), at(43));
-    drop(store);
-    let names: Vec<_> =
-        std::fs::read_dir(folder.path()).expect("a folder").map(|it| it.expect("one").file_name()).collect();
-    assert_eq!(names, ["store"], "nothing else is left");
-}
-
 #[test]
 fn a_large_value_that_could_not_be_written_stops_no_database_of_the_process() {
     let folder = tempfile::tempdir().expect("a folder");
