@@ -43,6 +43,16 @@ pub enum Marks {
     Sendings(Sendings),
 }
 
+impl Marks {
+    /// The stream, and the place in it of the last message.
+    pub fn last_place(&self) -> Option<([u64; 2], u64)> {
+        match self {
+            Marks::Places(places) => Some((places.stream, *places.ends.last()?)),
+            Marks::Sendings(_) => None,
+        }
+    }
+}
+
 /// How a broker sent the messages of a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sendings {
@@ -76,6 +86,16 @@ pub struct Places {
     pub ends: Vec<u64>,
 }
 
+/// What a source says of the streams that it reads beside each other, each of which has a clock
+/// of its own: only where a dataflow has windows, and its deliveries stand in one stream each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// These, by the names that [`Places`] have, and no others from now on.
+    These(Vec<[u64; 2]>),
+    /// It has come to the end of one: behind what ends there, 0 for nothing, there is no message.
+    AllOf { stream: [u64; 2], upto: u64 },
+}
+
 /// Deliveries of all sources of one dataflow, first come first served.
 #[derive(Debug)]
 pub struct Queue {
@@ -86,6 +106,10 @@ pub struct Queue {
     closed: AtomicBool,
     /// Sources that have given all they ever will.
     ended: Mutex<Vec<u32>>,
+    /// What sources said of their streams, in that order.
+    reads: Mutex<Vec<(u32, Reads)>>,
+    /// Something was said since somebody looked.
+    has_reads: AtomicBool,
     /// So many that nobody has seen.
     unseen: AtomicUsize,
 }
@@ -142,6 +166,8 @@ impl Queue {
             ingest,
             closed,
             ended: Mutex::default(),
+            reads: Mutex::default(),
+            has_reads: AtomicBool::new(false),
             unseen: AtomicUsize::new(0),
         })
     }
@@ -204,6 +230,14 @@ impl Queue {
         } else {
             Vec::new()
         }
+    }
+
+    /// What sources have said of their streams since the last call.
+    pub fn take_reads(&self) -> Vec<(u32, Reads)> {
+        if !self.has_reads.swap(false, Ordering::SeqCst) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.reads.lock().expect("no panic under this lock"))
     }
 
     /// Takes no more; what waits stays.
@@ -312,6 +346,13 @@ impl SourceDoor {
         let settle = Settle::new(self.settled.clone(), self.delivered);
         self.queue.push(Delivery { source: self.source, batch, marks, replayed, settle, credit, seen: None });
         self.delivered
+    }
+
+    /// Says something of the streams that it reads.
+    pub fn reads(&self, reads: Reads) {
+        self.queue.reads.lock().expect("no panic under this lock").push((self.source, reads));
+        self.queue.has_reads.store(true, Ordering::SeqCst);
+        self.queue.ingest.wake_by_ref();
     }
 
     /// Nothing more will be delivered: windows that wait for more need wait no longer.

@@ -414,9 +414,10 @@ impl Parts {
             self.activators().commit.activate();
         }
         let delivery = Stamped::from(batch);
+        let place = marks.as_ref().and_then(Marks::last_place);
         let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
-        Some(Flow { sequence, source, delivery, known, replayed, cause: Cause::Source(credit) })
+        Some(Flow { sequence, source, place, delivery, known, replayed, cause: Cause::Source(credit) })
     }
 
     /// Lets sources go on that wait at a gate which time has opened.
@@ -715,12 +716,14 @@ impl WindowParts {
     fn took(&self, parts: &Parts, flow: &Flow) -> bool {
         let now = parts.clock.now();
         let mut windows = self.windows.borrow_mut();
+        // Before what comes from a stream that is new.
+        windows.hear_of(parts.queue.take_reads(), now);
         windows.absorbed(flow.source, flow.sequence);
         match flow.cause {
             Cause::Source(_) => {
                 let origins = 0..flow.delivery.batch.len() as u32;
                 let latest = origins.map(|origin| Moment::of(flow.delivery.time(origin))).max();
-                windows.heard(flow.source, latest.unwrap_or_default(), now);
+                windows.heard(flow.source, flow.place, latest.unwrap_or_default(), now);
             }
             Cause::Window { window, .. } => windows.passed(window),
         }
@@ -787,7 +790,8 @@ impl WindowParts {
         let known = windows.arrived(source, sequence, Some(marks));
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };
-        Some(Flow { sequence, source, delivery: release.messages, known, replayed: None, cause })
+        let delivery = release.messages;
+        Some(Flow { sequence, source, place: None, delivery, known, replayed: None, cause })
     }
 
     /// Lets time go on, and sees to it that somebody looks again. True if nothing is
@@ -796,6 +800,7 @@ impl WindowParts {
         let now = parts.clock.now();
         let (has_changes, next, is_done) = {
             let mut windows = self.windows.borrow_mut();
+            windows.hear_of(parts.queue.take_reads(), now);
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
             // What is durable is sent on by whoever hears that it is on disk.
             if windows.advance(now) || (!windows.is_durable() && windows.has_released()) {

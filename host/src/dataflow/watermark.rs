@@ -5,6 +5,8 @@
 //! ```text
 //! source A  ───── greatest time seen, less lateness ──┐
 //! source B  ───── idle: does not count ───────────────┤ least ──► watermark, never back
+//! source C  ─┬─── stream, such as a partition ────────┤
+//!            └─── stream, more of it is there ────────┤
 //! delay     ───── all up to here has left it ─────────┘
 //! ```
 
@@ -70,13 +72,29 @@ impl Default for Timing {
 }
 
 /// One source of a dataflow: a real one, or a delay or accumulate inside it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Source {
-    /// No message with an earlier time will come, but late ones.
+    /// No message with an earlier time will come, but late ones; of one that reads streams, each
+    /// of these knows.
     at: Moment,
     /// When it was heard last; `None` for one inside, which is never idle.
     heard: Option<Instant>,
     ended: bool,
+    /// What it reads, if that is several.
+    streams: Vec<Stream>,
+}
+
+/// One of several that a source reads, each in its own order: one may be far behind another.
+#[derive(Clone, Debug)]
+struct Stream {
+    name: [u64; 2],
+    at: Moment,
+    /// When it was heard last, or known to be heard of no more.
+    heard: Instant,
+    /// Of the last message that was heard of it.
+    place: u64,
+    /// The place of the last one that there is; `None` where there are more, or may be.
+    last: Option<u64>,
 }
 
 /// What a window knows.
@@ -99,18 +117,55 @@ impl Watermarks {
     /// For `outside` sources that begin to be heard `now`, and `windows`, each of which
     /// is a source as well, behind them.
     pub fn new(timing: Timing, outside: usize, windows: usize, now: Instant) -> Self {
-        let source = |heard| Source { at: Moment::default(), heard, ended: false };
+        let source = |heard| Source { at: Moment::default(), heard, ended: false, streams: Vec::new() };
         let mut sources = vec![source(Some(now)); outside];
         sources.resize(outside + windows, source(None));
         Watermarks { timing, sources, windows: vec![Reached::default(); windows] }
     }
 
-    /// A source has delivered messages, the latest at `latest`.
-    pub fn heard(&mut self, source: u32, latest: Moment, now: Instant) {
+    /// A source has delivered messages, the latest at `latest` and the last of them at `place` in
+    /// a stream.
+    pub fn heard(&mut self, source: u32, place: Option<([u64; 2], u64)>, latest: Moment, now: Instant) {
         let lateness = self.timing.lateness;
         let source = &mut self.sources[source as usize];
         source.heard = Some(now);
-        source.at = source.at.max(latest.less(lateness));
+        if source.streams.is_empty() {
+            source.at = source.at.max(latest.less(lateness));
+        } else if let Some((name, place)) = place
+            && let Some(stream) = source.streams.iter_mut().find(|stream| stream.name == name)
+        {
+            stream.heard = now;
+            stream.at = stream.at.max(latest.less(lateness));
+            stream.place = stream.place.max(place);
+            // Where there is one more than there was, there may be many.
+            stream.last = stream.last.filter(|last| place <= *last);
+        }
+    }
+
+    /// A source reads these streams from now on.
+    pub fn reads(&mut self, source: u32, streams: &[[u64; 2]], now: Instant) {
+        let source = &mut self.sources[source as usize];
+        source.streams.retain(|stream| streams.contains(&stream.name));
+        for &name in streams {
+            if source.streams.iter().all(|stream| stream.name != name) {
+                let stream = Stream { name, at: Moment::default(), heard: now, place: 0, last: None };
+                source.streams.push(stream);
+            }
+        }
+    }
+
+    /// Behind the place `upto` a stream has nothing more for now.
+    pub fn all_of(&mut self, source: u32, stream: [u64; 2], upto: u64, now: Instant) {
+        let streams = &mut self.sources[source as usize].streams;
+        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream)
+            // There was more meanwhile, and whoever comes to its end says so.
+            && stream.place <= upto
+        {
+            if stream.last.is_none() {
+                stream.heard = now;
+            }
+            stream.last = Some(upto);
+        }
     }
 
     /// All before `at` has left a window.
@@ -144,18 +199,17 @@ impl Watermarks {
         let Watermarks { timing, sources, windows } = self;
         let reached = &mut windows[window];
         let of = |source: &u32| &sources[*source as usize];
-        let active = upstream.iter().map(of).filter(|source| !source.is_idle(timing.idle, now));
-        let at = match active.map(|source| source.at).min() {
+        let at = match upstream.iter().filter_map(|source| of(source).active(timing.idle, now)).min() {
             Some(at) => {
                 reached.idle = None;
                 at
             }
             None if upstream.iter().map(of).all(|source| source.ended) => Moment::END,
             None => {
-                let last = upstream.iter().filter_map(|source| of(source).heard).max();
+                let last = upstream.iter().filter_map(|source| of(source).heard_last()).max();
                 let since = last.map_or(now, |last| last.plus(timing.idle));
                 // The last to become idle said how far it was; nobody holds it up now.
-                let said = upstream.iter().map(|source| of(source).at).max().unwrap_or_default();
+                let said = upstream.iter().map(|source| of(source).greatest()).max().unwrap_or_default();
                 let (since, from) = *reached.idle.get_or_insert((since, reached.at.max(said)));
                 if from == Moment::default() { from } else { from.plus(now.since(since)) }
             }
@@ -172,11 +226,11 @@ impl Watermarks {
             // What it waits for is inside, and is looked at itself.
             return None;
         }
-        let active = upstream.iter().map(of).filter(|source| !source.is_idle(self.timing.idle, now));
-        if let Some(idle_at) =
-            active.filter_map(|source| source.heard).map(|heard| heard.plus(self.timing.idle)).min()
-        {
-            return Some(idle_at.max(now.plus(self.timing.tick)));
+        let active = || upstream.iter().map(of).filter(|it| it.active(self.timing.idle, now).is_some());
+        if active().next().is_some() {
+            // Of a stream that has more nobody knows when: it will be heard.
+            let idle_at = active().filter_map(|source| source.idle_at(self.timing.idle, now)).min();
+            return idle_at.map(|idle_at| idle_at.max(now.plus(self.timing.tick)));
         }
         let Reached { at, idle } = self.windows[window];
         let left = open.since(at).max(self.timing.tick);
@@ -185,8 +239,46 @@ impl Watermarks {
 }
 
 impl Source {
+    /// How far it is, unless it is idle.
+    fn active(&self, after: Duration, now: Instant) -> Option<Moment> {
+        if self.ended {
+            return None;
+        }
+        if self.streams.is_empty() {
+            let is_idle = self.heard.is_some_and(|heard| now.since(heard) >= after);
+            return (!is_idle).then_some(self.at);
+        }
+        let active = self.streams.iter().filter(|stream| !stream.is_idle(after, now));
+        active.map(|stream| stream.at).min()
+    }
+
+    /// The latest that was heard of it.
+    fn greatest(&self) -> Moment {
+        self.streams.iter().map(|stream| stream.at).fold(self.at, Moment::max)
+    }
+
+    fn heard_last(&self) -> Option<Instant> {
+        self.streams.iter().map(|stream| Some(stream.heard)).fold(self.heard, Option::max)
+    }
+
+    /// When it, or the next of its streams, becomes idle if nothing comes.
+    fn idle_at(&self, after: Duration, now: Instant) -> Option<Instant> {
+        if self.streams.is_empty() {
+            return self.heard.map(|heard| heard.plus(after));
+        }
+        let active = self.streams.iter().filter(|stream| stream.is_whole() && !stream.is_idle(after, now));
+        active.map(|stream| stream.heard.plus(after)).min()
+    }
+}
+
+impl Stream {
+    /// Whether all that there is of it has been heard.
+    fn is_whole(&self) -> bool {
+        self.last.is_some_and(|last| self.place >= last)
+    }
+
     fn is_idle(&self, after: Duration, now: Instant) -> bool {
-        self.ended || self.heard.is_some_and(|heard| now.since(heard) >= after)
+        self.is_whole() && now.since(self.heard) >= after
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     dataflow::watermark::{Moment, Timing, Watermarks},
     guest::Operator,
     planted::{self, Bug},
-    queue::Marks,
+    queue::{Marks, Reads},
     store::WindowSpace,
     tenant::Tenant,
 };
@@ -306,10 +306,20 @@ impl Windows {
         self.replay.as_ref().is_none_or(Replay::is_written)
     }
 
-    /// A delivery of an outside source, the latest of its messages at `latest`, is
-    /// through the region.
-    pub fn heard(&mut self, source: u32, latest: Moment, now: Instant) {
-        self.watermarks.heard(source, latest, now);
+    /// A delivery of an outside source, its last message at `place` and the latest of them at
+    /// `latest`, is through the region.
+    pub fn heard(&mut self, source: u32, place: Option<([u64; 2], u64)>, latest: Moment, now: Instant) {
+        self.watermarks.heard(source, place, latest, now);
+    }
+
+    /// Sources said this of the streams that they read.
+    pub fn hear_of(&mut self, reads: Vec<(u32, Reads)>, now: Instant) {
+        for (source, reads) in reads {
+            match reads {
+                Reads::These(streams) => self.watermarks.reads(source, &streams, now),
+                Reads::AllOf { stream, upto } => self.watermarks.all_of(source, stream, upto, now),
+            }
+        }
     }
 
     /// The source gives nothing more.

@@ -93,6 +93,17 @@ impl Server {
         producer.flush(Duration::from_secs(60)).expect("Kafka has them");
     }
 
+    /// Sends records of a partition and a value, with a logical time in a header.
+    pub fn send_timed(&self, topic: &str, records: impl IntoIterator<Item = (i32, String, String)>) {
+        let producer = self.producer();
+        for (partition, value, time) in records {
+            let headers = OwnedHeaders::new().insert(Header { key: "__ts", value: Some(&time) });
+            let record = BaseRecord::<(), _>::to(topic).partition(partition).headers(headers);
+            producer.send(record.payload(&value)).map_err(|(error, _)| error).expect("it is taken");
+        }
+        producer.flush(Duration::from_secs(60)).expect("Kafka has them");
+    }
+
     /// All records of a topic so far that can be read when read-committed.
     pub fn records(&self, topic: &str) -> Vec<Seen> {
         let consumer: BaseConsumer = self.client().set("group.id", "outside").create().expect("a consumer");
@@ -183,7 +194,7 @@ pub struct Seen {
 
 /// An endpoint whose sources are in a `group` that no other test is in: whoever dies in a
 /// group holds up all that are.
-fn endpoint(address: &str, group: &str, more: &str) -> String {
+pub fn endpoint(address: &str, group: &str, more: &str) -> String {
     format!(
         "{{ endpointType: Kafka, kafkaSettings: {{ host: \"{address}\", consumerGroupId: \"{group}\"{more} }} }}"
     )

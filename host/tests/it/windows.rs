@@ -27,6 +27,7 @@ use tidegate_benches::{
 };
 
 use crate::{
+    kafka,
     mosquitto::{Mosquitto, eventually, widening},
     outside::{Subscriber, publish_all},
     site::{Flow, payloads},
@@ -718,6 +719,38 @@ fn a_host_that_is_stopped_waits_for_no_volatile_window() {
 fn mqtt_a_host_killed_again_and_again_gives_each_window_whole() {
     let Some(windows) = killed_over_mqtt("") else { return };
     assert_eq!(windows, (vec![], vec![]));
+}
+
+/// Each partition has a clock of its own: what is read of one while another is far behind is late
+/// for nobody, over a kill as well.
+#[test]
+fn kafka_a_backlog_of_several_partitions_is_in_time_for_its_windows() {
+    const PARTITIONS: u64 = 4;
+    const WINDOWS: u64 = 400;
+    let Some(server) = kafka::Server::shared() else { return };
+    server.topic("backlog", PARTITIONS as u32);
+    // More than is fetched of one partition at once.
+    let pad = "x".repeat(4 << 10);
+    let record = |second: u64| {
+        let value = format!(r#"{{"v":{second},"pad":"{pad}"}}"#);
+        let time = format!("{:015}:00000:a", (START + second) * 1000);
+        ((second % PARTITIONS) as i32, value, time)
+    };
+    server.send_timed("backlog", (1..=WINDOWS * 10 + 1).map(record));
+    let from = kafka::endpoint(&server.address(), "backlog", "");
+    let site = tens(&[("in", &from), FILES[1]], ("in", "backlog"), ("out", "out"));
+    let heard = || BTreeSet::from_iter(payloads(&site.dir().join("out.jsonl")));
+    let host = site.up();
+    eventually("some are closed", || heard().len() as u64 >= WINDOWS / 4);
+    assert_eq!(site.counter("a", "late"), 0);
+    host.kill();
+    let host = site.up();
+    eventually("every window is closed", || heard().len() as u64 >= WINDOWS);
+    assert_eq!(site.counter("a", "late"), 0);
+    drop(host);
+    let heard: BTreeSet<String> = heard().iter().map(|summary| canonical(summary)).collect();
+    assert_eq!(heard.difference(&first(WINDOWS)).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(heard.len() as u64, WINDOWS);
 }
 
 /// Having been without its client, mosquitto sends all that waited, however few messages

@@ -81,12 +81,11 @@ impl Site {
             )
         };
         let grant = |name: &str| format!("    - {{ name: {name}, read: [\"#\"], write: [\"#\"] }}\n");
-        // What comes late is not lost: behind a backlog one partition of Kafka is ahead of another.
         let mut platform = format!(
             "apiVersion: tidegate.dev/v1\nkind: Host\nmetadata: {{ name: host-{number} }}\nspec: {{ shards: 1 }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: a }}\nspec: {{ policy: team }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: team }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n  late: nextWindow\n  endpoints:\n{}",
+             world: tidegate:policy/standard@0.1.0\n  endpoints:\n{}",
             grant("source")
         );
         if sink.is_some() {

@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     connector::{backoff::Backoff, status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
-    queue::{Marks, Places, SourceDoor},
+    queue::{Marks, Places, Reads, SourceDoor},
     resource::endpoint::{Copying, KafkaSettings},
 };
 
@@ -109,12 +109,14 @@ impl KafkaSource {
                 delivered_last: 0,
                 delivered: BTreeMap::new(),
                 topics: Vec::new(),
+                identified: BTreeMap::new(),
             }),
             status: status.clone(),
             stop: options.stop.clone(),
             served: AtomicBool::new(false),
             refusal: Mutex::default(),
             transaction: options.transaction.take(),
+            identifies: options.identifies,
         });
         while !shared.is_stopped(&waiter) {
             shared.refusal().take();
@@ -159,7 +161,11 @@ fn open(
     shared: &Arc<Shared>,
     waiter: &Waiter,
 ) -> Result<BaseConsumer<Group>, ClientError> {
-    let config = consumer(settings, &options.client_id, &options.group)?;
+    let mut config = consumer(settings, &options.client_id, &options.group)?;
+    if options.identifies {
+        // Windows wait for what is there.
+        config.set("enable.partition.eof", "true");
+    }
     let mut consumer: BaseConsumer<Group> = config.create_with_context(Group(shared.clone()))?;
     let waker = waiter.waker();
     consumer.set_nonempty_callback(move || waker.wake_by_ref());
@@ -185,6 +191,9 @@ struct Progress {
     delivered: BTreeMap<Partition, i64>,
     /// Numbered in the order in which they came.
     topics: Vec<String>,
+    /// The end of the last message of each partition that was, or will be, delivered in this
+    /// run, if they are identified.
+    identified: BTreeMap<Partition, i64>,
 }
 
 impl Progress {
@@ -224,6 +233,23 @@ impl Progress {
         }
     }
 
+    /// Says which partitions it has. Each has a clock of its own: one may be far behind another.
+    fn tell_streams(&self, assigned: &TopicPartitionList) {
+        let streams = assigned.elements().iter().map(|it| stream_of(it.topic(), it.partition())).collect();
+        self.door.reads(Reads::These(streams));
+    }
+
+    /// Says that there is no more in a partition. The library does not say of which topic: of
+    /// another one, whose end it is not, this holds until more of it is read.
+    fn tell_end(&mut self, assigned: &TopicPartitionList, partition: i32) {
+        for it in assigned.elements().iter().filter(|it| it.partition() == partition) {
+            let stream = stream_of(it.topic(), partition);
+            let known = self.partition(it.topic(), partition);
+            let last = known.and_then(|known| self.identified.get(&known)).copied();
+            self.door.reads(Reads::AllOf { stream, upto: last.unwrap_or(0) as u64 });
+        }
+    }
+
     fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
         self.topics.iter().position(|name| name == topic).map(|topic| (topic, partition))
     }
@@ -244,6 +270,8 @@ struct Shared {
     /// Why the brokers do not let the client in.
     refusal: Mutex<Option<String>>,
     transaction: Option<Arc<Transaction>>,
+    /// Whether each message is known by its place, which windows want.
+    identifies: bool,
 }
 
 impl Shared {
@@ -364,7 +392,13 @@ impl ConsumerContext for Group {
         }
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if self.0.identifies && !matches!(rebalance, Rebalance::Error(_)) {
+            match consumer.assignment() {
+                Ok(assigned) => self.0.lock().tell_streams(&assigned),
+                Err(error) => tracing::warn!(%error, "windows do not know which partitions there are"),
+            }
+        }
         match rebalance {
             Rebalance::Assign(list) => {
                 tracing::info!(partitions = list.count(), "partitions came");
@@ -474,9 +508,15 @@ struct Reading<'s> {
     /// The delivery that is being made.
     builder: BatchBuilder,
     /// Read while nothing could be taken.
-    held: VecDeque<OwnedMessage>,
+    held: VecDeque<Held>,
     /// Behind each of its messages, if they are identified.
     ends: Vec<i64>,
+}
+
+enum Held {
+    Message(OwnedMessage),
+    /// A partition's end.
+    End(i32),
 }
 
 impl Reading<'_> {
@@ -631,8 +671,11 @@ impl Reading<'_> {
     /// Takes records until the delivery is full, or there are none. Whether there may be
     /// more at once.
     fn read(&mut self) -> bool {
-        while let Some(message) = self.held.pop_front() {
-            self.take(&message);
+        while let Some(held) = self.held.pop_front() {
+            match held {
+                Held::Message(message) => self.take(&message),
+                Held::End(partition) => self.tell_end(partition),
+            }
             if self.is_full() {
                 return true;
             }
@@ -653,6 +696,7 @@ impl Reading<'_> {
                         return true;
                     }
                 }
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.tell_end(partition),
                 Some(Err(error)) => {
                     self.shared.status.set_degraded(Clock::System.now(), error.to_string());
                     return true;
@@ -661,12 +705,21 @@ impl Reading<'_> {
         }
     }
 
+    /// Of a partition all is read that there is.
+    fn tell_end(&self, partition: i32) {
+        match self.consumer.assignment() {
+            Ok(assigned) => self.shared.lock().tell_end(&assigned, partition),
+            Err(error) => tracing::warn!(%error, partition, "windows do not know that it has ended"),
+        }
+    }
+
     /// Serves the group, and keeps for later what comes though all is paused: it is of
     /// partitions that have just come.
     fn serve(&mut self) {
         self.pause();
         match self.consumer.poll(Duration::ZERO) {
-            Some(Ok(message)) => self.held.push_back(message.detach()),
+            Some(Ok(message)) => self.held.push_back(Held::Message(message.detach())),
+            Some(Err(KafkaError::PartitionEOF(partition))) => self.held.push_back(Held::End(partition)),
             Some(Err(error)) => self.shared.status.set_degraded(Clock::System.now(), error.to_string()),
             None => {}
         }
@@ -721,6 +774,10 @@ impl Reading<'_> {
             }
         }
         let mut progress = self.shared.lock();
+        if self.options.identifies && !is_oversize {
+            let end = progress.identified.entry(partition).or_insert(next);
+            *end = next.max(*end);
+        }
         progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {
             // Done with as soon as what came before it is.
@@ -739,7 +796,7 @@ impl Reading<'_> {
             let (topic, partition) = progress.reading[0].0;
             let name = &progress.topics[topic];
             let ends = ends.iter().map(|end| *end as u64).collect();
-            Marks::Places(Places { stream: [stream(name), partition as u64], is_one_of_many: true, ends })
+            Marks::Places(Places { stream: stream_of(name, partition), is_one_of_many: true, ends })
         });
         let bytes = batch.bytes_held();
         let waits_since = Instant::now();
@@ -799,9 +856,8 @@ impl Reading<'_> {
     }
 }
 
-/// Names a topic among the streams of a source: FNV-1a, the same in every run.
-fn stream(topic: &str) -> u64 {
-    topic
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// Names a partition among the streams of a source: FNV-1a of its topic, the same in every run.
+fn stream_of(topic: &str, partition: i32) -> [u64; 2] {
+    let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    [topic.bytes().fold(0xcbf2_9ce4_8422_2325, hash), partition as u64]
 }

@@ -84,7 +84,7 @@ fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
             match *step {
                 Heard(source, at_ms, second) => {
                     now = ms(at_ms);
-                    watermarks.heard(source, at(second), now);
+                    watermarks.heard(source, None, at(second), now);
                 }
                 Ended(source) => watermarks.ended(source),
                 Wait(at_ms) => now = ms(at_ms),
@@ -98,7 +98,7 @@ fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
 #[test]
 fn a_window_behind_another_has_come_as_far_as_what_has_left_that_one() {
     let mut watermarks = Watermarks::new(Timing::default(), 1, 2, ms(0));
-    watermarks.heard(0, at(100), ms(1));
+    watermarks.heard(0, None, at(100), ms(1));
     assert_eq!(watermarks.advance(0, &[0], ms(1)), at(100));
     // However long it takes: it is not idle.
     assert_eq!(watermarks.advance(1, &[1], ms(60_000)), at(0));
@@ -110,7 +110,7 @@ fn a_window_behind_another_has_come_as_far_as_what_has_left_that_one() {
 #[test]
 fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
     let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
-    watermarks.heard(0, at(100), ms(1_000));
+    watermarks.heard(0, None, at(100), ms(1_000));
     watermarks.advance(0, &[0], ms(1_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), Some(ms(6_000)));
     watermarks.advance(0, &[0], ms(6_000));
@@ -118,4 +118,126 @@ fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
     // In steps, where it is due already.
     watermarks.advance(0, &[0], ms(16_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(16_000)), Some(ms(16_100)));
+}
+
+/// What a source says of its streams, each by its number, and what the watermark is then.
+enum Say {
+    /// Which it reads.
+    Reads(&'static [u64]),
+    /// In a stream at a place, at so many ms, a message of this second.
+    In(u64, u64, u64, u64),
+    /// A stream ends behind a place, at so many ms.
+    End(u64, u64, u64),
+    Time(u64),
+}
+use Say::{End, In, Reads, Time};
+
+#[test]
+fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does_not() {
+    let cases: [(&str, &[(Say, u64)]); 8] = [
+        ("nobody said what it reads", &[(In(1, 1, 10, 100), 100), (In(2, 1, 20, 50), 100)]),
+        (
+            "however long it takes",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(1, 1, 10, 100), 0),
+                (Time(60_000), 0),
+                (In(2, 1, 60_001, 50), 50),
+                (In(2, 2, 60_002, 150), 100),
+            ],
+        ),
+        (
+            "at its end it is idle as a source is",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(1, 1, 10, 100), 0),
+                (End(2, 0, 1_000), 0),
+                (In(1, 2, 5_999, 110), 0),
+                (In(1, 3, 6_000, 120), 120),
+            ],
+        ),
+        (
+            "an end that is told before its last message",
+            &[
+                (Reads(&[1, 2]), 0),
+                (End(2, 7, 10), 0),
+                (Time(60_000), 0),
+                (In(2, 7, 60_000, 50), 0),
+                (In(1, 1, 60_001, 100), 50),
+                (In(1, 2, 65_000, 101), 101),
+            ],
+        ),
+        (
+            "more than there was",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(2, 1, 10, 50), 0),
+                (End(2, 1, 20), 0),
+                (In(1, 1, 6_000, 100), 100),
+                (In(2, 2, 6_100, 101), 100),
+                (In(1, 2, 30_000, 110), 101),
+            ],
+        ),
+        (
+            "an end that is no more",
+            &[(Reads(&[1, 2]), 0), (In(2, 2, 10, 50), 0), (End(2, 1, 20), 0), (In(1, 1, 9_000, 100), 50)],
+        ),
+        (
+            "all at their ends: at the clock's pace",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(1, 1, 1_000, 100), 0),
+                (In(2, 1, 1_000, 90), 90),
+                (End(1, 1, 2_000), 90),
+                (End(2, 1, 2_000), 90),
+                (Time(7_000), 100),
+                (Time(9_000), 102),
+            ],
+        ),
+        (
+            "one that goes",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(1, 1, 10, 100), 0),
+                (Reads(&[1]), 100),
+                (Reads(&[1, 2]), 100),
+                (In(1, 2, 20, 110), 100),
+                (In(2, 9, 30, 105), 105),
+            ],
+        ),
+    ];
+    for (name, steps) in cases {
+        let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
+        let mut now = ms(0);
+        for (place, (step, expected)) in steps.iter().enumerate() {
+            match *step {
+                Reads(streams) => {
+                    let streams: Vec<_> = streams.iter().map(|stream| [*stream, 0]).collect();
+                    watermarks.reads(0, &streams, now);
+                }
+                In(stream, place, at_ms, second) => {
+                    now = ms(at_ms);
+                    watermarks.heard(0, Some(([stream, 0], place)), at(second), now);
+                }
+                End(stream, upto, at_ms) => {
+                    now = ms(at_ms);
+                    watermarks.all_of(0, [stream, 0], upto, now);
+                }
+                Time(at_ms) => now = ms(at_ms),
+            }
+            let reached = watermarks.advance(0, &[0], now);
+            assert_eq!(reached.seconds, *expected, "{name}, step {place}");
+        }
+    }
+}
+
+#[test]
+fn nobody_looks_again_for_a_stream_that_has_more_and_somebody_does_once_it_ends() {
+    let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
+    watermarks.reads(0, &[[1, 0]], ms(0));
+    watermarks.heard(0, Some(([1, 0], 1)), at(100), ms(1_000));
+    watermarks.advance(0, &[0], ms(1_000));
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), None);
+    watermarks.all_of(0, [1, 0], 1, ms(2_000));
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(2_000)), Some(ms(7_000)));
 }
