@@ -94,6 +94,8 @@ pub enum Reads {
     These(Vec<[u64; 2]>),
     /// It has come to the end of one: behind what ends there, 0 for nothing, there is no message.
     AllOf { stream: [u64; 2], upto: u64 },
+    /// There is more again of one.
+    MoreOf { stream: [u64; 2] },
 }
 
 /// Deliveries of all sources of one dataflow, first come first served.
@@ -119,6 +121,8 @@ pub struct Queue {
 struct Lines {
     in_order: Line,
     in_any_order: Line,
+    /// How many there are of each source.
+    of_sources: Vec<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +146,24 @@ impl Line {
 }
 
 impl Lines {
+    fn push(&mut self, delivery: Delivery, is_in_order: bool) {
+        let source = delivery.source as usize;
+        if self.of_sources.len() <= source {
+            self.of_sources.resize(source + 1, 0);
+        }
+        self.of_sources[source] += 1;
+        let line = if is_in_order { &mut self.in_order } else { &mut self.in_any_order };
+        line.deliveries.push_back(delivery);
+        line.unseen += 1;
+    }
+
+    fn pop(&mut self, is_in_order: bool) -> Option<Delivery> {
+        let line = if is_in_order { &mut self.in_order } else { &mut self.in_any_order };
+        let delivery = line.pop()?;
+        self.of_sources[delivery.source as usize] -= 1;
+        Some(delivery)
+    }
+
     fn len(&self) -> usize {
         self.in_order.deliveries.len() + self.in_any_order.deliveries.len()
     }
@@ -181,12 +203,8 @@ impl Queue {
             delivery.settle.abandon();
             return;
         }
-        let line = match delivery.settle.is_in_order() || !self.has_two_lines {
-            true => &mut lines.in_order,
-            false => &mut lines.in_any_order,
-        };
-        line.deliveries.push_back(delivery);
-        line.unseen += 1;
+        let is_in_order = delivery.settle.is_in_order() || !self.has_two_lines;
+        lines.push(delivery, is_in_order);
         self.unseen.fetch_add(1, Ordering::Relaxed);
         drop(lines);
         self.ingest.wake_by_ref();
@@ -194,12 +212,12 @@ impl Queue {
 
     /// The next delivery; of two lines, of the one in order.
     pub fn pop(&self) -> Option<Delivery> {
-        self.lines.lock().expect("no panic under this lock").in_order.pop()
+        self.lines.lock().expect("no panic under this lock").pop(true)
     }
 
     /// The next delivery that waits for nothing before it, where these have their own line.
     pub fn pop_in_any_order(&self) -> Option<Delivery> {
-        self.lines.lock().expect("no panic under this lock").in_any_order.pop()
+        self.lines.lock().expect("no panic under this lock").pop(false)
     }
 
     /// Whatever came since the last call came now, as exactly as the dataflow is woken: a
@@ -220,6 +238,12 @@ impl Queue {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether anything of a source waits here.
+    pub fn has_any_of(&self, source: u32) -> bool {
+        let lines = self.lines.lock().expect("no panic under this lock");
+        lines.of_sources.get(source as usize).is_some_and(|waiting| *waiting > 0)
     }
 
     /// Sources that have ended since the last call, if nothing of theirs waits here.

@@ -727,7 +727,7 @@ impl WindowParts {
             }
             Cause::Window { window, .. } => windows.passed(window),
         }
-        if windows.advance(now) {
+        if windows.advance(now, &|source| parts.queue.has_any_of(source)) {
             parts.dataflow.wake_by_ref();
         }
         windows.is_durable() && windows.has_changes()
@@ -803,7 +803,8 @@ impl WindowParts {
             windows.hear_of(parts.queue.take_reads(), now);
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
             // What is durable is sent on by whoever hears that it is on disk.
-            if windows.advance(now) || (!windows.is_durable() && windows.has_released()) {
+            let has_more = windows.advance(now, &|source| parts.queue.has_any_of(source));
+            if has_more || (!windows.is_durable() && windows.has_released()) {
                 parts.dataflow.wake_by_ref();
             }
             let has_changes = windows.is_durable() && windows.has_changes();

@@ -79,6 +79,8 @@ struct Source {
     at: Moment,
     /// When it was heard last; `None` for one inside, which is never idle.
     heard: Option<Instant>,
+    /// Deliveries of it that were taken and not heard yet.
+    under_way: u32,
     ended: bool,
     /// What it reads, if that is several.
     streams: Vec<Stream>,
@@ -117,10 +119,29 @@ impl Watermarks {
     /// For `outside` sources that begin to be heard `now`, and `windows`, each of which
     /// is a source as well, behind them.
     pub fn new(timing: Timing, outside: usize, windows: usize, now: Instant) -> Self {
-        let source = |heard| Source { at: Moment::default(), heard, ended: false, streams: Vec::new() };
+        let source =
+            |heard| Source { at: Moment::default(), heard, under_way: 0, ended: false, streams: Vec::new() };
         let mut sources = vec![source(Some(now)); outside];
         sources.resize(outside + windows, source(None));
         Watermarks { timing, sources, windows: vec![Reached::default(); windows] }
+    }
+
+    /// A delivery of a source was taken: it will be heard.
+    pub fn came(&mut self, source: u32) {
+        self.sources[source as usize].under_way += 1;
+    }
+
+    /// Sources that `waits` knows to have more, or of which something is under way, say nothing
+    /// because they are not let: that makes none idle.
+    pub fn look(&mut self, now: Instant, waits: impl Fn(u32) -> bool) {
+        let idle = self.timing.idle;
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            // Asked seldom: it takes a lock.
+            let is_due = source.heard.is_some_and(|heard| now.since(heard) >= idle);
+            if is_due && !source.ended && (source.under_way > 0 || waits(number as u32)) {
+                source.heard = Some(now);
+            }
+        }
     }
 
     /// A source has delivered messages, the latest at `latest` and the last of them at `place` in
@@ -129,6 +150,7 @@ impl Watermarks {
         let lateness = self.timing.lateness;
         let source = &mut self.sources[source as usize];
         source.heard = Some(now);
+        source.under_way = source.under_way.saturating_sub(1);
         if source.streams.is_empty() {
             source.at = source.at.max(latest.less(lateness));
         } else if let Some((name, place)) = place
@@ -137,8 +159,6 @@ impl Watermarks {
             stream.heard = now;
             stream.at = stream.at.max(latest.less(lateness));
             stream.place = stream.place.max(place);
-            // Where there is one more than there was, there may be many.
-            stream.last = stream.last.filter(|last| place <= *last);
         }
     }
 
@@ -157,14 +177,19 @@ impl Watermarks {
     /// Behind the place `upto` a stream has nothing more for now.
     pub fn all_of(&mut self, source: u32, stream: [u64; 2], upto: u64, now: Instant) {
         let streams = &mut self.sources[source as usize].streams;
-        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream)
-            // There was more meanwhile, and whoever comes to its end says so.
-            && stream.place <= upto
-        {
+        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream) {
             if stream.last.is_none() {
                 stream.heard = now;
             }
             stream.last = Some(upto);
+        }
+    }
+
+    /// A stream has more again.
+    pub fn more_of(&mut self, source: u32, stream: [u64; 2]) {
+        let streams = &mut self.sources[source as usize].streams;
+        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream) {
+            stream.last = None;
         }
     }
 

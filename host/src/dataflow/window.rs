@@ -245,6 +245,7 @@ impl Windows {
     /// A delivery has come. Which of its messages windows have already.
     pub fn arrived(&mut self, source: u32, sequence: u64, marks: Option<Marks>) -> Known {
         if source < self.outside {
+            self.watermarks.came(source);
             self.repeats = self.sources[source as usize].repeats(marks.as_ref());
             if let Some(replay) = &mut self.replay {
                 replay.delivered(source, sequence, marks.as_ref());
@@ -318,6 +319,7 @@ impl Windows {
             match reads {
                 Reads::These(streams) => self.watermarks.reads(source, &streams, now),
                 Reads::AllOf { stream, upto } => self.watermarks.all_of(source, stream, upto, now),
+                Reads::MoreOf { stream } => self.watermarks.more_of(source, stream),
             }
         }
     }
@@ -443,10 +445,12 @@ impl Windows {
         Ok(())
     }
 
-    /// Looks at every watermark again and moves what is complete to the releases. True
-    /// if there is more than can be moved at once.
-    pub fn advance(&mut self, now: Instant) -> bool {
+    /// Looks at every watermark again and moves what is complete to the releases; `waits` says
+    /// whether anything of a source outside waits to be taken. True if there is more than can be
+    /// moved at once.
+    pub fn advance(&mut self, now: Instant, waits: &dyn Fn(u32) -> bool) -> bool {
         let mut more = false;
+        self.watermarks.look(now, waits);
         for index in 0..self.windows.len() {
             let reached = self.watermarks.advance(index, &self.upstream[index], now);
             more |= self.release(index, reached);

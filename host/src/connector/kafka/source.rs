@@ -2,7 +2,7 @@
 //! deliveries. An offset is stored, and so committed, once all up to it is settled.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -110,6 +110,7 @@ impl KafkaSource {
                 delivered: BTreeMap::new(),
                 topics: Vec::new(),
                 identified: BTreeMap::new(),
+                ended: BTreeSet::new(),
             }),
             status: status.clone(),
             stop: options.stop.clone(),
@@ -194,6 +195,8 @@ struct Progress {
     /// The end of the last message of each partition that was, or will be, delivered in this
     /// run, if they are identified.
     identified: BTreeMap<Partition, i64>,
+    /// Partitions whose ends were told.
+    ended: BTreeSet<Partition>,
 }
 
 impl Progress {
@@ -244,10 +247,20 @@ impl Progress {
     fn tell_end(&mut self, assigned: &TopicPartitionList, partition: i32) {
         for it in assigned.elements().iter().filter(|it| it.partition() == partition) {
             let stream = stream_of(it.topic(), partition);
-            let known = self.partition(it.topic(), partition);
-            let last = known.and_then(|known| self.identified.get(&known)).copied();
+            let known = (self.topic(it.topic()), partition);
+            let last = self.identified.get(&known).copied();
             self.door.reads(Reads::AllOf { stream, upto: last.unwrap_or(0) as u64 });
+            self.ended.insert(known);
         }
+    }
+
+    /// A message of a topic and partition will be delivered that ends here.
+    fn identify(&mut self, topic: &str, partition: Partition, end: i64) {
+        if self.ended.remove(&partition) {
+            self.door.reads(Reads::MoreOf { stream: stream_of(topic, partition.1) });
+        }
+        let known = self.identified.entry(partition).or_insert(end);
+        *known = end.max(*known);
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
@@ -775,8 +788,7 @@ impl Reading<'_> {
         }
         let mut progress = self.shared.lock();
         if self.options.identifies && !is_oversize {
-            let end = progress.identified.entry(partition).or_insert(next);
-            *end = next.max(*end);
+            progress.identify(topic, partition, next);
         }
         progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {

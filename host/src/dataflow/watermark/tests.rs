@@ -120,6 +120,29 @@ fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(16_000)), Some(ms(16_100)));
 }
 
+#[test]
+fn a_source_that_is_not_let_is_not_idle() {
+    for (what, is_taken, waits, reached) in [
+        ("a delivery is under way", true, false, 50),
+        ("one waits to be taken", false, true, 50),
+        ("nothing is there", false, false, 100),
+    ] {
+        let mut watermarks = Watermarks::new(Timing::default(), 2, 1, ms(0));
+        watermarks.came(0);
+        watermarks.heard(0, None, at(50), ms(1_000));
+        if is_taken {
+            watermarks.came(0);
+        }
+        watermarks.heard(1, None, at(100), ms(9_000));
+        watermarks.look(ms(9_000), |source| waits && source == 0);
+        assert_eq!(watermarks.advance(0, &[0, 1], ms(9_000)).seconds, reached, "{what}");
+        if is_taken {
+            watermarks.heard(0, None, at(70), ms(9_001));
+            assert_eq!(watermarks.advance(0, &[0, 1], ms(9_001)).seconds, 70, "{what}");
+        }
+    }
+}
+
 /// What a source says of its streams, each by its number, and what the watermark is then.
 enum Say {
     /// Which it reads.
@@ -128,9 +151,11 @@ enum Say {
     In(u64, u64, u64, u64),
     /// A stream ends behind a place, at so many ms.
     End(u64, u64, u64),
+    /// There is more again of a stream.
+    More(u64),
     Time(u64),
 }
-use Say::{End, In, Reads, Time};
+use Say::{End, In, More, Reads, Time};
 
 #[test]
 fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does_not() {
@@ -174,13 +199,24 @@ fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does
                 (In(2, 1, 10, 50), 0),
                 (End(2, 1, 20), 0),
                 (In(1, 1, 6_000, 100), 100),
-                (In(2, 2, 6_100, 101), 100),
-                (In(1, 2, 30_000, 110), 101),
+                (More(2), 100),
+                (In(1, 2, 6_001, 105), 100),
+                (In(2, 2, 6_100, 101), 101),
+                (In(1, 3, 30_000, 110), 101),
             ],
         ),
         (
             "an end that is no more",
-            &[(Reads(&[1, 2]), 0), (In(2, 2, 10, 50), 0), (End(2, 1, 20), 0), (In(1, 1, 9_000, 100), 50)],
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(2, 1, 10, 50), 0),
+                (End(2, 1, 20), 0),
+                (More(2), 0),
+                (In(1, 1, 9_000, 100), 50),
+                (In(2, 2, 9_100, 60), 60),
+                (End(2, 2, 9_200), 60),
+                (In(1, 2, 14_200, 120), 120),
+            ],
         ),
         (
             "all at their ends: at the clock's pace",
@@ -223,6 +259,7 @@ fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does
                     now = ms(at_ms);
                     watermarks.all_of(0, [stream, 0], upto, now);
                 }
+                More(stream) => watermarks.more_of(0, [stream, 0]),
                 Time(at_ms) => now = ms(at_ms),
             }
             let reached = watermarks.advance(0, &[0], now);
