@@ -96,6 +96,10 @@ pub enum Reads {
     AllOf { stream: [u64; 2], upto: u64 },
     /// There is more again of one.
     MoreOf { stream: [u64; 2] },
+    /// It may not read: any of them may have more meanwhile.
+    Behind,
+    /// It has read all that there was in any.
+    CaughtUp,
 }
 
 /// Deliveries of all sources of one dataflow, first come first served.

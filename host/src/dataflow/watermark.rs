@@ -84,6 +84,8 @@ struct Source {
     ended: bool,
     /// What it reads, if that is several.
     streams: Vec<Stream>,
+    /// It may not read them, so that nobody knows how far they are.
+    is_behind: bool,
 }
 
 /// One of several that a source reads, each in its own order: one may be far behind another.
@@ -119,8 +121,14 @@ impl Watermarks {
     /// For `outside` sources that begin to be heard `now`, and `windows`, each of which
     /// is a source as well, behind them.
     pub fn new(timing: Timing, outside: usize, windows: usize, now: Instant) -> Self {
-        let source =
-            |heard| Source { at: Moment::default(), heard, under_way: 0, ended: false, streams: Vec::new() };
+        let source = |heard| Source {
+            at: Moment::default(),
+            heard,
+            under_way: 0,
+            ended: false,
+            streams: Vec::new(),
+            is_behind: false,
+        };
         let mut sources = vec![source(Some(now)); outside];
         sources.resize(outside + windows, source(None));
         Watermarks { timing, sources, windows: vec![Reached::default(); windows] }
@@ -199,6 +207,18 @@ impl Watermarks {
         source.at = source.at.max(at);
     }
 
+    /// A source may not read: its streams may have more.
+    pub fn behind(&mut self, source: u32) {
+        self.sources[source as usize].is_behind = true;
+    }
+
+    /// A source has read all that there was in its streams.
+    pub fn caught_up(&mut self, source: u32, now: Instant) {
+        let source = &mut self.sources[source as usize];
+        source.is_behind = false;
+        source.streams.iter_mut().for_each(|stream| stream.heard = now);
+    }
+
     /// Nothing more will come from a source.
     pub fn ended(&mut self, source: u32) {
         self.sources[source as usize].ended = true;
@@ -273,7 +293,7 @@ impl Source {
             let is_idle = self.heard.is_some_and(|heard| now.since(heard) >= after);
             return (!is_idle).then_some(self.at);
         }
-        let active = self.streams.iter().filter(|stream| !stream.is_idle(after, now));
+        let active = self.streams.iter().filter(|stream| self.is_behind || !stream.is_idle(after, now));
         active.map(|stream| stream.at).min()
     }
 
@@ -290,6 +310,9 @@ impl Source {
     fn idle_at(&self, after: Duration, now: Instant) -> Option<Instant> {
         if self.streams.is_empty() {
             return self.heard.map(|heard| heard.plus(after));
+        }
+        if self.is_behind {
+            return None;
         }
         let active = self.streams.iter().filter(|stream| stream.is_whole() && !stream.is_idle(after, now));
         active.map(|stream| stream.heard.plus(after)).min()

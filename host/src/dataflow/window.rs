@@ -320,6 +320,8 @@ impl Windows {
                 Reads::These(streams) => self.watermarks.reads(source, &streams, now),
                 Reads::AllOf { stream, upto } => self.watermarks.all_of(source, stream, upto, now),
                 Reads::MoreOf { stream } => self.watermarks.more_of(source, stream),
+                Reads::Behind => self.watermarks.behind(source),
+                Reads::CaughtUp => self.watermarks.caught_up(source, now),
             }
         }
     }

@@ -111,6 +111,7 @@ impl KafkaSource {
                 topics: Vec::new(),
                 identified: BTreeMap::new(),
                 ended: BTreeSet::new(),
+                is_behind: false,
             }),
             status: status.clone(),
             stop: options.stop.clone(),
@@ -197,6 +198,8 @@ struct Progress {
     identified: BTreeMap<Partition, i64>,
     /// Partitions whose ends were told.
     ended: BTreeSet<Partition>,
+    /// That nothing could be read was told.
+    is_behind: bool,
 }
 
 impl Progress {
@@ -251,6 +254,14 @@ impl Progress {
             let last = self.identified.get(&known).copied();
             self.door.reads(Reads::AllOf { stream, upto: last.unwrap_or(0) as u64 });
             self.ended.insert(known);
+        }
+    }
+
+    /// Says whether it may not read, and then whether it has read all that came meanwhile.
+    fn tell_behind(&mut self, is_behind: bool) {
+        if self.is_behind != is_behind {
+            self.is_behind = is_behind;
+            self.door.reads(if is_behind { Reads::Behind } else { Reads::CaughtUp });
         }
     }
 
@@ -547,6 +558,9 @@ impl Reading<'_> {
             }
             self.wait_for_transaction()?;
             let is_more = self.read();
+            if !is_more {
+                self.shared.lock().tell_behind(false);
+            }
             if !self.builder.is_empty() {
                 self.deliver();
             }
@@ -819,9 +833,14 @@ impl Reading<'_> {
                 self.is_over = true;
                 return;
             }
-            let polled = self.shared.lock().door.poll_credit(bytes, &mut self.waiter.context());
-            if let Poll::Ready(credit) = polled {
-                break credit;
+            {
+                let mut progress = self.shared.lock();
+                if let Poll::Ready(credit) = progress.door.poll_credit(bytes, &mut self.waiter.context()) {
+                    break credit;
+                }
+                if self.options.identifies {
+                    progress.tell_behind(true);
+                }
             }
             self.store();
             self.waiter.wait_for(if is_paused { PAUSED_LOOK_EVERY } else { PATIENCE });

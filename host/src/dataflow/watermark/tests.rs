@@ -153,13 +153,16 @@ enum Say {
     End(u64, u64, u64),
     /// There is more again of a stream.
     More(u64),
+    Behind,
+    /// At so many ms.
+    CaughtUp(u64),
     Time(u64),
 }
-use Say::{End, In, More, Reads, Time};
+use Say::{Behind, CaughtUp, End, In, More, Reads, Time};
 
 #[test]
 fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does_not() {
-    let cases: [(&str, &[(Say, u64)]); 8] = [
+    let cases: [(&str, &[(Say, u64)]); 9] = [
         ("nobody said what it reads", &[(In(1, 1, 10, 100), 100), (In(2, 1, 20, 50), 100)]),
         (
             "however long it takes",
@@ -219,6 +222,24 @@ fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does
             ],
         ),
         (
+            "who may not read knows of no end",
+            &[
+                (Reads(&[1, 2]), 0),
+                (In(1, 1, 10, 100), 0),
+                (In(2, 1, 10, 50), 50),
+                (End(1, 1, 20), 50),
+                (End(2, 1, 20), 50),
+                (Behind, 50),
+                (Time(60_000), 50),
+                (In(1, 2, 60_000, 200), 50),
+                (In(2, 2, 60_100, 160), 160),
+                (End(2, 2, 60_200), 160),
+                (CaughtUp(60_300), 160),
+                (In(1, 3, 65_200, 260), 160),
+                (In(1, 4, 65_300, 261), 261),
+            ],
+        ),
+        (
             "all at their ends: at the clock's pace",
             &[
                 (Reads(&[1, 2]), 0),
@@ -258,6 +279,11 @@ fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does
                 End(stream, upto, at_ms) => {
                     now = ms(at_ms);
                     watermarks.all_of(0, [stream, 0], upto, now);
+                }
+                Behind => watermarks.behind(0),
+                CaughtUp(at_ms) => {
+                    now = ms(at_ms);
+                    watermarks.caught_up(0, now);
                 }
                 More(stream) => watermarks.more_of(0, [stream, 0]),
                 Time(at_ms) => now = ms(at_ms),
