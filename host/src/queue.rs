@@ -44,10 +44,10 @@ pub enum Marks {
 }
 
 impl Marks {
-    /// The stream, and the place in it of the last message.
-    pub fn last_place(&self) -> Option<([u64; 2], u64)> {
+    /// In which of several that its source reads.
+    pub fn stream(&self) -> Option<[u64; 2]> {
         match self {
-            Marks::Places(places) => Some((places.stream, *places.ends.last()?)),
+            Marks::Places(places) => Some(places.stream),
             Marks::Sendings(_) => None,
         }
     }
@@ -86,20 +86,25 @@ pub struct Places {
     pub ends: Vec<u64>,
 }
 
-/// What a source says of the streams that it reads beside each other, each of which has a clock
-/// of its own: only where a dataflow has windows, and its deliveries stand in one stream each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reads {
-    /// These, by the names that [`Places`] have, and no others from now on.
-    These(Vec<[u64; 2]>),
-    /// It has come to the end of one: behind what ends there, 0 for nothing, there is no message.
-    AllOf { stream: [u64; 2], upto: u64 },
-    /// There is more again of one.
-    MoreOf { stream: [u64; 2] },
-    /// It may not read: any of them may have more meanwhile.
-    Behind,
-    /// It has read all that there was in any.
-    CaughtUp,
+/// Why a source gives nothing at the moment, where it is not that nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    No,
+    /// It has, or may have, more than is taken of it.
+    ToBeTaken,
+    /// It does not know yet what it reads.
+    ForStreams,
+}
+
+/// What a source says of itself.
+#[derive(Debug, Default)]
+struct Said {
+    /// Streams that it reads beside each other, by the names that [`Places`] have, since somebody
+    /// looked.
+    streams: Option<Vec<[u64; 2]>>,
+    is_without_streams: bool,
+    /// It waits for credit.
+    is_full: bool,
 }
 
 /// Deliveries of all sources of one dataflow, first come first served.
@@ -112,10 +117,10 @@ pub struct Queue {
     closed: AtomicBool,
     /// Sources that have given all they ever will.
     ended: Mutex<Vec<u32>>,
-    /// What sources said of their streams, in that order.
-    reads: Mutex<Vec<(u32, Reads)>>,
-    /// Something was said since somebody looked.
-    has_reads: AtomicBool,
+    /// By source.
+    said: Mutex<Vec<Said>>,
+    /// Of streams something was said since somebody looked.
+    has_streams: AtomicBool,
     /// So many that nobody has seen.
     unseen: AtomicUsize,
 }
@@ -192,8 +197,8 @@ impl Queue {
             ingest,
             closed,
             ended: Mutex::default(),
-            reads: Mutex::default(),
-            has_reads: AtomicBool::new(false),
+            said: Mutex::default(),
+            has_streams: AtomicBool::new(false),
             unseen: AtomicUsize::new(0),
         })
     }
@@ -244,10 +249,27 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Whether anything of a source waits here.
-    pub fn has_any_of(&self, source: u32) -> bool {
+    /// Why a source gives nothing.
+    pub fn waits(&self, source: u32) -> Waits {
+        let source = source as usize;
+        let is_full = {
+            let said = self.said.lock().expect("no panic under this lock");
+            if said.get(source).is_some_and(|it| it.is_without_streams) {
+                return Waits::ForStreams;
+            }
+            said.get(source).is_some_and(|it| it.is_full)
+        };
         let lines = self.lines.lock().expect("no panic under this lock");
-        lines.of_sources.get(source as usize).is_some_and(|waiting| *waiting > 0)
+        let is_here = lines.of_sources.get(source).is_some_and(|waiting| *waiting > 0);
+        if is_full || is_here { Waits::ToBeTaken } else { Waits::No }
+    }
+
+    fn say(&self, source: u32, say: impl FnOnce(&mut Said)) {
+        let mut said = self.said.lock().expect("no panic under this lock");
+        if said.len() <= source as usize {
+            said.resize_with(source as usize + 1, Said::default);
+        }
+        say(&mut said[source as usize]);
     }
 
     /// Sources that have ended since the last call, if nothing of theirs waits here.
@@ -260,12 +282,16 @@ impl Queue {
         }
     }
 
-    /// What sources have said of their streams since the last call.
-    pub fn take_reads(&self) -> Vec<(u32, Reads)> {
-        if !self.has_reads.swap(false, Ordering::SeqCst) {
+    /// Which streams sources read from now on, and no others, where they have said so since the
+    /// last call.
+    pub fn take_streams(&self) -> Vec<(u32, Vec<[u64; 2]>)> {
+        if !self.has_streams.swap(false, Ordering::SeqCst) {
             return Vec::new();
         }
-        std::mem::take(&mut self.reads.lock().expect("no panic under this lock"))
+        let mut said = self.said.lock().expect("no panic under this lock");
+        let taken =
+            said.iter_mut().enumerate().filter_map(|(source, it)| Some((source as u32, it.streams.take()?)));
+        taken.collect()
     }
 
     /// Takes no more; what waits stays.
@@ -304,6 +330,8 @@ pub struct SourceDoor {
     gate: Option<Arc<RateGate>>,
     /// Number of the last delivery handed over.
     delivered: u64,
+    /// That it waits for credit was said.
+    is_full: AtomicBool,
 }
 
 impl SourceDoor {
@@ -313,7 +341,8 @@ impl SourceDoor {
     pub const UNSETTLED_MAX: u64 = 1024;
 
     pub fn new(source: u32, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Self {
-        SourceDoor { source, queue, ledger, settled: Arc::default(), gate: None, delivered: 0 }
+        let (settled, is_full) = (Arc::default(), AtomicBool::new(false));
+        SourceDoor { source, queue, ledger, settled, gate: None, delivered: 0, is_full }
     }
 
     /// What it delivers is settled in any order.
@@ -329,6 +358,15 @@ impl SourceDoor {
     /// Credit for `bytes`, once the tenant has it, its gate is open, and fewer than
     /// [`Self::UNSETTLED_MAX`] deliveries are unsettled.
     pub fn poll_credit(&self, bytes: usize, ctx: &mut Context<'_>) -> Poll<Credit> {
+        let polled = self.poll_let(bytes, ctx);
+        let is_full = polled.is_pending();
+        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            self.queue.say(self.source, |said| said.is_full = is_full);
+        }
+        polled
+    }
+
+    fn poll_let(&self, bytes: usize, ctx: &mut Context<'_>) -> Poll<Credit> {
         let has_room =
             |settled: &Settled| settled.is_abandoned() || self.under_way(settled) < Self::UNSETTLED_MAX;
         if self.settled.poll_until(has_room, ctx).is_pending() {
@@ -376,10 +414,18 @@ impl SourceDoor {
         self.delivered
     }
 
-    /// Says something of the streams that it reads.
-    pub fn reads(&self, reads: Reads) {
-        self.queue.reads.lock().expect("no panic under this lock").push((self.source, reads));
-        self.queue.has_reads.store(true, Ordering::SeqCst);
+    /// It will read several streams, each with a clock of its own, and does not know which yet.
+    pub fn will_read_streams(&self) {
+        self.queue.say(self.source, |said| said.is_without_streams = true);
+    }
+
+    /// These, and no others, it reads from now on.
+    pub fn reads_streams(&self, streams: Vec<[u64; 2]>) {
+        self.queue.say(self.source, |said| {
+            said.is_without_streams = false;
+            said.streams = Some(streams);
+        });
+        self.queue.has_streams.store(true, Ordering::SeqCst);
         self.queue.ingest.wake_by_ref();
     }
 

@@ -295,10 +295,9 @@ impl Shared {
         let open = match database.take() {
             Some(open) => open,
             None => {
-                if let Some(left) = &self.state().left {
+                let left = self.state().left;
+                if let Some(left) = left {
                     left.may_go_on(&self.dir)?;
-                }
-                if self.state().left.is_some() {
                     leave::leave_behind(&self.dir)?;
                     self.state().left = None;
                 }

@@ -414,10 +414,15 @@ impl Parts {
             self.activators().commit.activate();
         }
         let delivery = Stamped::from(batch);
-        let place = marks.as_ref().and_then(Marks::last_place);
-        let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
+        let stream = marks.as_ref().and_then(Marks::stream);
+        let arrived = |parts: &WindowParts| {
+            let mut windows = parts.windows.borrow_mut();
+            // Until it came, its source was silent, if nothing else waits.
+            windows.look(&self.queue, None, now);
+            windows.arrived(source, sequence, marks)
+        };
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
-        Some(Flow { sequence, source, place, delivery, known, replayed, cause: Cause::Source(credit) })
+        Some(Flow { sequence, source, stream, delivery, known, replayed, cause: Cause::Source(credit) })
     }
 
     /// Lets sources go on that wait at a gate which time has opened.
@@ -716,18 +721,18 @@ impl WindowParts {
     fn took(&self, parts: &Parts, flow: &Flow) -> bool {
         let now = parts.clock.now();
         let mut windows = self.windows.borrow_mut();
-        // Before what comes from a stream that is new.
-        windows.hear_of(parts.queue.take_reads(), now);
+        let heard = matches!(flow.cause, Cause::Source(_)).then_some(flow.source);
+        windows.look(&parts.queue, heard, now);
         windows.absorbed(flow.source, flow.sequence);
         match flow.cause {
             Cause::Source(_) => {
                 let origins = 0..flow.delivery.batch.len() as u32;
                 let latest = origins.map(|origin| Moment::of(flow.delivery.time(origin))).max();
-                windows.heard(flow.source, flow.place, latest.unwrap_or_default(), now);
+                windows.heard(flow.source, flow.stream, latest.unwrap_or_default());
             }
             Cause::Window { window, .. } => windows.passed(window),
         }
-        if windows.advance(now, &|source| parts.queue.has_any_of(source)) {
+        if windows.advance(now) {
             parts.dataflow.wake_by_ref();
         }
         windows.is_durable() && windows.has_changes()
@@ -791,7 +796,7 @@ impl WindowParts {
         let (window, number) = (release.window, release.number);
         let cause = Cause::Window { window, number };
         let delivery = release.messages;
-        Some(Flow { sequence, source, place: None, delivery, known, replayed: None, cause })
+        Some(Flow { sequence, source, stream: None, delivery, known, replayed: None, cause })
     }
 
     /// Lets time go on, and sees to it that somebody looks again. True if nothing is
@@ -800,11 +805,10 @@ impl WindowParts {
         let now = parts.clock.now();
         let (has_changes, next, is_done) = {
             let mut windows = self.windows.borrow_mut();
-            windows.hear_of(parts.queue.take_reads(), now);
+            windows.look(&parts.queue, None, now);
             parts.queue.take_ended().into_iter().for_each(|source| windows.ended(source));
             // What is durable is sent on by whoever hears that it is on disk.
-            let has_more = windows.advance(now, &|source| parts.queue.has_any_of(source));
-            if has_more || (!windows.is_durable() && windows.has_released()) {
+            if windows.advance(now) || (!windows.is_durable() && windows.has_released()) {
                 parts.dataflow.wake_by_ref();
             }
             let has_changes = windows.is_durable() && windows.has_changes();

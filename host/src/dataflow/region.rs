@@ -39,8 +39,8 @@ pub struct Flow {
     /// Its Timely timestamp.
     pub sequence: u64,
     pub source: u32,
-    /// Where its last message stands in what its source reads, if that is known.
-    pub place: Option<([u64; 2], u64)>,
+    /// In which of several that its source reads, if that is known.
+    pub stream: Option<[u64; 2]>,
     /// As it came; dead letters and retries go back to it.
     pub delivery: Stamped,
     /// Which of its messages were delivered before, and windows have them.

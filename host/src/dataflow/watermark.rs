@@ -6,13 +6,13 @@
 //! source A  ───── greatest time seen, less lateness ──┐
 //! source B  ───── idle: does not count ───────────────┤ least ──► watermark, never back
 //! source C  ─┬─── stream, such as a partition ────────┤
-//!            └─── stream, more of it is there ────────┤
+//!            └─── stream, read behind the other ──────┤
 //! delay     ───── all up to here has left it ─────────┘
 //! ```
 
 use std::time::Duration;
 
-use crate::{batch::Time, clock::Instant};
+use crate::{batch::Time, clock::Instant, queue::Waits};
 
 /// A logical time as windows compare it: whose clock it was does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,21 +71,25 @@ impl Default for Timing {
     }
 }
 
+/// Most that counts of the time before a delivery as time in which others might have come.
+const STALL: Duration = Duration::from_secs(1);
+
 /// One source of a dataflow: a real one, or a delay or accumulate inside it.
 #[derive(Clone, Debug)]
 struct Source {
     /// No message with an earlier time will come, but late ones; of one that reads streams, each
     /// of these knows.
     at: Moment,
-    /// When it was heard last; `None` for one inside, which is never idle.
-    heard: Option<Instant>,
+    /// How long it has said nothing though it might have; `None` for one inside, which is never
+    /// idle.
+    quiet: Option<Duration>,
+    /// Up to when that is known.
+    looked: Instant,
     /// Deliveries of it that were taken and not heard yet.
     under_way: u32,
     ended: bool,
     /// What it reads, if that is several.
     streams: Vec<Stream>,
-    /// It may not read them, so that nobody knows how far they are.
-    is_behind: bool,
 }
 
 /// One of several that a source reads, each in its own order: one may be far behind another.
@@ -93,12 +97,7 @@ struct Source {
 struct Stream {
     name: [u64; 2],
     at: Moment,
-    /// When it was heard last, or known to be heard of no more.
-    heard: Instant,
-    /// Of the last message that was heard of it.
-    place: u64,
-    /// The place of the last one that there is; `None` where there are more, or may be.
-    last: Option<u64>,
+    quiet: Duration,
 }
 
 /// What a window knows.
@@ -121,15 +120,15 @@ impl Watermarks {
     /// For `outside` sources that begin to be heard `now`, and `windows`, each of which
     /// is a source as well, behind them.
     pub fn new(timing: Timing, outside: usize, windows: usize, now: Instant) -> Self {
-        let source = |heard| Source {
+        let source = |quiet| Source {
             at: Moment::default(),
-            heard,
+            quiet,
+            looked: now,
             under_way: 0,
             ended: false,
             streams: Vec::new(),
-            is_behind: false,
         };
-        let mut sources = vec![source(Some(now)); outside];
+        let mut sources = vec![source(Some(Duration::ZERO)); outside];
         sources.resize(outside + windows, source(None));
         Watermarks { timing, sources, windows: vec![Reached::default(); windows] }
     }
@@ -139,65 +138,52 @@ impl Watermarks {
         self.sources[source as usize].under_way += 1;
     }
 
-    /// Sources that `waits` knows to have more, or of which something is under way, say nothing
-    /// because they are not let: that makes none idle.
-    pub fn look(&mut self, now: Instant, waits: impl Fn(u32) -> bool) {
-        let idle = self.timing.idle;
-        for (number, source) in self.sources.iter_mut().enumerate() {
-            // Asked seldom: it takes a lock.
-            let is_due = source.heard.is_some_and(|heard| now.since(heard) >= idle);
-            if is_due && !source.ended && (source.under_way > 0 || waits(number as u32)) {
-                source.heard = Some(now);
+    /// Time has gone on, before a delivery of `heard` if there is one. Whoever is not let say
+    /// anything, for what `waits` knows or because something of it is under way, is not quiet.
+    pub fn look(&mut self, heard: Option<u32>, now: Instant, waits: impl Fn(u32) -> Waits) {
+        for (number, source) in (0..).zip(&mut self.sources) {
+            if source.quiet.is_none() || source.ended {
+                continue;
             }
+            let passed = now.since(source.looked);
+            let counts = match heard {
+                // A stall is no silence.
+                Some(heard) if heard == number => passed.min(STALL),
+                _ if source.under_way > 0 => continue,
+                _ => match waits(number) {
+                    Waits::No => passed,
+                    Waits::ToBeTaken => continue,
+                    Waits::ForStreams => Duration::ZERO,
+                },
+            };
+            source.looked = now;
+            let streams = source.streams.iter_mut().map(|stream| &mut stream.quiet);
+            streams.chain(&mut source.quiet).for_each(|quiet| *quiet += counts);
         }
     }
 
-    /// A source has delivered messages, the latest at `latest` and the last of them at `place` in
-    /// a stream.
-    pub fn heard(&mut self, source: u32, place: Option<([u64; 2], u64)>, latest: Moment, now: Instant) {
-        let lateness = self.timing.lateness;
+    /// A source has delivered messages, of one of its streams and the latest at `latest`.
+    pub fn heard(&mut self, source: u32, stream: Option<[u64; 2]>, latest: Moment) {
+        let at = latest.less(self.timing.lateness);
         let source = &mut self.sources[source as usize];
-        source.heard = Some(now);
+        source.quiet = Some(Duration::ZERO);
         source.under_way = source.under_way.saturating_sub(1);
         if source.streams.is_empty() {
-            source.at = source.at.max(latest.less(lateness));
-        } else if let Some((name, place)) = place
-            && let Some(stream) = source.streams.iter_mut().find(|stream| stream.name == name)
-        {
-            stream.heard = now;
-            stream.at = stream.at.max(latest.less(lateness));
-            stream.place = stream.place.max(place);
+            source.at = source.at.max(at);
+        } else if let Some(stream) = source.streams.iter_mut().find(|it| Some(it.name) == stream) {
+            stream.quiet = Duration::ZERO;
+            stream.at = stream.at.max(at);
         }
     }
 
     /// A source reads these streams from now on.
-    pub fn reads(&mut self, source: u32, streams: &[[u64; 2]], now: Instant) {
+    pub fn reads(&mut self, source: u32, streams: &[[u64; 2]]) {
         let source = &mut self.sources[source as usize];
         source.streams.retain(|stream| streams.contains(&stream.name));
         for &name in streams {
             if source.streams.iter().all(|stream| stream.name != name) {
-                let stream = Stream { name, at: Moment::default(), heard: now, place: 0, last: None };
-                source.streams.push(stream);
+                source.streams.push(Stream { name, at: Moment::default(), quiet: Duration::ZERO });
             }
-        }
-    }
-
-    /// Behind the place `upto` a stream has nothing more for now.
-    pub fn all_of(&mut self, source: u32, stream: [u64; 2], upto: u64, now: Instant) {
-        let streams = &mut self.sources[source as usize].streams;
-        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream) {
-            if stream.last.is_none() {
-                stream.heard = now;
-            }
-            stream.last = Some(upto);
-        }
-    }
-
-    /// A stream has more again.
-    pub fn more_of(&mut self, source: u32, stream: [u64; 2]) {
-        let streams = &mut self.sources[source as usize].streams;
-        if let Some(stream) = streams.iter_mut().find(|it| it.name == stream) {
-            stream.last = None;
         }
     }
 
@@ -207,18 +193,6 @@ impl Watermarks {
         source.at = source.at.max(at);
     }
 
-    /// A source may not read: its streams may have more.
-    pub fn behind(&mut self, source: u32) {
-        self.sources[source as usize].is_behind = true;
-    }
-
-    /// A source has read all that there was in its streams.
-    pub fn caught_up(&mut self, source: u32, now: Instant) {
-        let source = &mut self.sources[source as usize];
-        source.is_behind = false;
-        source.streams.iter_mut().for_each(|stream| stream.heard = now);
-    }
-
     /// Nothing more will come from a source.
     pub fn ended(&mut self, source: u32) {
         self.sources[source as usize].ended = true;
@@ -226,7 +200,7 @@ impl Watermarks {
 
     /// Whether no source outside will give anything more.
     pub fn all_ended(&self) -> bool {
-        self.sources.iter().filter(|source| source.heard.is_some()).all(|source| source.ended)
+        self.sources.iter().filter(|source| source.quiet.is_some()).all(|source| source.ended)
     }
 
     /// Takes up what was known before a restart.
@@ -244,15 +218,15 @@ impl Watermarks {
         let Watermarks { timing, sources, windows } = self;
         let reached = &mut windows[window];
         let of = |source: &u32| &sources[*source as usize];
-        let at = match upstream.iter().filter_map(|source| of(source).active(timing.idle, now)).min() {
+        let at = match upstream.iter().filter_map(|source| of(source).active(timing.idle)).min() {
             Some(at) => {
                 reached.idle = None;
                 at
             }
             None if upstream.iter().map(of).all(|source| source.ended) => Moment::END,
             None => {
-                let last = upstream.iter().filter_map(|source| of(source).heard_last()).max();
-                let since = last.map_or(now, |last| last.plus(timing.idle));
+                let quiet = upstream.iter().filter_map(|source| of(source).quiet_for()).min();
+                let since = now.less(quiet.unwrap_or_default().saturating_sub(timing.idle));
                 // The last to become idle said how far it was; nobody holds it up now.
                 let said = upstream.iter().map(|source| of(source).greatest()).max().unwrap_or_default();
                 let (since, from) = *reached.idle.get_or_insert((since, reached.at.max(said)));
@@ -267,15 +241,12 @@ impl Watermarks {
     /// though nothing arrives.
     pub fn next_look(&self, window: usize, upstream: &[u32], open: Moment, now: Instant) -> Option<Instant> {
         let of = |source: &u32| &self.sources[*source as usize];
-        if upstream.iter().any(|source| of(source).heard.is_none() && !of(source).ended) {
+        if upstream.iter().any(|source| of(source).quiet.is_none() && !of(source).ended) {
             // What it waits for is inside, and is looked at itself.
             return None;
         }
-        let active = || upstream.iter().map(of).filter(|it| it.active(self.timing.idle, now).is_some());
-        if active().next().is_some() {
-            // Of a stream that has more nobody knows when: it will be heard.
-            let idle_at = active().filter_map(|source| source.idle_at(self.timing.idle, now)).min();
-            return idle_at.map(|idle_at| idle_at.max(now.plus(self.timing.tick)));
+        if let Some(left) = upstream.iter().filter_map(|source| of(source).left(self.timing.idle)).min() {
+            return Some(now.plus(left.max(self.timing.tick)));
         }
         let Reached { at, idle } = self.windows[window];
         let left = open.since(at).max(self.timing.tick);
@@ -285,16 +256,14 @@ impl Watermarks {
 
 impl Source {
     /// How far it is, unless it is idle.
-    fn active(&self, after: Duration, now: Instant) -> Option<Moment> {
+    fn active(&self, idle: Duration) -> Option<Moment> {
         if self.ended {
             return None;
         }
         if self.streams.is_empty() {
-            let is_idle = self.heard.is_some_and(|heard| now.since(heard) >= after);
-            return (!is_idle).then_some(self.at);
+            return self.quiet.is_none_or(|quiet| quiet < idle).then_some(self.at);
         }
-        let active = self.streams.iter().filter(|stream| self.is_behind || !stream.is_idle(after, now));
-        active.map(|stream| stream.at).min()
+        self.streams.iter().filter(|stream| stream.quiet < idle).map(|stream| stream.at).min()
     }
 
     /// The latest that was heard of it.
@@ -302,31 +271,24 @@ impl Source {
         self.streams.iter().map(|stream| stream.at).fold(self.at, Moment::max)
     }
 
-    fn heard_last(&self) -> Option<Instant> {
-        self.streams.iter().map(|stream| Some(stream.heard)).fold(self.heard, Option::max)
-    }
-
-    /// When it, or the next of its streams, becomes idle if nothing comes.
-    fn idle_at(&self, after: Duration, now: Instant) -> Option<Instant> {
-        if self.streams.is_empty() {
-            return self.heard.map(|heard| heard.plus(after));
-        }
-        if self.is_behind {
+    /// Since it, or the last of its streams, was heard.
+    fn quiet_for(&self) -> Option<Duration> {
+        if self.ended {
             return None;
         }
-        let active = self.streams.iter().filter(|stream| stream.is_whole() && !stream.is_idle(after, now));
-        active.map(|stream| stream.heard.plus(after)).min()
-    }
-}
-
-impl Stream {
-    /// Whether all that there is of it has been heard.
-    fn is_whole(&self) -> bool {
-        self.last.is_some_and(|last| self.place >= last)
+        self.streams.iter().map(|stream| stream.quiet).min().or(self.quiet)
     }
 
-    fn is_idle(&self, after: Duration, now: Instant) -> bool {
-        self.is_whole() && now.since(self.heard) >= after
+    /// Until it, or the next of its streams, is idle if nothing comes; `None` if all are.
+    fn left(&self, idle: Duration) -> Option<Duration> {
+        if self.ended {
+            return None;
+        }
+        let of = |quiet: Duration| idle.checked_sub(quiet).filter(|left| !left.is_zero());
+        match self.streams.is_empty() {
+            true => self.quiet.and_then(of),
+            false => self.streams.iter().filter_map(|stream| of(stream.quiet)).min(),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     dataflow::watermark::{Moment, Timing, Watermarks},
     guest::Operator,
     planted::{self, Bug},
-    queue::{Marks, Reads},
+    queue::{Marks, Queue},
     store::WindowSpace,
     tenant::Tenant,
 };
@@ -307,23 +307,20 @@ impl Windows {
         self.replay.as_ref().is_none_or(Replay::is_written)
     }
 
-    /// A delivery of an outside source, its last message at `place` and the latest of them at
-    /// `latest`, is through the region.
-    pub fn heard(&mut self, source: u32, place: Option<([u64; 2], u64)>, latest: Moment, now: Instant) {
-        self.watermarks.heard(source, place, latest, now);
+    /// Time has gone on; with a delivery of the outside source `heard`, if there is one, which is
+    /// told next.
+    pub fn look(&mut self, queue: &Queue, heard: Option<u32>, now: Instant) {
+        // Before what comes from a stream that is new.
+        for (source, streams) in queue.take_streams() {
+            self.watermarks.reads(source, &streams);
+        }
+        self.watermarks.look(heard, now, |source| queue.waits(source));
     }
 
-    /// Sources said this of the streams that they read.
-    pub fn hear_of(&mut self, reads: Vec<(u32, Reads)>, now: Instant) {
-        for (source, reads) in reads {
-            match reads {
-                Reads::These(streams) => self.watermarks.reads(source, &streams, now),
-                Reads::AllOf { stream, upto } => self.watermarks.all_of(source, stream, upto, now),
-                Reads::MoreOf { stream } => self.watermarks.more_of(source, stream),
-                Reads::Behind => self.watermarks.behind(source),
-                Reads::CaughtUp => self.watermarks.caught_up(source, now),
-            }
-        }
+    /// A delivery of an outside source, from one of its streams and the latest of its messages at
+    /// `latest`, is through the region.
+    pub fn heard(&mut self, source: u32, stream: Option<[u64; 2]>, latest: Moment) {
+        self.watermarks.heard(source, stream, latest);
     }
 
     /// The source gives nothing more.
@@ -447,12 +444,10 @@ impl Windows {
         Ok(())
     }
 
-    /// Looks at every watermark again and moves what is complete to the releases; `waits` says
-    /// whether anything of a source outside waits to be taken. True if there is more than can be
-    /// moved at once.
-    pub fn advance(&mut self, now: Instant, waits: &dyn Fn(u32) -> bool) -> bool {
+    /// Moves what is complete to the releases, as far as [`Self::look`] saw. True if there is more
+    /// than can be moved at once.
+    pub fn advance(&mut self, now: Instant) -> bool {
         let mut more = false;
-        self.watermarks.look(now, waits);
         for index in 0..self.windows.len() {
             let reached = self.watermarks.advance(index, &self.upstream[index], now);
             more |= self.release(index, reached);

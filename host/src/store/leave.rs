@@ -20,12 +20,14 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What sled calls its log.
 const LOG: &str = "db";
-/// Beside the store: where its files move, and what is left once all have.
+/// Beside the store: where its files move, how many bytes of the log have, and what is left once
+/// all have.
 const MOVING: &str = "moving";
+const MOVED: &str = "moved";
 const LEFT: &str = "left";
 
 /// A database that was left.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     since: Instant,
     /// Bytes that were free on its disk, if that was too full for it.
@@ -58,34 +60,46 @@ fn room(dir: &Path) -> Option<u64> {
 
 /// Gives the folder's name to new files that nobody has locked, with all that was in the old ones.
 pub(super) fn leave_behind(dir: &Path) -> io::Result<()> {
-    let (moving, left) = (dir.with_extension(MOVING), dir.with_extension(LEFT));
-    remove(&left)?;
-    move_folder(dir, &moving)?;
-    move_log(&dir.join(LOG), &moving.join(LOG))?;
-    sync(&moving)?;
-    fs::rename(dir, &left)?;
+    let [moving, moved, left] = [MOVING, MOVED, LEFT].map(|name| dir.with_extension(name));
+    if dir.exists() {
+        remove(&left)?;
+        if !moving.exists() {
+            // Of a move before.
+            remove_file(&moved)?;
+        }
+        move_folder(dir, &moving)?;
+        move_log(&dir.join(LOG), &moving.join(LOG), &moved)?;
+        sync(&moving)?;
+        fs::rename(dir, &left)?;
+    }
+    // From here on there is nothing but names to change.
     fs::rename(&moving, dir)?;
+    remove_file(&moved)?;
     remove(&left)
 }
 
 /// Before the store is opened: goes on where a kill cut off [`leave_behind`].
 pub(super) fn go_on(dir: &Path) -> io::Result<()> {
-    let (moving, left) = (dir.with_extension(MOVING), dir.with_extension(LEFT));
-    if moving.exists() && !dir.exists() {
-        // Between the two names, when all had moved.
-        fs::rename(&moving, dir)?;
-    } else if moving.exists() {
-        match File::open(dir.join(LOG)).map(|log| log.try_lock().map(|()| log)) {
-            // It has none yet.
-            Err(missing) if missing.kind() == ErrorKind::NotFound => {}
+    let [moving, moved, left] = [MOVING, MOVED, LEFT].map(|name| dir.with_extension(name));
+    if moving.exists() {
+        // Nobody else is at it until this returns.
+        let _lock = match File::open(dir.join(LOG)) {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
-            // Whoever is about to open it is told by sled.
-            Ok(Err(TryLockError::WouldBlock)) => return Ok(()),
-            Ok(Err(TryLockError::Error(error))) => return Err(error),
-            Ok(Ok(_free)) => {}
-        }
+            Ok(log) => match log.try_lock() {
+                Ok(()) => Some(log),
+                // Whoever is about to open it is told by sled.
+                Err(TryLockError::WouldBlock) => return Ok(()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            },
+        };
         return leave_behind(dir);
     }
+    if left.exists() && !dir.exists() {
+        // Of a host that left copies, killed between the names.
+        return fs::rename(&left, dir);
+    }
+    remove_file(&moved)?;
     remove(&left)
 }
 
@@ -104,37 +118,47 @@ fn move_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync(to)
 }
 
-/// Each piece is on disk twice for a moment, and the old log is a hollow one at the end.
-fn move_log(from: &Path, to: &Path) -> io::Result<()> {
-    let old = File::options().read(true).write(true).open(from)?;
-    let new = File::options().read(true).write(true).create(true).truncate(false).open(to)?;
+/// Each piece is on disk twice for a moment, and the old log is a hollow one at the end. How far
+/// it is stands in a file, before a piece goes from the old one: whose holes say nothing, since one
+/// may be made by halves.
+fn move_log(from: &Path, to: &Path, moved: &Path) -> io::Result<()> {
+    let old = match File::options().read(true).write(true).open(from) {
+        // Somebody else has taken it away: there is nothing to be moved.
+        Err(missing) if missing.kind() == ErrorKind::NotFound && to.exists() => return Ok(()),
+        old => old?,
+    };
+    let open = |path: &Path| {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        path.parent().map_or(Ok(()), sync)?;
+        Ok::<_, io::Error>(file)
+    };
+    let (new, moved) = (open(to)?, open(moved)?);
+    let mut bytes = [0; 8];
+    let mut at = match moved.metadata()?.len() {
+        8 => {
+            moved.read_exact_at(&mut bytes, 0)?;
+            u64::from_le_bytes(bytes)
+        }
+        _ => 0,
+    };
     let len = old.metadata()?.len();
-    let mut at = moved(&old, &new)?;
     let mut piece = Vec::new();
     while at < len {
         read_piece(&old, at, &mut piece)?;
         new.write_all_at(&piece, at)?;
         new.sync_data()?;
+        let end = at + piece.len() as u64;
+        moved.write_all_at(&end.to_le_bytes(), 0)?;
+        moved.sync_all()?;
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match fallocate(&old, hole, at, piece.len() as u64) {
             // The disk then needs room for all of it.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
-        at += piece.len() as u64;
+        at = end;
     }
     new.sync_all()
-}
-
-/// How far the log has moved. The last piece of the new one may not be on disk yet; then it is in
-/// the old one still.
-fn moved(old: &File, new: &File) -> io::Result<u64> {
-    let (len, there) = (old.metadata()?.len(), new.metadata()?.len());
-    let at = if there >= len { len } else { there / PIECE * PIECE };
-    let Some(last) = at.checked_sub(1).map(|last| last / PIECE * PIECE) else { return Ok(0) };
-    let mut piece = Vec::new();
-    read_piece(old, last, &mut piece)?;
-    Ok(if piece.iter().all(|&byte| byte == 0) { at } else { last })
 }
 
 /// Up to [`PIECE`] bytes, less only where the file ends.
@@ -146,6 +170,13 @@ fn read_piece(file: &File, at: u64, piece: &mut Vec<u8>) -> io::Result<()> {
 
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
+        Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
@@ -227,7 +258,7 @@ mod tests {
                     *most = blocks(&[&old, &new]).max(*most);
                 }
             });
-            move_log(&old, &new).expect("it moves");
+            move_log(&old, &new, &folder.path().join("moved")).expect("it moves");
             looks.store(false, std::sync::atomic::Ordering::SeqCst);
         });
         let most = most.into_inner().expect("no panic under this lock");
@@ -238,42 +269,40 @@ mod tests {
 
     #[test]
     fn a_move_that_is_cut_off_anywhere_is_gone_on_with_when_the_store_is_opened() {
-        for cut in ["files", "one piece", "half a piece", "a piece that is not on disk", "log", "name"] {
+        for cut in ["files", "half a piece", "a piece", "half a hole", "a hole", "log", "name", "old name"] {
             let folder = tempfile::tempdir().expect("a folder");
             let dir = folder.path().join("store");
             let records = filled(&dir);
             // Of the process that was killed.
             unlock(&dir);
-            let (moving, left) = (dir.with_extension(MOVING), dir.with_extension(LEFT));
+            let [moving, moved, left] = [MOVING, MOVED, LEFT].map(|name| dir.with_extension(name));
             let (old, new) = (dir.join(LOG), moving.join(LOG));
             move_folder(&dir, &moving).expect("they move");
             let begin = fs::read(&old).expect("reads");
-            let punch = |len: u64| {
-                let old = File::options().write(true).open(&old).expect("opens");
-                fallocate(&old, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, len)
-                    .expect("it has holes");
-            };
             let piece = PIECE as usize;
+            // What is in the new log, how much of that is said to be, and the hole in the old one.
+            let so_far = |there: usize, said: u64, hole: u64| {
+                fs::write(&new, &begin[..there]).expect("is written");
+                fs::write(&moved, said.to_le_bytes()).expect("is written");
+                let old = File::options().write(true).open(&old).expect("opens");
+                if hole > 0 {
+                    fallocate(&old, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, hole)
+                        .expect("it has holes");
+                }
+            };
             match cut {
                 "files" => {}
-                "one piece" => {
-                    fs::write(&new, &begin[..piece]).expect("is written");
-                    punch(PIECE);
-                }
-                "half a piece" => {
-                    fs::write(&new, &begin[..piece + piece / 2]).expect("is written");
-                    punch(PIECE);
-                }
-                "a piece that is not on disk" => {
-                    let lost = [&begin[..piece], &vec![0; piece]].concat();
-                    fs::write(&new, lost).expect("is written");
-                    punch(PIECE);
-                }
-                "log" => move_log(&old, &new).expect("it moves"),
-                _ => {
-                    move_log(&old, &new).expect("it moves");
-                    fs::rename(&dir, left).expect("a name");
-                }
+                "half a piece" => so_far(piece + piece / 2, PIECE, PIECE),
+                "a piece" => so_far(2 * piece, PIECE, PIECE),
+                "half a hole" => so_far(2 * piece, 2 * PIECE, PIECE + PIECE / 2),
+                "a hole" => so_far(2 * piece, 2 * PIECE, 2 * PIECE),
+                _ => move_log(&old, &new, &moved).expect("it moves"),
+            }
+            if cut == "name" {
+                fs::rename(&dir, left).expect("a name");
+            } else if cut == "old name" {
+                fs::rename(&dir, &left).expect("a name");
+                fs::rename(&moving, &dir).expect("a name");
             }
             drop(Store::open(&dir).unwrap_or_else(|error| panic!("{cut}: {error:?}")));
             check(&dir, &records);

@@ -2,7 +2,7 @@
 //! deliveries. An offset is stored, and so committed, once all up to it is settled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     connector::{backoff::Backoff, status::Status, stop::Stop, waiter::Waiter},
     deploy::chain,
-    queue::{Marks, Places, Reads, SourceDoor},
+    queue::{Marks, Places, SourceDoor},
     resource::endpoint::{Copying, KafkaSettings},
 };
 
@@ -101,6 +101,10 @@ impl KafkaSource {
         // As long as the dataflow lives.
         let delivery_bytes_max = door.delivery_bytes_max();
         let mut backoff = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
+        if options.identifies {
+            // For windows: it is silent only once it is in its group.
+            door.will_read_streams();
+        }
         let shared = Arc::new(Shared {
             progress: Mutex::new(Progress {
                 door,
@@ -109,9 +113,6 @@ impl KafkaSource {
                 delivered_last: 0,
                 delivered: BTreeMap::new(),
                 topics: Vec::new(),
-                identified: BTreeMap::new(),
-                ended: BTreeSet::new(),
-                is_behind: false,
             }),
             status: status.clone(),
             stop: options.stop.clone(),
@@ -163,11 +164,7 @@ fn open(
     shared: &Arc<Shared>,
     waiter: &Waiter,
 ) -> Result<BaseConsumer<Group>, ClientError> {
-    let mut config = consumer(settings, &options.client_id, &options.group)?;
-    if options.identifies {
-        // Windows wait for what is there.
-        config.set("enable.partition.eof", "true");
-    }
+    let config = consumer(settings, &options.client_id, &options.group)?;
     let mut consumer: BaseConsumer<Group> = config.create_with_context(Group(shared.clone()))?;
     let waker = waiter.waker();
     consumer.set_nonempty_callback(move || waker.wake_by_ref());
@@ -193,13 +190,6 @@ struct Progress {
     delivered: BTreeMap<Partition, i64>,
     /// Numbered in the order in which they came.
     topics: Vec<String>,
-    /// The end of the last message of each partition that was, or will be, delivered in this
-    /// run, if they are identified.
-    identified: BTreeMap<Partition, i64>,
-    /// Partitions whose ends were told.
-    ended: BTreeSet<Partition>,
-    /// That nothing could be read was told.
-    is_behind: bool,
 }
 
 impl Progress {
@@ -242,36 +232,7 @@ impl Progress {
     /// Says which partitions it has. Each has a clock of its own: one may be far behind another.
     fn tell_streams(&self, assigned: &TopicPartitionList) {
         let streams = assigned.elements().iter().map(|it| stream_of(it.topic(), it.partition())).collect();
-        self.door.reads(Reads::These(streams));
-    }
-
-    /// Says that there is no more in a partition. The library does not say of which topic: of
-    /// another one, whose end it is not, this holds until more of it is read.
-    fn tell_end(&mut self, assigned: &TopicPartitionList, partition: i32) {
-        for it in assigned.elements().iter().filter(|it| it.partition() == partition) {
-            let stream = stream_of(it.topic(), partition);
-            let known = (self.topic(it.topic()), partition);
-            let last = self.identified.get(&known).copied();
-            self.door.reads(Reads::AllOf { stream, upto: last.unwrap_or(0) as u64 });
-            self.ended.insert(known);
-        }
-    }
-
-    /// Says whether it may not read, and then whether it has read all that came meanwhile.
-    fn tell_behind(&mut self, is_behind: bool) {
-        if self.is_behind != is_behind {
-            self.is_behind = is_behind;
-            self.door.reads(if is_behind { Reads::Behind } else { Reads::CaughtUp });
-        }
-    }
-
-    /// A message of a topic and partition will be delivered that ends here.
-    fn identify(&mut self, topic: &str, partition: Partition, end: i64) {
-        if self.ended.remove(&partition) {
-            self.door.reads(Reads::MoreOf { stream: stream_of(topic, partition.1) });
-        }
-        let known = self.identified.entry(partition).or_insert(end);
-        *known = end.max(*known);
+        self.door.reads_streams(streams);
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
@@ -417,10 +378,15 @@ impl ConsumerContext for Group {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if self.0.identifies && !matches!(rebalance, Rebalance::Error(_)) {
+        // Of partitions that are lost, as when the brokers are away, most come back.
+        let is_lost = matches!(rebalance, Rebalance::Revoke(_)) && consumer.assignment_lost();
+        if self.0.identifies && !is_lost && !matches!(rebalance, Rebalance::Error(_)) {
             match consumer.assignment() {
                 Ok(assigned) => self.0.lock().tell_streams(&assigned),
-                Err(error) => tracing::warn!(%error, "windows do not know which partitions there are"),
+                Err(error) => {
+                    tracing::warn!(%error, "windows do not know which partitions there are");
+                    self.0.lock().tell_streams(&TopicPartitionList::new());
+                }
             }
         }
         match rebalance {
@@ -532,15 +498,9 @@ struct Reading<'s> {
     /// The delivery that is being made.
     builder: BatchBuilder,
     /// Read while nothing could be taken.
-    held: VecDeque<Held>,
+    held: VecDeque<OwnedMessage>,
     /// Behind each of its messages, if they are identified.
     ends: Vec<i64>,
-}
-
-enum Held {
-    Message(OwnedMessage),
-    /// A partition's end.
-    End(i32),
 }
 
 impl Reading<'_> {
@@ -558,9 +518,6 @@ impl Reading<'_> {
             }
             self.wait_for_transaction()?;
             let is_more = self.read();
-            if !is_more {
-                self.shared.lock().tell_behind(false);
-            }
             if !self.builder.is_empty() {
                 self.deliver();
             }
@@ -698,11 +655,8 @@ impl Reading<'_> {
     /// Takes records until the delivery is full, or there are none. Whether there may be
     /// more at once.
     fn read(&mut self) -> bool {
-        while let Some(held) = self.held.pop_front() {
-            match held {
-                Held::Message(message) => self.take(&message),
-                Held::End(partition) => self.tell_end(partition),
-            }
+        while let Some(message) = self.held.pop_front() {
+            self.take(&message);
             if self.is_full() {
                 return true;
             }
@@ -723,7 +677,6 @@ impl Reading<'_> {
                         return true;
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => self.tell_end(partition),
                 Some(Err(error)) => {
                     self.shared.status.set_degraded(Clock::System.now(), error.to_string());
                     return true;
@@ -732,21 +685,12 @@ impl Reading<'_> {
         }
     }
 
-    /// Of a partition all is read that there is.
-    fn tell_end(&self, partition: i32) {
-        match self.consumer.assignment() {
-            Ok(assigned) => self.shared.lock().tell_end(&assigned, partition),
-            Err(error) => tracing::warn!(%error, partition, "windows do not know that it has ended"),
-        }
-    }
-
     /// Serves the group, and keeps for later what comes though all is paused: it is of
     /// partitions that have just come.
     fn serve(&mut self) {
         self.pause();
         match self.consumer.poll(Duration::ZERO) {
-            Some(Ok(message)) => self.held.push_back(Held::Message(message.detach())),
-            Some(Err(KafkaError::PartitionEOF(partition))) => self.held.push_back(Held::End(partition)),
+            Some(Ok(message)) => self.held.push_back(message.detach()),
             Some(Err(error)) => self.shared.status.set_degraded(Clock::System.now(), error.to_string()),
             None => {}
         }
@@ -801,9 +745,6 @@ impl Reading<'_> {
             }
         }
         let mut progress = self.shared.lock();
-        if self.options.identifies && !is_oversize {
-            progress.identify(topic, partition, next);
-        }
         progress.note_read(partition, next);
         if is_oversize && self.builder.is_empty() {
             // Done with as soon as what came before it is.
@@ -833,14 +774,9 @@ impl Reading<'_> {
                 self.is_over = true;
                 return;
             }
-            {
-                let mut progress = self.shared.lock();
-                if let Poll::Ready(credit) = progress.door.poll_credit(bytes, &mut self.waiter.context()) {
-                    break credit;
-                }
-                if self.options.identifies {
-                    progress.tell_behind(true);
-                }
+            let polled = self.shared.lock().door.poll_credit(bytes, &mut self.waiter.context());
+            if let Poll::Ready(credit) = polled {
+                break credit;
             }
             self.store();
             self.waiter.wait_for(if is_paused { PAUSED_LOOK_EVERY } else { PATIENCE });

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{Moment, Timing, Watermarks};
-use crate::clock::Instant;
+use crate::{clock::Instant, queue::Waits};
 
 fn at(seconds: u64) -> Moment {
     Moment { seconds, ..Moment::default() }
@@ -84,11 +84,13 @@ fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
             match *step {
                 Heard(source, at_ms, second) => {
                     now = ms(at_ms);
-                    watermarks.heard(source, None, at(second), now);
+                    watermarks.look(Some(source), now, |_| Waits::No);
+                    watermarks.heard(source, None, at(second));
                 }
                 Ended(source) => watermarks.ended(source),
                 Wait(at_ms) => now = ms(at_ms),
             }
+            watermarks.look(None, now, |_| Waits::No);
             let reached = watermarks.advance(0, &upstream, now);
             assert_eq!(reached.seconds, *expected, "{name}, step {place}");
         }
@@ -98,7 +100,7 @@ fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
 #[test]
 fn a_window_behind_another_has_come_as_far_as_what_has_left_that_one() {
     let mut watermarks = Watermarks::new(Timing::default(), 1, 2, ms(0));
-    watermarks.heard(0, None, at(100), ms(1));
+    watermarks.heard(0, None, at(100));
     assert_eq!(watermarks.advance(0, &[0], ms(1)), at(100));
     // However long it takes: it is not idle.
     assert_eq!(watermarks.advance(1, &[1], ms(60_000)), at(0));
@@ -110,12 +112,15 @@ fn a_window_behind_another_has_come_as_far_as_what_has_left_that_one() {
 #[test]
 fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
     let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
-    watermarks.heard(0, None, at(100), ms(1_000));
+    watermarks.look(Some(0), ms(1_000), |_| Waits::No);
+    watermarks.heard(0, None, at(100));
     watermarks.advance(0, &[0], ms(1_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), Some(ms(6_000)));
+    watermarks.look(None, ms(6_000), |_| Waits::No);
     watermarks.advance(0, &[0], ms(6_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(6_000)), Some(ms(16_000)));
     // In steps, where it is due already.
+    watermarks.look(None, ms(16_000), |_| Waits::No);
     watermarks.advance(0, &[0], ms(16_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(16_000)), Some(ms(16_100)));
 }
@@ -123,143 +128,92 @@ fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
 #[test]
 fn a_source_that_is_not_let_is_not_idle() {
     for (what, is_taken, waits, reached) in [
-        ("a delivery is under way", true, false, 50),
-        ("one waits to be taken", false, true, 50),
-        ("nothing is there", false, false, 100),
+        ("a delivery is under way", true, Waits::No, 50),
+        ("one waits to be taken, or the source for credit", false, Waits::ToBeTaken, 50),
+        ("it does not know what it reads", false, Waits::ForStreams, 50),
+        ("nothing is there", false, Waits::No, 100),
     ] {
         let mut watermarks = Watermarks::new(Timing::default(), 2, 1, ms(0));
+        let waits = |source| if source == 0 { waits } else { Waits::No };
         watermarks.came(0);
-        watermarks.heard(0, None, at(50), ms(1_000));
+        watermarks.look(Some(0), ms(1_000), waits);
+        watermarks.heard(0, None, at(50));
         if is_taken {
             watermarks.came(0);
         }
-        watermarks.heard(1, None, at(100), ms(9_000));
-        watermarks.look(ms(9_000), |source| waits && source == 0);
+        watermarks.look(Some(1), ms(9_000), waits);
+        watermarks.heard(1, None, at(100));
         assert_eq!(watermarks.advance(0, &[0, 1], ms(9_000)).seconds, reached, "{what}");
-        if is_taken {
-            watermarks.heard(0, None, at(70), ms(9_001));
-            assert_eq!(watermarks.advance(0, &[0, 1], ms(9_001)).seconds, 70, "{what}");
-        }
     }
 }
 
-/// What a source says of its streams, each by its number, and what the watermark is then.
+/// What happens to a source and its streams, each of these by its number, and what the watermark
+/// is then.
 enum Say {
     /// Which it reads.
     Reads(&'static [u64]),
-    /// In a stream at a place, at so many ms, a message of this second.
-    In(u64, u64, u64, u64),
-    /// A stream ends behind a place, at so many ms.
-    End(u64, u64, u64),
-    /// There is more again of a stream.
-    More(u64),
-    Behind,
-    /// At so many ms.
-    CaughtUp(u64),
+    /// In a stream, at so many ms, a message of this second.
+    In(u64, u64, u64),
+    /// Nothing but time.
     Time(u64),
+    /// The same while deliveries wait to be taken.
+    Stall(u64),
 }
-use Say::{Behind, CaughtUp, End, In, More, Reads, Time};
+use Say::{In, Reads, Stall, Time};
 
 #[test]
-fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does_not() {
-    let cases: [(&str, &[(Say, u64)]); 9] = [
-        ("nobody said what it reads", &[(In(1, 1, 10, 100), 100), (In(2, 1, 20, 50), 100)]),
+fn a_stream_that_is_read_behind_others_holds_them_up_until_it_is_idle() {
+    let cases: [(&str, &[(Say, u64)]); 7] = [
+        ("nobody said what it reads", &[(In(1, 10, 100), 100), (In(2, 20, 50), 100)]),
         (
-            "however long it takes",
+            "each is where it is",
+            &[(Reads(&[1, 2]), 0), (In(1, 10, 100), 0), (In(2, 4_000, 50), 50), (In(2, 4_100, 150), 100)],
+        ),
+        (
+            "before a delivery little time counts of which nobody knows",
+            &[(Reads(&[1, 2]), 0), (In(1, 900, 100), 0), (In(1, 4_999, 110), 0), (In(1, 5_001, 120), 0)],
+        ),
+        (
+            "after as much time as it might have been heard in",
             &[
                 (Reads(&[1, 2]), 0),
-                (In(1, 1, 10, 100), 0),
-                (Time(60_000), 0),
-                (In(2, 1, 60_001, 50), 50),
-                (In(2, 2, 60_002, 150), 100),
+                (In(1, 1_000, 100), 0),
+                (In(1, 2_000, 101), 0),
+                (In(1, 3_000, 102), 0),
+                (In(1, 4_000, 103), 0),
+                (In(1, 5_000, 104), 104),
             ],
         ),
         (
-            "at its end it is idle as a source is",
+            "a stall is no silence",
             &[
                 (Reads(&[1, 2]), 0),
-                (In(1, 1, 10, 100), 0),
-                (End(2, 0, 1_000), 0),
-                (In(1, 2, 5_999, 110), 0),
-                (In(1, 3, 6_000, 120), 120),
+                (In(1, 10, 100), 0),
+                (In(2, 20, 50), 50),
+                (Stall(60_000), 50),
+                (In(1, 60_000, 160), 50),
+                (In(2, 60_100, 159), 159),
             ],
         ),
         (
-            "an end that is told before its last message",
+            "all silent: at the clock's pace",
             &[
                 (Reads(&[1, 2]), 0),
-                (End(2, 7, 10), 0),
-                (Time(60_000), 0),
-                (In(2, 7, 60_000, 50), 0),
-                (In(1, 1, 60_001, 100), 50),
-                (In(1, 2, 65_000, 101), 101),
-            ],
-        ),
-        (
-            "more than there was",
-            &[
-                (Reads(&[1, 2]), 0),
-                (In(2, 1, 10, 50), 0),
-                (End(2, 1, 20), 0),
-                (In(1, 1, 6_000, 100), 100),
-                (More(2), 100),
-                (In(1, 2, 6_001, 105), 100),
-                (In(2, 2, 6_100, 101), 101),
-                (In(1, 3, 30_000, 110), 101),
-            ],
-        ),
-        (
-            "an end that is no more",
-            &[
-                (Reads(&[1, 2]), 0),
-                (In(2, 1, 10, 50), 0),
-                (End(2, 1, 20), 0),
-                (More(2), 0),
-                (In(1, 1, 9_000, 100), 50),
-                (In(2, 2, 9_100, 60), 60),
-                (End(2, 2, 9_200), 60),
-                (In(1, 2, 14_200, 120), 120),
-            ],
-        ),
-        (
-            "who may not read knows of no end",
-            &[
-                (Reads(&[1, 2]), 0),
-                (In(1, 1, 10, 100), 0),
-                (In(2, 1, 10, 50), 50),
-                (End(1, 1, 20), 50),
-                (End(2, 1, 20), 50),
-                (Behind, 50),
-                (Time(60_000), 50),
-                (In(1, 2, 60_000, 200), 50),
-                (In(2, 2, 60_100, 160), 160),
-                (End(2, 2, 60_200), 160),
-                (CaughtUp(60_300), 160),
-                (In(1, 3, 65_200, 260), 160),
-                (In(1, 4, 65_300, 261), 261),
-            ],
-        ),
-        (
-            "all at their ends: at the clock's pace",
-            &[
-                (Reads(&[1, 2]), 0),
-                (In(1, 1, 1_000, 100), 0),
-                (In(2, 1, 1_000, 90), 90),
-                (End(1, 1, 2_000), 90),
-                (End(2, 1, 2_000), 90),
-                (Time(7_000), 100),
-                (Time(9_000), 102),
+                (In(1, 500, 100), 0),
+                (In(2, 1_000, 90), 90),
+                (Time(6_000), 100),
+                (Time(8_000), 102),
             ],
         ),
         (
             "one that goes",
             &[
                 (Reads(&[1, 2]), 0),
-                (In(1, 1, 10, 100), 0),
+                (In(1, 10, 100), 0),
                 (Reads(&[1]), 100),
                 (Reads(&[1, 2]), 100),
-                (In(1, 2, 20, 110), 100),
-                (In(2, 9, 30, 105), 105),
+                (In(1, 20, 110), 100),
+                (In(2, 30, 105), 105),
             ],
         ),
     ];
@@ -270,37 +224,25 @@ fn a_stream_of_which_there_is_more_holds_the_others_up_and_one_that_is_read_does
             match *step {
                 Reads(streams) => {
                     let streams: Vec<_> = streams.iter().map(|stream| [*stream, 0]).collect();
-                    watermarks.reads(0, &streams, now);
+                    watermarks.reads(0, &streams);
                 }
-                In(stream, place, at_ms, second) => {
+                In(stream, at_ms, second) => {
                     now = ms(at_ms);
-                    watermarks.heard(0, Some(([stream, 0], place)), at(second), now);
+                    watermarks.came(0);
+                    watermarks.look(Some(0), now, |_| Waits::No);
+                    watermarks.heard(0, Some([stream, 0]), at(second));
                 }
-                End(stream, upto, at_ms) => {
+                Time(at_ms) => {
                     now = ms(at_ms);
-                    watermarks.all_of(0, [stream, 0], upto, now);
+                    watermarks.look(None, now, |_| Waits::No);
                 }
-                Behind => watermarks.behind(0),
-                CaughtUp(at_ms) => {
+                Stall(at_ms) => {
                     now = ms(at_ms);
-                    watermarks.caught_up(0, now);
+                    watermarks.look(None, now, |_| Waits::ToBeTaken);
                 }
-                More(stream) => watermarks.more_of(0, [stream, 0]),
-                Time(at_ms) => now = ms(at_ms),
             }
             let reached = watermarks.advance(0, &[0], now);
             assert_eq!(reached.seconds, *expected, "{name}, step {place}");
         }
     }
-}
-
-#[test]
-fn nobody_looks_again_for_a_stream_that_has_more_and_somebody_does_once_it_ends() {
-    let mut watermarks = Watermarks::new(Timing::default(), 1, 1, ms(0));
-    watermarks.reads(0, &[[1, 0]], ms(0));
-    watermarks.heard(0, Some(([1, 0], 1)), at(100), ms(1_000));
-    watermarks.advance(0, &[0], ms(1_000));
-    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), None);
-    watermarks.all_of(0, [1, 0], 1, ms(2_000));
-    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(2_000)), Some(ms(7_000)));
 }
