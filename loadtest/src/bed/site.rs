@@ -81,11 +81,12 @@ impl Site {
             )
         };
         let grant = |name: &str| format!("    - {{ name: {name}, read: [\"#\"], write: [\"#\"] }}\n");
+        // What comes late is not lost: on a busy machine a partition may be silent for longer than `idle`.
         let mut platform = format!(
             "apiVersion: tidegate.dev/v1\nkind: Host\nmetadata: {{ name: host-{number} }}\nspec: {{ shards: 1 }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Tenant\nmetadata: {{ name: a }}\nspec: {{ policy: team }}\n---\n\
              apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{ name: team }}\nspec:\n  \
-             world: tidegate:policy/standard@0.1.0\n  endpoints:\n{}",
+             world: tidegate:policy/standard@0.1.0\n  late: nextWindow\n  endpoints:\n{}",
             grant("source")
         );
         if sink.is_some() {
