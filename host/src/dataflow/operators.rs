@@ -415,12 +415,7 @@ impl Parts {
         }
         let delivery = Stamped::from(batch);
         let stream = marks.as_ref().and_then(Marks::stream);
-        let arrived = |parts: &WindowParts| {
-            let mut windows = parts.windows.borrow_mut();
-            // Until it came, its source was silent, if nothing else waits.
-            windows.look(&self.queue, None, now);
-            windows.arrived(source, sequence, marks)
-        };
+        let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
         Some(Flow { sequence, source, stream, delivery, known, replayed, cause: Cause::Source(credit) })
     }

@@ -71,8 +71,9 @@ impl Default for Timing {
     }
 }
 
-/// Most that counts of the time before a delivery as time in which others might have come.
-const STALL: Duration = Duration::from_secs(1);
+/// Most that counts of the time since the last look as silence: the rest may have been a stall.
+/// So often somebody looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One source of a dataflow: a real one, or a delay or accumulate inside it.
 #[derive(Clone, Debug)]
@@ -145,10 +146,9 @@ impl Watermarks {
             if source.quiet.is_none() || source.ended {
                 continue;
             }
-            let passed = now.since(source.looked);
+            let passed = now.since(source.looked).min(LOOK_EVERY);
             let counts = match heard {
-                // A stall is no silence.
-                Some(heard) if heard == number => passed.min(STALL),
+                Some(heard) if heard == number => passed,
                 _ if source.under_way > 0 => continue,
                 _ => match waits(number) {
                     Waits::No => passed,
@@ -246,7 +246,7 @@ impl Watermarks {
             return None;
         }
         if let Some(left) = upstream.iter().filter_map(|source| of(source).left(self.timing.idle)).min() {
-            return Some(now.plus(left.max(self.timing.tick)));
+            return Some(now.plus(left.min(LOOK_EVERY).max(self.timing.tick)));
         }
         let Reached { at, idle } = self.windows[window];
         let left = open.since(at).max(self.timing.tick);

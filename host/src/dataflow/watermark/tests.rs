@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Moment, Timing, Watermarks};
+use super::{LOOK_EVERY, Moment, Timing, Watermarks};
 use crate::{clock::Instant, queue::Waits};
 
 fn at(seconds: u64) -> Moment {
@@ -10,6 +10,14 @@ fn at(seconds: u64) -> Moment {
 /// After so many milliseconds.
 fn ms(ms: u64) -> Instant {
     Instant(ms * 1_000_000)
+}
+
+/// Lets time go on, with as many looks as a shard has.
+fn pass(watermarks: &mut Watermarks, now: &mut Instant, until: Instant, waits: Waits) {
+    while *now < until {
+        *now = now.plus(LOOK_EVERY).min(until);
+        watermarks.look(None, *now, |_| waits);
+    }
 }
 
 /// Something that happens, and what the watermark of the window is then.
@@ -83,14 +91,15 @@ fn a_watermark_is_the_least_of_its_sources_and_never_goes_back() {
         for (place, (step, expected)) in steps.iter().enumerate() {
             match *step {
                 Heard(source, at_ms, second) => {
-                    now = ms(at_ms);
+                    pass(&mut watermarks, &mut now, ms(at_ms), Waits::No);
                     watermarks.look(Some(source), now, |_| Waits::No);
                     watermarks.heard(source, None, at(second));
                 }
                 Ended(source) => watermarks.ended(source),
-                Wait(at_ms) => now = ms(at_ms),
+                Wait(at_ms) => {
+                    pass(&mut watermarks, &mut now, ms(at_ms), Waits::No);
+                }
             }
-            watermarks.look(None, now, |_| Waits::No);
             let reached = watermarks.advance(0, &upstream, now);
             assert_eq!(reached.seconds, *expected, "{name}, step {place}");
         }
@@ -115,8 +124,11 @@ fn somebody_looks_again_when_a_source_becomes_idle_and_when_time_has_come() {
     watermarks.look(Some(0), ms(1_000), |_| Waits::No);
     watermarks.heard(0, None, at(100));
     watermarks.advance(0, &[0], ms(1_000));
-    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), Some(ms(6_000)));
-    watermarks.look(None, ms(6_000), |_| Waits::No);
+    assert_eq!(watermarks.next_look(0, &[0], at(110), ms(1_000)), Some(ms(2_000)));
+    let mut now = ms(1_000);
+    pass(&mut watermarks, &mut now, ms(5_500), Waits::No);
+    assert_eq!(watermarks.next_look(0, &[0], at(110), now), Some(ms(6_000)));
+    pass(&mut watermarks, &mut now, ms(6_000), Waits::No);
     watermarks.advance(0, &[0], ms(6_000));
     assert_eq!(watermarks.next_look(0, &[0], at(110), ms(6_000)), Some(ms(16_000)));
     // In steps, where it is due already.
@@ -140,6 +152,9 @@ fn a_source_that_is_not_let_is_not_idle() {
         watermarks.heard(0, None, at(50));
         if is_taken {
             watermarks.came(0);
+        }
+        for second in 2..9 {
+            watermarks.look(None, ms(second * 1_000), waits);
         }
         watermarks.look(Some(1), ms(9_000), waits);
         watermarks.heard(1, None, at(100));
@@ -232,14 +247,8 @@ fn a_stream_that_is_read_behind_others_holds_them_up_until_it_is_idle() {
                     watermarks.look(Some(0), now, |_| Waits::No);
                     watermarks.heard(0, Some([stream, 0]), at(second));
                 }
-                Time(at_ms) => {
-                    now = ms(at_ms);
-                    watermarks.look(None, now, |_| Waits::No);
-                }
-                Stall(at_ms) => {
-                    now = ms(at_ms);
-                    watermarks.look(None, now, |_| Waits::ToBeTaken);
-                }
+                Time(at_ms) => pass(&mut watermarks, &mut now, ms(at_ms), Waits::No),
+                Stall(at_ms) => pass(&mut watermarks, &mut now, ms(at_ms), Waits::ToBeTaken),
             }
             let reached = watermarks.advance(0, &[0], now);
             assert_eq!(reached.seconds, *expected, "{name}, step {place}");
