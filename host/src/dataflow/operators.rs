@@ -414,7 +414,7 @@ impl Parts {
             self.activators().commit.activate();
         }
         let delivery = Stamped::from(batch);
-        let stream = marks.as_ref().and_then(Marks::stream);
+        let stream = marks.as_ref().and_then(Marks::stream).map(Box::new);
         let arrived = |parts: &WindowParts| parts.windows.borrow_mut().arrived(source, sequence, marks);
         let known = self.windows.as_ref().map(arrived).unwrap_or_default();
         Some(Flow { sequence, source, stream, delivery, known, replayed, cause: Cause::Source(credit) })
@@ -723,7 +723,7 @@ impl WindowParts {
             Cause::Source(_) => {
                 let origins = 0..flow.delivery.batch.len() as u32;
                 let latest = origins.map(|origin| Moment::of(flow.delivery.time(origin))).max();
-                windows.heard(flow.source, flow.stream, latest.unwrap_or_default());
+                windows.heard(flow.source, flow.stream.as_deref().copied(), latest.unwrap_or_default());
             }
             Cause::Window { window, .. } => windows.passed(window),
         }

@@ -40,7 +40,7 @@ pub struct Flow {
     pub sequence: u64,
     pub source: u32,
     /// In which of several that its source reads, if that is known.
-    pub stream: Option<[u64; 2]>,
+    pub stream: Option<Box<[u64; 2]>>,
     /// As it came; dead letters and retries go back to it.
     pub delivery: Stamped,
     /// Which of its messages were delivered before, and windows have them.
