@@ -155,20 +155,23 @@ impl Line {
 }
 
 impl Lines {
+    fn line(&mut self, is_in_order: bool) -> &mut Line {
+        if is_in_order { &mut self.in_order } else { &mut self.in_any_order }
+    }
+
     fn push(&mut self, delivery: Delivery, is_in_order: bool) {
         let source = delivery.source as usize;
         if self.of_sources.len() <= source {
             self.of_sources.resize(source + 1, 0);
         }
         self.of_sources[source] += 1;
-        let line = if is_in_order { &mut self.in_order } else { &mut self.in_any_order };
+        let line = self.line(is_in_order);
         line.deliveries.push_back(delivery);
         line.unseen += 1;
     }
 
     fn pop(&mut self, is_in_order: bool) -> Option<Delivery> {
-        let line = if is_in_order { &mut self.in_order } else { &mut self.in_any_order };
-        let delivery = line.pop()?;
+        let delivery = self.line(is_in_order).pop()?;
         self.of_sources[delivery.source as usize] -= 1;
         Some(delivery)
     }

@@ -144,7 +144,8 @@ fn move_log(from: &Path, to: &Path, moved: &Path) -> io::Result<()> {
     let len = old.metadata()?.len();
     let mut piece = Vec::new();
     while at < len {
-        read_piece(&old, at, &mut piece)?;
+        piece.resize((len - at).min(PIECE) as usize, 0);
+        old.read_exact_at(&mut piece, at)?;
         new.write_all_at(&piece, at)?;
         new.sync_data()?;
         let end = at + piece.len() as u64;
@@ -161,22 +162,16 @@ fn move_log(from: &Path, to: &Path, moved: &Path) -> io::Result<()> {
     new.sync_all()
 }
 
-/// Up to [`PIECE`] bytes, less only where the file ends.
-fn read_piece(file: &File, at: u64, piece: &mut Vec<u8>) -> io::Result<()> {
-    let len = file.metadata()?.len().saturating_sub(at).min(PIECE);
-    piece.resize(len as usize, 0);
-    file.read_exact_at(piece, at)
-}
-
 fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    unless_missing(fs::remove_dir_all(dir))
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    unless_missing(fs::remove_file(path))
+}
+
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
